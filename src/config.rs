@@ -1,0 +1,215 @@
+//! The configuration: what every key means, its unit, range and default.
+//!
+//! Owns: the settings as typed values. `read` makes them from TOML and environment and names every mistake.
+//! Never opens a socket.
+
+use std::net::SocketAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::transport::Transport;
+
+/// Everything the daemon is told. Sizes of shared memory and sockets are fixed at start; `Live` can change at SIGHUP.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Worker processes; never 0 here (0 or absent in the file: one per core).
+    pub workers: usize,
+    /// User to run as after everything is open; `None`: stay who we are.
+    pub user: Option<String>,
+    pub listen: Vec<Listen>,
+    pub admin: Admin,
+    pub memory: Memory,
+    pub sctp: Sctp,
+    pub udp: Udp,
+    pub tcp: Tcp,
+    pub location: Location,
+    /// What SIGHUP reloads.
+    pub live: Live,
+}
+
+/// What SIGHUP reloads: one value, replaced whole, sent to the workers as JSON.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Live {
+    /// Lower-case domains that we are registrar for. Our listening addresses count as ours too.
+    pub domains: Vec<String>,
+    pub next_hop: Vec<NextHop>,
+    pub allow: Vec<Allow>,
+    pub limits: Limits,
+    pub registrar: Registrar,
+    pub timers: Timers,
+    pub log: Log,
+    /// Put Record-Route into dialog-forming requests.
+    pub record_route: bool,
+    /// Seconds to wait for running transactions after SIGTERM.
+    pub drain_s: u64,
+}
+
+/// One `[[listen]]`.
+#[derive(Clone, Debug)]
+pub struct Listen {
+    /// For `[[allow]]`, logs and status; default `TRANSPORT:FIRST_ADDRESS`.
+    pub name: String,
+    pub transport: Transport,
+    /// One address; SCTP: several IP addresses with one port (multi-homing, sctp_bindx(3)).
+    pub addresses: Vec<SocketAddr>,
+    /// `host` and `port` that go into Via and Record-Route: `advertise`, else the first address. IPv6 in brackets.
+    pub sent_by: SentBy,
+    /// SCTP only.
+    pub stack: Stack,
+}
+
+/// Our name on one listener, as it goes into Via and Record-Route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SentBy {
+    /// IPv6 in brackets, lower case.
+    pub host: String,
+    pub port: u16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stack {
+    Kernel,
+    User,
+    Auto,
+}
+
+/// `[[next_hop]]`: requests for `domain` (lower case) go to `targets`, tried in order.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NextHop {
+    pub domain: String,
+    pub targets: Vec<Target>,
+}
+
+/// `"sctp:192.0.2.1:5060"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    pub transport: Transport,
+    pub address: SocketAddr,
+}
+
+/// `[[allow]]`: source networks per listener.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Allow {
+    /// Index into `Config::listen`; `None`: every listener.
+    pub listener: Option<usize>,
+    /// May register.
+    pub register: Vec<IpNet>,
+    /// May send requests neither for our domains nor by our Route.
+    pub relay: Vec<IpNet>,
+    /// May ask the admin listener.
+    pub admin: Vec<IpNet>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// TCP address for `strowger status`; `None`: off.
+    pub address: Option<SocketAddr>,
+}
+
+/// Sizes of the one shared mapping; fixed at start, touched lazily.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    /// Transactions (server and client together) that can exist at once.
+    pub transactions: usize,
+    /// Bindings of the registrar.
+    pub bindings: usize,
+    /// Connections and associations together.
+    pub flows: usize,
+    /// Bytes of each mailbox ring between two processes.
+    pub mailbox_bytes: usize,
+}
+
+/// Bounds on what the network may make us do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Limits {
+    /// Largest message accepted on UDP and TCP, bytes; SCTP: this or an eighth of the receive buffer, whichever is less.
+    pub message_bytes: usize,
+    /// Bindings of one address-of-record.
+    pub contacts: usize,
+    /// SCTP associations, total and per peer IP address.
+    pub associations: usize,
+    pub associations_per_peer: usize,
+    /// Bytes that wait for one association that cannot take them now.
+    pub association_queue_bytes: usize,
+    /// TCP connections, total.
+    pub connections: usize,
+    pub connections_per_peer: usize,
+    /// Bytes that wait for one connection; more closes it.
+    pub connection_queue_bytes: usize,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Registrar {
+    pub default_expires_s: u32,
+    pub min_expires_s: u32,
+    pub max_expires_s: u32,
+}
+
+/// RFC 3261 §17 table 4; milliseconds.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Timers {
+    pub t1_ms: u64,
+    pub t2_ms: u64,
+    pub t4_ms: u64,
+    /// Timer C, more than 3 minutes.
+    pub c_ms: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Log {
+    pub level: Level,
+}
+
+/// Kernel SCTP socket settings (RFC 6458 §8, sctp(7)).
+#[derive(Clone, Debug)]
+pub struct Sctp {
+    pub receive_buffer_bytes: usize,
+    pub send_buffer_bytes: usize,
+    /// INIT attempts and the largest wait between two.
+    pub init_attempts: u16,
+    pub init_max_timeout_ms: u16,
+    pub rto_initial_ms: u32,
+    pub rto_min_ms: u32,
+    pub rto_max_ms: u32,
+    pub association_max_retransmits: u16,
+    pub path_max_retransmits: u16,
+    /// At least the longest transaction (A18).
+    pub autoclose_s: u32,
+    pub heartbeat_ms: u32,
+}
+
+#[derive(Clone, Debug)]
+pub struct Udp {
+    pub receive_buffer_bytes: usize,
+    pub send_buffer_bytes: usize,
+}
+
+#[derive(Clone, Debug)]
+pub struct Tcp {
+    pub connect_timeout_ms: u64,
+    /// A connection without traffic is closed after this many seconds.
+    pub idle_s: u64,
+    /// A message must be complete this many milliseconds after its first byte.
+    pub message_timeout_ms: u64,
+}
+
+#[derive(Clone, Debug)]
+pub struct Location {
+    pub store: Store,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Store {
+    Memory,
+}

@@ -1,0 +1,3 @@
+//! Messages: RFC 3261 §7, §20.
+
+pub mod branch;

@@ -1,0 +1,1 @@
+//! All unsafe code of the project.

@@ -179,6 +179,12 @@ pub(super) fn all_seats_empty(house: &House) -> bool {
     (0..phases.seats()).all(|n| phases.occupant(n).is_none_or(|o| o.pid == 0))
 }
 
+/// Is somebody on every seat?
+pub(super) fn all_seated(house: &House) -> bool {
+    let phases = &house.shared.phases;
+    (0..phases.seats()).all(|n| phases.occupant(n).is_some_and(|o| o.pid != 0))
+}
+
 /// Has every process come round its loop?
 pub(super) fn all_ready(house: &House) -> bool {
     let phases = &house.shared.phases;

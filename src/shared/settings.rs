@@ -117,6 +117,7 @@ impl Settings {
 mod tests {
     use super::*;
     use crate::config::Config;
+    use crate::transport::Transport;
 
     fn settings() -> Settings {
         let mut plan = Plan::new();
@@ -125,7 +126,7 @@ mod tests {
     }
 
     fn live(domains: usize) -> Live {
-        Live { domains: (0..domains).map(|i| format!("{i}.example.test")).collect(), ..Config::default().live }
+        Live { domains: (0..domains).map(|i| format!("{i}.example.test")).collect(), ..Config::built_in(&[Transport::Udp]).unwrap().live }
     }
 
     #[test]

@@ -18,12 +18,6 @@ pub struct House {
 }
 
 impl House {
-    /// Seats are the workers', then the timer's.
-    #[must_use]
-    pub fn seats(&self) -> usize {
-        self.config.workers + 1
-    }
-
     /// Wakes every process out of its poll: something changed in shared memory that all must see.
     pub fn wake_all(&self) {
         self.wakes.wake_all();

@@ -9,9 +9,6 @@ use crate::shared::phase::Occupant;
 use crate::timer::Tick;
 use crate::worker::House;
 
-/// Clock ticks per second in /proc/PID/stat (USER_HZ, proc_pid_stat(5)); 100 on every architecture that Linux and we run on.
-const USER_HZ: u64 = 100;
-
 /// What the master knows of itself.
 pub(super) struct About {
     pub(super) pid: i32,
@@ -83,12 +80,11 @@ fn effective_uid(pid: i32) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
-/// User and system time of all threads: fields 14 and 15 of /proc/PID/stat; field 2, the name in parentheses, may hold blanks.
+/// User and system time of all threads.
 fn cpu_ms(pid: i32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, fields) = stat.rsplit_once(')')?;
-    let mut fields = fields.split_ascii_whitespace().skip(11).map(|field| field.parse::<u64>().ok());
-    Some((fields.next()?? + fields.next()??) * 1000 / USER_HZ)
+    // 0 would be ourselves.
+    let time = sys::process::cpu_time_of(Some(pid).filter(|&pid| pid > 0)?).ok()?;
+    u64::try_from(time.as_millis()).ok()
 }
 
 #[cfg(test)]
@@ -100,6 +96,6 @@ mod tests {
         let ourselves = i32::try_from(std::process::id()).unwrap();
         assert_eq!(effective_uid(ourselves), Some(nix::unistd::geteuid().as_raw()));
         assert!(cpu_ms(ourselves).is_some());
-        assert_eq!(effective_uid(0), None);
+        assert_eq!((effective_uid(0), cpu_ms(0)), (None, None));
     }
 }

@@ -150,7 +150,6 @@ pub struct Block {
 }
 
 /// Where the blocks lie in the plan.
-#[derive(Debug)]
 pub struct Place(Span<Block>);
 
 /// Handle on all blocks: seats 0..seats, then the master's.

@@ -46,7 +46,6 @@ pub struct Record {
     since: AtomicU64,
 }
 
-#[derive(Debug)]
 pub struct Place {
     daemon: Span<Daemon>,
     seats: Span<Record>,

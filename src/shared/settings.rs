@@ -25,7 +25,6 @@ pub struct Head {
     bytes: [AtomicU64; 2],
 }
 
-#[derive(Debug)]
 pub struct Place {
     head: Span<Head>,
     words: Span<AtomicU64>,

@@ -94,6 +94,14 @@ impl<B: Branches> Context<'_, B> {
         }
     }
 
+    /// The TU answered by itself (the registrar), and keeps the text of its answer.
+    pub fn answered(&mut self, code: u16, origin: Origin) {
+        let on = self.upstream();
+        self.server.machine = NonInviteServer::from(self.server.machine).respond(code, self.now, &on).0.into();
+        (self.server.last, self.server.answered) = (code, code);
+        self.server.last_origin = origin as u8;
+    }
+
     /// The last response once more.
     pub(super) fn resend(&mut self) {
         match self.server.last {

@@ -9,9 +9,12 @@ use sys::memory::Plan;
 
 use crate::config::Config;
 
+pub mod bucket;
 pub mod counters;
 pub mod phase;
 pub mod settings;
+pub mod slot;
+pub mod table;
 mod wake;
 
 pub use counters::{Counter, Counters};

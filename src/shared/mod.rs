@@ -1,1 +1,4 @@
 //! shared
+
+pub mod deadlines;
+pub mod text;

@@ -11,15 +11,18 @@ use crate::config::Config;
 
 pub mod bucket;
 pub mod counters;
+pub mod deadlines;
 pub mod phase;
 pub mod settings;
 pub mod slot;
 pub mod table;
+pub mod text;
 mod wake;
 
 pub use counters::{Counter, Counters};
 pub use phase::{Phase, Phases};
 pub use settings::Settings;
+pub use table::Table;
 pub use wake::Wakes;
 
 /// Every part of the mapping. A handle: copying it copies references.
@@ -28,7 +31,7 @@ pub struct Shared {
     pub counters: Counters,
     pub phases: Phases,
     pub settings: Settings,
-    // table, flows, mailboxes, bindings: one field each.
+    pub table: Table,
 }
 
 impl Shared {
@@ -42,14 +45,14 @@ impl Shared {
         let counters = Counters::plan(&mut plan, seats);
         let phases = Phases::plan(&mut plan, seats);
         let settings = Settings::plan(&mut plan);
-        // table, flows, mailboxes, bindings: `X::plan(&mut plan, &config.memory, seats)`.
+        let table = Table::plan(&mut plan, config.memory.transactions);
 
         let mapping = plan.map()?;
         let shared = Shared {
             counters: Counters::take(&mapping, &counters)?,
             phases: Phases::take(&mapping, &phases)?,
             settings: Settings::take(&mapping, &settings)?,
-            // table, flows, mailboxes, bindings: `X::take(&mapping, &x)?`.
+            table: Table::take(&mapping, &table)?,
         };
         shared.settings.publish(&config.live)?;
         Ok(shared)
@@ -59,13 +62,13 @@ impl Shared {
     /// master that waits for a lock could not kill the hanging worker that holds it.
     #[must_use]
     pub fn unfinished(&self) -> usize {
-        0 // table: `self.table.unfinished()`
+        self.table.unanswered()
     }
 
     /// How full the tables are, for `status`; atomics only, as above.
     #[must_use]
     pub fn fill(&self) -> Vec<Fill> {
-        Vec::new() // table, flows, bindings: one line each
+        vec![self.table.fill()]
     }
 }
 

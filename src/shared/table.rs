@@ -40,13 +40,6 @@ pub struct Spans {
     published: Span<Published>,
 }
 
-/// How full the table is.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
-pub struct Fill {
-    pub used: usize,
-    pub size: usize,
-}
-
 /// What one step of a context means in addresses and bytes; made under the lock, carried out after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
@@ -166,9 +159,9 @@ impl Table {
     }
 
     #[must_use]
-    pub fn fill(&self) -> Fill {
+    pub fn fill(&self) -> super::Fill {
         let used = self.published.iter().map(|p| p.live.load(Ordering::Relaxed) as usize).sum();
-        Fill { used, size: self.buckets.len() * SERVERS }
+        super::Fill { table: "transactions", used, size: self.buckets.len() * SERVERS }
     }
 
     /// Contexts without a final response: what a drain waits for.

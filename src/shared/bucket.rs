@@ -203,7 +203,8 @@ impl Bucket {
 
     /// Gives a whole context back.
     pub fn free(&mut self, head: u32) {
-        while let Some(branch) = self.branches(head).next() {
+        loop {
+            let Some(branch) = self.branches(head).next() else { break };
             self.free_branch(branch);
         }
         let Some(slot) = self.server(head) else { return };

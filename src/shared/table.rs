@@ -292,13 +292,14 @@ impl Entry {
 
     fn prepare(&mut self, head: u32, steps: &Steps, at_hand: AtHand<'_>, prepared: &mut Prepared) {
         let branches: ArrayVec<u32, 64> = self.guard.branches(head).take(64).collect();
+        let first_id = self.number * CLIENTS as u32;
         let branch = |bucket: &Bucket, prepared: &mut Prepared, n: u8| {
             let number = *branches.get(usize::from(n))?;
             let slot = bucket.client(number)?;
             let uri = prepared.keep(|out| {
                 bucket.texts.read(slot.target, out);
             });
-            let id = BranchId { slot: self.number * CLIENTS as u32 + number, generation: slot.generation };
+            let id = BranchId { slot: first_id + number, generation: slot.generation };
             Some(Branch { id, flow: slot.client.flow, uri })
         };
         let mut request = false;

@@ -12,7 +12,7 @@ pub mod udp;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub use address::Address;
-pub use outgoing::Outgoing;
+pub use outgoing::{Body, Outgoing};
 
 /// What carries SIP between two hops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]

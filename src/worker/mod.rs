@@ -1,12 +1,27 @@
-//! The worker's loop: input, clock, order of things.
+//! A worker: one loop, four inputs, one corridor (design §3).
 //!
-//! Owns: the loop, the clock, and what a process finds when it is born: its seat and the house.
+//! Owns: the clock, and the order in which things happen. The rooms below it are asked; they never ask back.
+//!
+//! - `round` is the loop, the same for workers and for the timer process;
+//! - `corridor` is the way of a message through the rooms, with `input`, `request`, `register`, `act` and `passing`;
+//! - `clock` is the only one.
 
+mod act;
 pub mod clock;
+pub mod corridor;
+mod input;
+mod passing;
+mod register;
+mod request;
+mod round;
 
 use crate::config::Config;
+use crate::message::branch;
 use crate::shared::{Shared, Wakes};
 use crate::transport::Sockets;
+
+pub use corridor::{Arrived, Corridor};
+pub use round::run;
 
 /// Everything that was opened and mapped before the first fork; every process inherits it.
 pub struct House {
@@ -15,6 +30,8 @@ pub struct House {
     pub sockets: Sockets,
     pub shared: Shared,
     pub wakes: Wakes,
+    /// Drawn at daemon start: no branch recurs after a restart (design §5).
+    pub key: branch::Key,
 }
 
 impl House {

@@ -53,6 +53,16 @@ impl Corridor {
         }
     }
 
+    #[must_use]
+    pub fn has_losses(&self) -> bool {
+        !self.losses.is_empty()
+    }
+
+    /// Bindings whose time has passed.
+    pub fn expire(&mut self, now: Tick) {
+        self.location.expire(now);
+    }
+
     /// Works on losses, a slice of the table at a time, one bucket locked at a time. True: there is more to do.
     pub fn work_off_losses(&mut self, now: Tick) -> bool {
         let Some(Loss { transport, peer, at, next_bucket }) = self.losses.pop_front() else { return false };

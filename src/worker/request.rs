@@ -3,10 +3,10 @@
 use tracing::info;
 
 use super::corridor::{Arrived, Corridor};
-use super::input::{tag, way_back};
+use super::input::way_back;
 use crate::config::What;
 use crate::location::Found;
-use crate::message::{Message, Method, Uri, branch, put_request_uri, reason_phrase};
+use crate::message::{Message, Method, Uri, reason_phrase, uri::put_request_uri};
 use crate::proxy::forward::{self, Leg};
 use crate::proxy::route::{self, Routing, Whose};
 use crate::proxy::target::{self, NoHop};
@@ -71,7 +71,7 @@ impl Corridor {
             self.count(Counter::RefusedRegister);
             return Verdict::Refuse(Refusal::new(403, "Registration Not Allowed From Here"));
         }
-        match Uri::parse(m.to_uri()) {
+        match Uri::parse(m.uri_in(m.to)) {
             Some(aor) if self.identity.is_ours(&aor) && aor.has_user => Verdict::Register(aor),
             _ => Verdict::Refuse(Refusal::new(404, "Not Found")), // F04
         }

@@ -28,6 +28,11 @@ impl Notes {
         self.mistakes.borrow_mut().push(Mistake::new(key, value, right));
     }
 
+    /// Is something wrong already with a key that begins so? Then what depends on it is not judged.
+    pub(super) fn blamed(&self, start: &str) -> bool {
+        self.mistakes.borrow().iter().any(|mistake| mistake.key.starts_with(start))
+    }
+
     /// Every key of the schema met so far, `listen[].address`.
     #[cfg(test)]
     pub(super) fn known(&self) -> BTreeSet<String> {
@@ -197,6 +202,22 @@ impl<'n> Keys<'n> {
             parsed.map_err(|right| self.wrong(&format!("{key}[{at}]"), value, right)).ok()
         });
         Some(each.collect())
+    }
+
+    /// A list of texts that must be there and not be empty; `right` says of what.
+    pub(super) fn some_texts<T>(
+        &mut self,
+        key: &str,
+        right: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<Vec<T>> {
+        let empty = |value: &Value| matches!(&value.kind, ValueKind::Array(values) if values.is_empty());
+        match self.values.get(key) {
+            None => self.missing(key, &format!("missing: {right}")),
+            Some(value) if empty(value) => self.missing(key, right),
+            Some(_) => {}
+        }
+        self.texts(key, parse)
     }
 
     /// One of a few words.

@@ -76,7 +76,7 @@ fn nearest(known: &BTreeSet<String>, table: &str, key: &str) -> Option<String> {
     let distance = |other: &str| strsim::damerau_levenshtein(&key.to_ascii_lowercase(), other);
     let close = here.map(|(_, other)| (distance(&other), other)).min();
     if let Some((distance, other)) = close
-        && distance <= (key.chars().count() / 3).max(1)
+        && distance <= (key.chars().count() / 3).max(2)
     {
         return Some(join(&table, &other));
     }

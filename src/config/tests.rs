@@ -198,6 +198,8 @@ fn all_mistakes_are_told_at_once() {
     found.sort_unstable();
     assert_eq!(found, sorted, "{lines:#?}");
     assert!(lines.iter().any(|line| line == "drian_s = 2: no such key; did you mean `drain_s`?"), "{lines:#?}");
+    let autoclose = "sctp.autoclose = 400: no such key; did you mean `sctp.autoclose_s`?";
+    assert!(lines.iter().any(|line| line == autoclose), "{lines:#?}");
 }
 
 #[test]

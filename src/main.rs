@@ -9,8 +9,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use strowger::config::{Config, check, exit};
-use strowger::log;
-use strowger::transport::Transport;
+use strowger::transport::{self, Transport};
+use strowger::{log, master, phone, shared, worker};
 
 /// A SIP proxy and registrar whose first transport is SCTP.
 #[derive(Parser)]
@@ -56,7 +56,7 @@ enum Command {
     /// Tries everything out on this machine: daemon, phones, calls over every transport and across them.
     ///
     /// Ends by itself; exit status 0 only if no call failed.
-    Demo,
+    Demo(phone::demo::Options),
     /// Asks the running daemon: processes, restarts, counters, table fill, flows.
     Status {
         #[command(flatten)]
@@ -85,41 +85,27 @@ impl File {
 }
 
 fn main() -> ExitCode {
-    let here = |transport: &Transport| *transport != Transport::Sctp || sys::sctp::supported();
-    let available: Vec<_> = Transport::ALL.into_iter().filter(here).collect();
-    run(CommandLine::parse().command, available).unwrap_or_else(|status| status)
+    let available = transport::available();
+    run(CommandLine::parse().command, &available).unwrap_or_else(|status| status)
 }
 
-fn run(command: Command, available: Vec<Transport>) -> Result<ExitCode, ExitCode> {
+fn run(command: Command, available: &[Transport]) -> Result<ExitCode, ExitCode> {
     Ok(match command {
-        Command::Serve(file) => serve(file.load(&available)?, file.config, available),
-        Command::Check(file) => check::run(file.config.as_deref(), &available, memory_bytes),
-        Command::Demo => not_merged("phone::demo::run()"),
-        Command::Status { file, json } => {
-            let admin = file.load(&available)?.admin.address;
-            not_merged(&format!("master::status::command({admin:?}, {json})"))
-        }
+        Command::Serve(file) => serve(file.load(available)?, file.config, available),
+        Command::Check(file) => check::run(file.config.as_deref(), available, shared::memory_bytes),
+        Command::Demo(options) => phone::demo::run(&options),
+        Command::Status { file, json } => master::status::run(&file.load(available)?, json),
     })
 }
 
-fn serve(config: Config, path: Option<PathBuf>, available: Vec<Transport>) -> ExitCode {
+/// The log comes first: from here on nothing waits for whoever reads stderr.
+fn serve(config: Config, path: Option<PathBuf>, available: &[Transport]) -> ExitCode {
     if let Err(error) = log::start(config.live.log.level) {
         eprintln!("strowger: stderr cannot be written without waiting, the log is lost: {error}");
     }
-    check::warnings(&config, &available).iter().for_each(|warning| tracing::warn!("{warning}"));
-    not_merged(&format!("master::serve(Start {{ config, path: {path:?}, available }}, worker::run)"))
-}
-
-// The rest of this file waits for the branches `master`, `phone` and `shared`, whose calls are spelled out above.
-
-fn not_merged(call: &str) -> ExitCode {
-    eprintln!("strowger: {call} is on another branch");
-    ExitCode::from(exit::SYSTEM)
-}
-
-/// `shared::memory_bytes`, from the plan of the mapping; until then a guess.
-fn memory_bytes(config: &Config) -> u64 {
-    let memory = &config.memory;
-    let rings = config.seats() * config.seats() * memory.mailbox_bytes;
-    (memory.transactions * 2_048 + memory.bindings * 400 + memory.flows * 512 + rings) as u64
+    check::warnings(&config, available).iter().for_each(|warning| tracing::warn!("{warning}"));
+    if let Some(mistake) = check::Room::of_this_machine().refuses(shared::memory_bytes(&config)) {
+        tracing::warn!("{mistake}");
+    }
+    master::serve(config, path, worker::run)
 }

@@ -15,6 +15,7 @@ mod register;
 mod request;
 mod round;
 
+
 use crate::config::Config;
 use crate::message::branch;
 use crate::shared::{Shared, Wakes};
@@ -22,6 +23,7 @@ use crate::transport::Sockets;
 
 pub use corridor::{Arrived, Corridor};
 pub use round::run;
+
 
 /// Everything that was opened and mapped before the first fork; every process inherits it.
 pub struct House {

@@ -1,0 +1,4 @@
+mod rig;
+fn main() {
+    rig::run(&[]);
+}

@@ -117,6 +117,7 @@ fn privileges_are_dropped_for_good() {
     assert_ne!(getgid().as_raw(), 0);
     assert!(setuid(0.into()).is_err());
     assert!(!nix::unistd::getgroups().unwrap().iter().any(|g| g.as_raw() == 0));
+    joined(child(|| assert!(!getuid().is_root())));
     // Again is nothing to do; another user is not ours to become.
     process::drop_privileges("nobody").unwrap();
     assert_eq!(process::drop_privileges("daemon").unwrap_err().kind(), io::ErrorKind::PermissionDenied);

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use strowger::config::{Config, check, exit};
 use strowger::transport::Transport;
-use strowger::{master, phone};
+use strowger::{master, phone, worker};
 
 /// A SIP proxy and registrar whose first transport is SCTP.
 #[derive(Parser)]
@@ -91,7 +91,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command, available: &[Transport]) -> Result<ExitCode, ExitCode> {
     Ok(match command {
-        Command::Serve(file) => master::serve(file.load(available)?, file.config),
+        Command::Serve(file) => master::serve(file.load(available)?, file.config, worker::run),
         Command::Check(file) => check::run(file.config.as_deref(), available, strowger::shared::memory_bytes),
         Command::Demo => phone::demo::run(),
         Command::Status { file, json } => master::status::run(&file.load(available)?, json),

@@ -25,10 +25,11 @@ use report::About;
 use signals::{Heard, Signals};
 
 use crate::config::{Config, What, exit};
+use crate::log;
 use crate::shared::{Counter, Phase};
 use crate::timer::Tick;
 use crate::transport::{self, Transport};
-use crate::worker::{House, Seat, clock};
+use crate::worker::{Duty, House, Seat, clock};
 
 /// What a child does with its seat until the phase is Closing; its value is the child's exit status. It must say that it is alive
 /// (`shared.phases.beat`) at least once per second.
@@ -74,9 +75,17 @@ fn run(config: Config, path: Option<PathBuf>, body: Body) -> u8 {
     match master.run(&mut house) {
         Way::Out(status) => status,
         Way::IntoChild(seat) => {
+            let role = match seat.duty {
+                Duty::Worker => log::Role::Worker(seat.number),
+                Duty::Timer => log::Role::Timer,
+            };
+            // Without its writer thread a worker's lines go out as the master's do.
+            let _ = log::take_role(role);
             // Poll, signals and admin connections are the master's: a child that kept them would keep admin clients waiting.
             drop(master);
-            std::process::exit(i32::from(body(seat, &house)))
+            let status = body(seat, &house);
+            log::finish();
+            std::process::exit(i32::from(status))
         }
     }
 }

@@ -13,6 +13,7 @@ mod start;
 pub mod status;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use mio::{Events, Poll, Token};
@@ -24,23 +25,15 @@ use report::About;
 use signals::{Heard, Signals};
 
 use crate::config::{Config, What, exit};
+use crate::log;
 use crate::shared::{Counter, Phase};
 use crate::timer::Tick;
-use crate::transport::Transport;
-use crate::worker::{House, Seat, clock};
+use crate::transport::{self, Transport};
+use crate::worker::{Duty, House, Seat, clock};
 
 /// What a child does with its seat until the phase is Closing; its value is the child's exit status. It must say that it is alive
 /// (`shared.phases.beat`) at least once per second.
 pub type Body = fn(Seat, &House) -> u8;
-
-/// What the daemon is started with.
-pub struct Start {
-    pub config: Config,
-    /// Where `config` came from, to be read again at SIGHUP.
-    pub path: Option<PathBuf>,
-    /// The transports that this machine has, as given to `Config::load`.
-    pub available: Vec<Transport>,
-}
 
 const SIGNALS: Token = Token(0);
 const ADMIN: usize = 1;
@@ -56,21 +49,25 @@ const CLOSE_MS: u64 = 2_000;
 /// ... when they die so fast that the daemon gives up.
 const CLOSE_BROKEN_MS: u64 = 500;
 
-/// Runs the daemon in the foreground until it ended; its exit status. The process must have no second thread. In the children,
-/// does not return: they exit with what `body` gives.
-pub fn serve(start: Start, body: Body) -> u8 {
+/// Runs the daemon in the foreground until it ended; its exit status. `path`: where `config` came from, read again at SIGHUP. The
+/// process must have no second thread. In the children it does not return: they exit with what `body` gives.
+pub fn serve(config: Config, path: Option<PathBuf>, body: Body) -> ExitCode {
+    ExitCode::from(run(config, path, body))
+}
+
+fn run(config: Config, path: Option<PathBuf>, body: Body) -> u8 {
     // First, so that a signal during the start is not lost: it waits until the daemon serves.
     let signals = match Signals::block() {
         Ok(signals) => signals,
         Err(error) => return cannot_start(&format!("signalfd: {error}")),
     };
     let started = clock::now();
-    let (mut house, listener, warnings) = match start::open(start.config) {
+    let (mut house, listener, warnings) = match start::open(config) {
         Ok(opened) => opened,
         Err(error) => return cannot_start(&error),
     };
     let about = About { pid: nix::unistd::Pid::this().as_raw(), since: started, warnings };
-    let master = Master::new(signals, listener, &house, about, start.path, start.available);
+    let master = Master::new(signals, listener, &house, about, path);
     let mut master = match master {
         Ok(master) => master,
         Err(error) => return cannot_start(&error.to_string()),
@@ -78,9 +75,17 @@ pub fn serve(start: Start, body: Body) -> u8 {
     match master.run(&mut house) {
         Way::Out(status) => status,
         Way::IntoChild(seat) => {
+            let role = match seat.duty {
+                Duty::Worker => log::Role::Worker(seat.number),
+                Duty::Timer => log::Role::Timer,
+            };
+            // Without its writer thread a worker's lines go out as the master's do.
+            let _ = log::take_role(role);
             // Poll, signals and admin connections are the master's: a child that kept them would keep admin clients waiting.
             drop(master);
-            std::process::exit(i32::from(body(seat, &house)))
+            let status = body(seat, &house);
+            log::finish();
+            std::process::exit(i32::from(status))
         }
     }
 }
@@ -105,6 +110,7 @@ struct Master {
     children: Children,
     about: About,
     path: Option<PathBuf>,
+    /// What the machine has, for reading the configuration again.
     available: Vec<Transport>,
     /// When the phase ends at the latest; `NEVER` while Running.
     deadline: Tick,
@@ -122,7 +128,6 @@ impl Master {
         house: &House,
         about: About,
         path: Option<PathBuf>,
-        available: Vec<Transport>,
     ) -> std::io::Result<Master> {
         let poll = Poll::new()?;
         signals.register(poll.registry(), SIGNALS)?;
@@ -134,7 +139,7 @@ impl Master {
             admin,
             about,
             path,
-            available,
+            available: transport::available(),
             deadline: Tick::NEVER,
             status: exit::OK,
             serving: false,

@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use crate::log;
 use crate::shared::Counter;
 use crate::transport::Transport;
 use crate::worker::House;
@@ -35,6 +36,7 @@ fn take_effect(house: &mut House, path: Option<&Path>, available: &[Transport]) 
     for warning in reloaded.warnings {
         tracing::warn!("{warning}");
     }
+    log::set_level(reloaded.live.log.level);
     // A successor is forked from this memory.
     house.config.live = reloaded.live;
     Ok(version)

@@ -7,11 +7,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde::{Deserialize, Serialize};
 
+use crate::config::{Config, exit};
 use crate::shared::Phase;
 use crate::transport::Transport;
 use crate::worker::Duty;
@@ -104,11 +106,27 @@ pub fn ask(address: SocketAddr) -> io::Result<String> {
     Ok(answer)
 }
 
-/// The whole command: what goes to standard output, or (exit status 69) what to say on standard error.
+/// The command: asks the daemon that `config` describes, prints, and gives the exit status.
+#[must_use]
+pub fn run(config: &Config, json: bool) -> ExitCode {
+    match command(config.admin.address, json) {
+        Ok(text) => {
+            // A reader that left early (`| head`) is no mistake.
+            let _ = io::stdout().write_all(text.as_bytes());
+            ExitCode::from(exit::OK)
+        }
+        Err(line) => {
+            eprintln!("strowger: {line}");
+            ExitCode::from(exit::UNREACHABLE)
+        }
+    }
+}
+
+/// What goes to standard output, or what to say on standard error.
 ///
 /// # Errors
 /// One line that says what to do.
-pub fn command(admin: Option<SocketAddr>, json: bool) -> Result<String, String> {
+fn command(admin: Option<SocketAddr>, json: bool) -> Result<String, String> {
     let address = admin.ok_or("no admin listener is configured: set admin.address")?;
     let answer = ask(address).map_err(|error| {
         format!(

@@ -74,3 +74,14 @@ pub struct Seat {
     /// Somebody sat here before and died: finish what it left.
     pub successor: bool,
 }
+
+/// The process on a seat, until the phase is Closing; its value is the exit status.
+// The loop comes here; until then a worker only keeps its seat.
+#[must_use]
+pub fn run(seat: Seat, house: &House) -> u8 {
+    while house.shared.phases.current() != crate::shared::Phase::Closing {
+        house.shared.phases.beat(seat.number, clock::now());
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    crate::config::exit::OK
+}

@@ -137,9 +137,14 @@ fn open_one(config: &Config, listen: &Listen, warnings: &mut Vec<String>) -> io:
             if !sys::sctp::supported() {
                 return match listen.stack {
                     Stack::Kernel => Err(io::ErrorKind::Unsupported.into()),
-                    Stack::User => Err(io::Error::new(io::ErrorKind::Unsupported, "stack = \"user\" is not in this version")),
+                    Stack::User => {
+                        Err(io::Error::new(io::ErrorKind::Unsupported, "stack = \"user\" is not in this version"))
+                    }
                     Stack::Auto => {
-                        warnings.push(format!("listener {:?} is off: this kernel has no SCTP (modprobe sctp)", listen.name));
+                        warnings.push(format!(
+                            "listener {:?} is off: this kernel has no SCTP (modprobe sctp)",
+                            listen.name
+                        ));
                         Ok(listener)
                     }
                 };
@@ -200,9 +205,10 @@ fn settings(sctp: &Sctp) -> Settings {
 /// With 0, the default, one socket has one buffer for all its associations: a stalled peer stops sending to everyone (M05), a
 /// flooding one stops hearing from everyone (M40).
 fn set_policies(warnings: &mut Vec<String>) {
-    for (name, effect) in
-        [("sndbuf_policy", "one peer that stops reading can stop all"), ("rcvbuf_policy", "one peer that floods can silence all")]
-    {
+    for (name, effect) in [
+        ("sndbuf_policy", "one peer that stops reading can stop all"),
+        ("rcvbuf_policy", "one peer that floods can silence all"),
+    ] {
         if sys::sctp::sysctl(name).is_ok_and(|value| value != 0) {
             continue;
         }
@@ -217,7 +223,9 @@ fn advice(listen: &Listen, cause: &io::Error) -> &'static str {
         (io::ErrorKind::AddrInUse, _) => "another program has this address: end it or choose another port",
         (io::ErrorKind::AddrNotAvailable, _) => "this machine does not have that address (ip addr)",
         (io::ErrorKind::PermissionDenied, _) => "ports under 1024 need root or CAP_NET_BIND_SERVICE",
-        (io::ErrorKind::Unsupported, Transport::Sctp) => "load the kernel's SCTP (modprobe sctp) or set stack = \"auto\"",
+        (io::ErrorKind::Unsupported, Transport::Sctp) => {
+            "load the kernel's SCTP (modprobe sctp) or set stack = \"auto\""
+        }
         _ => "",
     }
 }

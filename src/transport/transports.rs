@@ -32,7 +32,7 @@ pub struct Parts {
 /// Tokens below are listeners, in the order of `Config::listen`.
 const BELL: Token = Token(256);
 /// From here on: connections.
-const CONNECTIONS: usize = 512;
+pub(super) const CONNECTIONS: usize = 512;
 /// From here on tokens are the caller's.
 const FOREIGN: usize = 1 << 32;
 
@@ -69,7 +69,7 @@ impl Transports {
                 && is_worker
                 && listener.transport != Transport::Tcp
             {
-                sys::epoll::add_exclusive(poll.as_fd(), fd.as_fd(), index)?;
+                sys::poll::add_exclusive(poll, fd.as_fd(), index)?;
             }
             let (transport, most_bytes) = (listener.transport, listener.most_bytes);
             ends.push(End { transport, fd, addresses: listener.addresses.clone(), most_bytes });

@@ -58,9 +58,8 @@ pub fn flush(desk: &mut Desk, listener: u8, list: &[u32], outgoing: &Outgoing, a
     while let Some(rest) = list.get(at..).filter(|rest| !rest.is_empty()) {
         let item = |index: usize| {
             let message = rest.get(index).and_then(|index| outgoing.item(*index, arena));
-            let (to, pieces) = message.map_or((NOWHERE, Default::default()), |(sending, pieces)| {
-                (sending.to.peer.into(), pieces)
-            });
+            let (to, pieces) =
+                message.map_or((NOWHERE, Default::default()), |(sending, pieces)| (sending.to.peer.into(), pieces));
             Item { to: To::Peer(to), pieces, sctp: None }
         };
         let (sent, error) = match fd {

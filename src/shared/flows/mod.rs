@@ -15,8 +15,8 @@ use sys::memory::{Guard, Locked, Mapping, Plan, Span};
 use crate::timer::Tick;
 use crate::transport::{Address, FlowId, Transport};
 
-use table::{Entry, FlowTable, Hashed, New};
 pub use table::{ADDRESSES, CAPACITY, State};
+use table::{Entry, FlowTable, Hashed, New};
 
 /// What one may know of an entry: a copy, already old.
 #[derive(Clone, Copy, Debug)]
@@ -89,7 +89,7 @@ impl Flows {
     pub fn take(mapping: &Mapping, tables: &Span<Locked<FlowTable>>, most: usize) -> io::Result<Flows> {
         let mut keys = [[0; 8]; 2];
         for key in &mut keys {
-            getrandom::fill(key).map_err(io::Error::other)?;
+            getrandom::fill(key).map_err(|cause| io::Error::other(cause.to_string()))?;
         }
         let [k0, k1] = keys.map(u64::from_ne_bytes);
         Ok(Flows { tables: mapping.locks(tables)?, most: most.min(CAPACITY), key: (k0, k1) })
@@ -139,15 +139,8 @@ impl Flows {
         if let Some((index, entry)) = table.by_peer(hashed, usable) {
             return Claim::Other(view(transport, index, entry));
         }
-        let new = New {
-            peers: &[hashed],
-            ip_hash,
-            association: 0,
-            owner: seat as u16,
-            listener,
-            state: State::Opening,
-            now,
-        };
+        let new =
+            New { peers: &[hashed], ip_hash, association: 0, owner: seat as u16, listener, state: State::Opening, now };
         match self.enter(&mut table, &new, limit) {
             Ok((index, generation)) => Claim::Mine(join(transport, index, generation)),
             Err(refusal) => Claim::Full(refusal),

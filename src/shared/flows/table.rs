@@ -253,7 +253,9 @@ impl FlowTable {
         let Some(entry) = self.entries.get_mut(index as usize) else { return };
         for which in 0..ADDRESSES {
             let (Some(address), Some(hash)) = (entry.peers.get(which), entry.hashes.get(which)) else { continue };
-            let (Some(head), Some(next)) = (self.heads.get_mut(cell(*hash)), entry.next.get_mut(which)) else { continue };
+            let (Some(head), Some(next)) = (self.heads.get_mut(cell(*hash)), entry.next.get_mut(which)) else {
+                continue;
+            };
             if address.is_none() {
                 continue;
             }

@@ -30,14 +30,7 @@ pub struct Sctp {
 
 impl Sctp {
     /// Reads one batch; true when it was full: there may be more.
-    pub fn receive(
-        &mut self,
-        desk: &mut Desk,
-        listener: u8,
-        arena: &mut Arena,
-        inbox: &mut Inbox,
-        now: Tick,
-    ) -> bool {
+    pub fn receive(&mut self, desk: &mut Desk, listener: u8, arena: &mut Arena, inbox: &mut Inbox, now: Tick) -> bool {
         let most = desk.most_bytes(listener);
         let room = arena.slots().saturating_sub(inbox.used);
         let Some(fd) = desk.ends.get(usize::from(listener)).and_then(|end| end.socket()) else { return false };

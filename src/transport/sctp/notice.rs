@@ -80,7 +80,10 @@ fn enter(desk: &mut Desk, listener: u8, association: u32, now: Tick) -> FlowId {
         Ok((id, is_new)) => {
             desk.count(Counter::AssociationsUp, u64::from(is_new));
             // Another process may have handled its end before we entered it (M27): its notification will not come again.
-            let gone = desk.end(listener).and_then(|end| end.socket()).is_none_or(|fd| sys::sctp::status(fd, association).is_err());
+            let gone = desk
+                .end(listener)
+                .and_then(|end| end.socket())
+                .is_none_or(|fd| sys::sctp::status(fd, association).is_err());
             if is_new && gone {
                 desk.parts.flows.close(id);
                 return FlowId::NONE;

@@ -134,9 +134,7 @@ impl Sctp {
                     found = (way.peer, association_to(desk, listener, way.peer));
                 }
                 way.association = found.1;
-                if way.association == 0
-                    && desk.parts.flows.live(Transport::Sctp) >= desk.limits.associations
-                {
+                if way.association == 0 && desk.parts.flows.live(Transport::Sctp) >= desk.limits.associations {
                     desk.count(Counter::AssociationsRefused, 1);
                     inbox.send_failed(sending.client);
                     continue;

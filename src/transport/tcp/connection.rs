@@ -69,11 +69,6 @@ impl Connection {
         self.out.len() - self.out_at
     }
 
-    /// May bytes go straight to the socket, or are there others before them?
-    pub fn can_write(&self) -> bool {
-        self.phase != Phase::Connecting && self.waiting() == 0
-    }
-
     /// Reads once, behind what is stashed; the stash is then empty. Returns how many bytes `buffer` begins with; none: the peer
     /// closed. `WouldBlock` leaves the stash as it is.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
@@ -90,19 +85,15 @@ impl Connection {
         Ok(Some(stashed + read))
     }
 
-    /// One `writev` of messages; what the socket does not take is queued. Call only when `can_write`.
-    pub fn write(&mut self, slices: &[IoSlice<'_>], spare: &mut Vec<Vec<u8>>) -> io::Result<()> {
-        let mut written = match uninterrupted(|| self.stream.write_vectored(slices)) {
-            Ok(written) => written,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(e) => return Err(e),
-        };
-        for slice in slices {
-            let taken = written.min(slice.len());
-            written -= taken;
-            self.queue(slice.get(taken..).unwrap_or_default(), spare);
+    /// One `writev`. Returns how many bytes the socket took: none while others wait before them, or there is no connection yet.
+    pub fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        if self.phase == Phase::Connecting || self.waiting() != 0 {
+            return Ok(0);
         }
-        Ok(())
+        match uninterrupted(|| self.stream.write_vectored(slices)) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            result => result,
+        }
     }
 
     /// Puts bytes behind those that wait.

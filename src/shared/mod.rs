@@ -5,13 +5,22 @@
 
 use std::io;
 
-use sys::memory::Plan;
+use sys::memory::{Locked, Plan, Span};
 
 use crate::config::Config;
+use crate::location::Location;
+use crate::message::branch;
+use crate::transport::Parts;
 
+pub mod bindings;
+pub mod broken;
 pub mod bucket;
 pub mod counters;
 pub mod deadlines;
+pub mod flows;
+pub mod mailbox;
+pub mod numbers;
+pub mod open_associations;
 pub mod phase;
 pub mod settings;
 pub mod slot;
@@ -31,31 +40,89 @@ pub struct Shared {
     pub counters: Counters,
     pub phases: Phases,
     pub settings: Settings,
+    /// Transactions, their texts and deadlines.
     pub table: Table,
+    /// Bindings.
+    pub location: Location,
+    /// Connections and associations, and what their owners say to each other.
+    pub flows: flows::Flows,
+    pub mailboxes: mailbox::Mailboxes,
+    pub broken: broken::Broken,
+    pub open_associations: open_associations::OpenAssociations,
+}
+
+/// Where each part lies.
+struct Places {
+    counters: counters::Place,
+    phases: phase::Place,
+    settings: settings::Place,
+    table: table::Spans,
+    bindings: bindings::Spans,
+    flows: Span<Locked<flows::FlowTable>>,
+    mailboxes: mailbox::Spans,
+    broken: Span<std::sync::atomic::AtomicU32>,
+    open_associations: Span<std::sync::atomic::AtomicU64>,
+}
+
+impl Places {
+    fn plan(plan: &mut Plan, config: &Config, seats: usize) -> Places {
+        Places {
+            counters: Counters::plan(plan, seats),
+            phases: Phases::plan(plan, seats),
+            settings: Settings::plan(plan),
+            table: Table::plan(plan, config.memory.transactions),
+            bindings: bindings::Bindings::plan(plan, config.memory.bindings),
+            flows: flows::Flows::plan(plan),
+            mailboxes: mailbox::Mailboxes::plan(plan, seats, config.memory.mailbox_bytes),
+            broken: broken::Broken::plan(plan),
+            open_associations: open_associations::OpenAssociations::plan(plan, seats),
+        }
+    }
+}
+
+/// Bytes of the mapping that a daemon with this configuration can touch.
+#[must_use]
+pub fn memory_bytes(config: &Config) -> u64 {
+    let mut plan = Plan::new();
+    Places::plan(&mut plan, config, config.seats());
+    plan.bytes() as u64
 }
 
 impl Shared {
     /// Maps what `config` asks for, for `seats` processes (workers, then timer), and publishes `config.live`. Once, by the master,
-    /// before the first fork.
+    /// before the first fork. `key` hides where addresses-of-record lie.
     ///
     /// # Errors
     /// The kernel refused the mapping (mmap(2)), or a lock could not be made.
-    pub fn new(config: &Config, seats: usize) -> io::Result<Shared> {
+    pub fn new(config: &Config, seats: usize, key: &branch::Key) -> io::Result<Shared> {
         let mut plan = Plan::new();
-        let counters = Counters::plan(&mut plan, seats);
-        let phases = Phases::plan(&mut plan, seats);
-        let settings = Settings::plan(&mut plan);
-        let table = Table::plan(&mut plan, config.memory.transactions);
-
+        let places = Places::plan(&mut plan, config, seats);
         let mapping = plan.map()?;
         let shared = Shared {
-            counters: Counters::take(&mapping, &counters)?,
-            phases: Phases::take(&mapping, &phases)?,
-            settings: Settings::take(&mapping, &settings)?,
-            table: Table::take(&mapping, &table)?,
+            counters: Counters::take(&mapping, &places.counters)?,
+            phases: Phases::take(&mapping, &places.phases)?,
+            settings: Settings::take(&mapping, &places.settings)?,
+            table: Table::take(&mapping, &places.table)?,
+            location: Location::new(bindings::Bindings::take(&mapping, &places.bindings)?),
+            flows: flows::Flows::take(&mapping, &places.flows, config.memory.flows)?,
+            mailboxes: mailbox::Mailboxes::take(&mapping, &places.mailboxes)?,
+            broken: broken::Broken::take(&mapping, &places.broken)?,
+            open_associations: open_associations::OpenAssociations::take(&mapping, &places.open_associations)?,
         };
         shared.settings.publish(&config.live)?;
         Ok(shared)
+    }
+
+    /// What the transports work with.
+    #[must_use]
+    pub fn parts(&self) -> Parts {
+        Parts {
+            flows: self.flows,
+            mailboxes: self.mailboxes,
+            broken: self.broken,
+            open_associations: self.open_associations,
+            counters: self.counters,
+        }
     }
 
     /// Transactions that have no final response yet: what a drain waits for. Reads atomics only: the master calls it, and a

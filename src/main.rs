@@ -56,7 +56,7 @@ enum Command {
     /// Tries everything out on this machine: daemon, phones, calls over every transport and across them.
     ///
     /// Ends by itself; exit status 0 only if no call failed.
-    Demo,
+    Demo(phone::demo::Options),
     /// Asks the running daemon: processes, restarts, counters, table fill, flows.
     Status {
         #[command(flatten)]
@@ -93,7 +93,7 @@ fn run(command: Command, available: &[Transport]) -> Result<ExitCode, ExitCode> 
     Ok(match command {
         Command::Serve(file) => master::serve(file.load(available)?, file.config),
         Command::Check(file) => check::run(file.config.as_deref(), available, strowger::shared::memory_bytes),
-        Command::Demo => phone::demo::run(),
+        Command::Demo(options) => phone::demo::run(&options),
         Command::Status { file, json } => master::status::run(&file.load(available)?, json),
     })
 }

@@ -412,7 +412,6 @@ impl Tally {
 }
 
 /// Microseconds up to ten minutes, three digits.
-#[allow(clippy::expect_used, reason = "constant bounds that the crate's documentation allows")]
 fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 600_000_000, 3).expect("1 to 600,000,000 with 3 digits are valid bounds")
 }

@@ -89,7 +89,8 @@ impl Agent {
     }
 
     fn ring(&mut self, m: &Message, now: Instant, steps: &mut Vec<Step>) {
-        let tag = format!("{}{:x}", self.me.seed, self.next_serial());
+        let serial = self.next_serial();
+        let tag = format!("{}{serial:x}", self.me.seed);
         let answer = Answer { code: 180, phrase: "Ringing", tag: &tag, contact: &self.me.contact(), body: "" };
         let last = compose::response(m, &answer);
         steps.push(Step::Send(last.clone()));

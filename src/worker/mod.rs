@@ -15,15 +15,12 @@ mod register;
 mod request;
 mod round;
 
-
 use crate::config::Config;
-use crate::message::branch;
 use crate::shared::{Shared, Wakes};
 use crate::transport::Sockets;
 
 pub use corridor::{Arrived, Corridor};
 pub use round::run;
-
 
 /// Everything that was opened and mapped before the first fork; every process inherits it.
 pub struct House {
@@ -32,8 +29,6 @@ pub struct House {
     pub sockets: Sockets,
     pub shared: Shared,
     pub wakes: Wakes,
-    /// Drawn at daemon start: no branch recurs after a restart (design §5).
-    pub key: branch::Key,
 }
 
 impl House {
@@ -73,15 +68,4 @@ pub struct Seat {
     pub duty: Duty,
     /// Somebody sat here before and died: finish what it left.
     pub successor: bool,
-}
-
-/// The process on a seat, until the phase is Closing; its value is the exit status.
-// The loop comes here; until then a worker only keeps its seat.
-#[must_use]
-pub fn run(seat: Seat, house: &House) -> u8 {
-    while house.shared.phases.current() != crate::shared::Phase::Closing {
-        house.shared.phases.beat(seat.number, clock::now());
-        std::thread::sleep(std::time::Duration::from_millis(100));
-    }
-    crate::config::exit::OK
 }

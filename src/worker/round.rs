@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use super::corridor::{Arrived, Corridor};
 use super::{Duty, House, Seat, clock};
+use crate::config::exit;
 use crate::log::{self, Role};
 use crate::shared::{Counter, Phase};
 use crate::timer::Tick;
@@ -43,10 +44,10 @@ pub fn run(seat: Seat, house: &House) -> u8 {
         warn!("no log thread: {error}");
     }
     let status = match Round::new(seat, house).and_then(|mut round| round.walk()) {
-        Ok(()) => 0,
+        Ok(()) => exit::OK,
         Err(error) => {
             tracing::error!("{error}");
-            71 // EX_OSERR of sysexits.h(3)
+            exit::SYSTEM
         }
     };
     log::finish();
@@ -81,7 +82,7 @@ impl<'h> Round<'h> {
             shared.location,
             shared.counters,
             seat.number,
-            house.key,
+            shared.key,
             &house.config.listen,
             &house.config.live,
         );

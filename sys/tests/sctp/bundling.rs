@@ -14,6 +14,7 @@ pub const TESTS: &[Test] = tests![
     what_more_left_open_stays_until_something_else_is_owed,
     two_heartbeats_send_whatever_more_left_open,
     closing_in_good_order_sends_what_more_left_open,
+    setting_up_an_association_sends_one_message_and_leaves_open_the_others,
 ];
 
 /// SCTP packets that this machine sent so far.
@@ -79,6 +80,17 @@ fn what_more_left_open_stays_until_something_else_is_owed() {
     assert!(z.message_within(1500).is_none(), "nothing is owed");
     z.send(To::Association(at_z), b"wants an acknowledgement");
     assert_eq!(z.message_within(1000).expect("the acknowledgement flushed nothing").1, b"one");
+}
+
+fn setting_up_an_association_sends_one_message_and_leaves_open_the_others() {
+    let (mut a, mut z) = (End::new(), End::new());
+    a.send_all(To::Peer(z.address), true, &[b"one", b"two"]);
+    // L05: the first rides with COOKIE ECHO.
+    assert_eq!(z.message().1, b"one");
+    assert!(z.message_within(1000).is_none(), "MSG_MORE holds back the rest");
+    a.send(To::Peer(z.address), b"three");
+    assert_eq!(z.message().1, b"two");
+    assert_eq!(z.message().1, b"three");
 }
 
 /// Opens with `n` messages, then asks for heartbeats until all are there. Returns how many came by themselves, and

@@ -133,7 +133,7 @@ mod tests {
     fn over_sctp_nothing_is_repeated_and_the_final_response_ends_it() {
         let lengths = Lengths::default();
         let state = NonInviteClient::start(NOW, &lengths, &lengths.reliable);
-        assert_eq!(resent_at(state, 31_000), []); // A20
+        assert!(resent_at(state, 31_000).is_empty()); // A20
         assert_eq!(state.response(200, NOW, &lengths.reliable), (Terminated, Pass));
     }
 

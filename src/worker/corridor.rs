@@ -13,7 +13,6 @@ use crate::config::{Listen, Live};
 use crate::location::Location;
 use crate::message::branch;
 use crate::proxy::Identity;
-use crate::proxy::forward::House as Ourselves;
 use crate::shared::table::{Prepared, Table};
 use crate::shared::{Counter, Counters};
 use crate::timer::{Lengths, Tick};
@@ -125,9 +124,5 @@ impl Corridor {
 
     pub(super) fn count(&self, counter: Counter) {
         self.counters.add(self.seat, counter, 1);
-    }
-
-    pub(super) fn ourselves(&self) -> Ourselves<'_> {
-        Ourselves { identity: &self.identity, key: &self.key, record_route: self.live.record_route }
     }
 }

@@ -1,4 +1,5 @@
 //! shared
 
 pub mod deadlines;
+pub mod numbers;
 pub mod text;

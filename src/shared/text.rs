@@ -147,6 +147,11 @@ impl<const BLOCKS: usize, const SIZE: usize> TextPool<BLOCKS, SIZE> {
         true
     }
 
+    /// Takes a successful `claim` back.
+    pub fn disclaim(&self, census: &mut Census, text: Text) {
+        self.withdraw(census, text.first, Self::blocks_for(text.len as usize));
+    }
+
     /// Frees every block that nobody claimed: the only free list after the owner's death that can be trusted.
     pub fn rebuild(&mut self, census: &Census) {
         self.blocks.rebuild(census);

@@ -466,3 +466,99 @@ impl Rebuild for BindingBucket {
 fn chain_of(key: Key) -> usize {
     key[1] as usize % BINDINGS
 }
+
+#[cfg(test)]
+mod tests {
+    use sys::memory::{Guard, Plan};
+
+    use super::*;
+
+    fn bucket() -> Guard<'static, BindingBucket> {
+        let mut plan = Plan::new();
+        let span = plan.locks::<BindingBucket>(1);
+        let locks: &'static [sys::memory::Locked<BindingBucket>] = plan.map().unwrap().locks(&span).unwrap();
+        locks[0].lock()
+    }
+
+    fn fill(bucket: &mut BindingBucket, records: u64, bindings: u64) {
+        for key in 1..=records {
+            let record = bucket.open([key, key]).unwrap();
+            for nth in 0..bindings {
+                let uri = [b'u'; 130];
+                let new = New { uri: &uri, params: b"", call_id: b"c", cseq: 1, q: 1000, expires: Tick(nth) };
+                assert!(bucket.put(record, None, &new));
+            }
+            bucket.close(record);
+        }
+    }
+
+    #[test]
+    fn zeroed_memory_is_an_empty_bucket() {
+        let bucket = bucket();
+        assert_eq!((bucket.count(), bucket.earliest(), bucket.find([1, 1])), ((0, 0), Tick::NEVER, None));
+        let all = 2 * BINDINGS + BLOCKS;
+        assert_eq!(bucket.audit(), Audit { live: 0, free: all, lost: 0 });
+    }
+
+    #[test]
+    fn rebuilding_a_whole_bucket_changes_nothing() {
+        let mut bucket = bucket();
+        fill(&mut bucket, 50, 3);
+        let record = bucket.open([7, 7]).unwrap();
+        let second = bucket.of(record).nth(1).unwrap().0;
+        bucket.remove(record, second);
+        bucket.close(record);
+        let before = (bucket.audit(), bucket.count(), bucket.earliest());
+        bucket.rebuild();
+        assert_eq!((bucket.audit(), bucket.count(), bucket.earliest()), before);
+        assert!((1..=50).all(|key| bucket.find([key, key]).is_some_and(|r| bucket.of(r).count() >= 2)));
+    }
+
+    #[test]
+    fn the_record_that_was_being_changed_is_dropped_and_all_it_had_is_free() {
+        let mut bucket = bucket();
+        fill(&mut bucket, 3, 2);
+        let record = bucket.open([2, 2]).unwrap();
+        let first = bucket.of(record).next().unwrap().0;
+        bucket.remove(record, first);
+        // The owner dies here.
+        bucket.rebuild();
+        assert_eq!(bucket.find([2, 2]), None);
+        assert_eq!(bucket.audit(), Audit { live: 2 + 4 + 4 * 3, free: 2 * BINDINGS + BLOCKS - 18, lost: 0 });
+        fill(&mut bucket, 3, 1);
+        assert_eq!(bucket.audit().lost, 0);
+    }
+
+    #[test]
+    fn whatever_lies_there_can_be_rebuilt_and_used() {
+        let mut bucket = bucket();
+        let mut seed = 11_u64;
+        let mut random = move |below: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) % below
+        };
+        for _ in 0..100 {
+            fill(&mut bucket, 30, 3);
+            for _ in 0..random(20) {
+                let (at, number) = (random(40) as usize, random(100) as u32);
+                match random(9) {
+                    0 => bucket.chains[at] = number,
+                    1 => bucket.records[at].first = number,
+                    2 => bucket.records[at].count = number,
+                    3 => bucket.records[at].key = [0, number.into()],
+                    4 => bucket.bindings[at].record = number,
+                    5 => bucket.bindings[at].text = Text { first: number, len: random(200) as u32 },
+                    6 => bucket.record_numbers.link(number, at as u32),
+                    7 => bucket.binding_numbers.link(number, at as u32),
+                    _ => (bucket.idle_oldest, bucket.records[at].newer) = (number, number),
+                }
+            }
+            bucket.busy.store(random(30) as u32, Ordering::Relaxed);
+            bucket.rebuild();
+            assert_eq!(bucket.audit().lost, 0);
+            fill(&mut bucket, 30, 1);
+            while bucket.expire_one(Tick(1)) {}
+            assert_eq!(bucket.audit().lost, 0);
+        }
+    }
+}

@@ -117,7 +117,10 @@ impl Daemon {
         }
         self.child.kill()?;
         self.child.wait()?;
-        Err(io::Error::new(io::ErrorKind::TimedOut, format!("it did not end {} s after SIGTERM and was killed", END.as_secs())))
+        Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("it did not end {} s after SIGTERM and was killed", END.as_secs()),
+        ))
     }
 }
 

@@ -18,14 +18,18 @@ pub(super) struct Taken {
 #[derive(Debug)]
 enum Stage {
     /// 180 sent; answered at the deadline.
-    Ringing { invite: Vec<u8> },
+    Ringing {
+        invite: Vec<u8>,
+    },
     /// 200 sent again and again until the ACK comes.
     Answered,
     /// 487 sent, over UDP again and again until the ACK comes (timers G and H).
     Refused,
     Connected,
     /// A repeated BYE gets this again (timer J).
-    HungUp { ok: Vec<u8> },
+    HungUp {
+        ok: Vec<u8>,
+    },
 }
 
 impl Agent {

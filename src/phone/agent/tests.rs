@@ -158,10 +158,7 @@ fn a_caller_without_patience_cancels_and_gets_487() {
     let mut pair = Pair::new(Transport::Udp, manner, &[]);
     pair.call();
     pair.run();
-    assert_eq!(
-        pair.seen,
-        ["a INVITE", "z 180 Ringing", "a CANCEL", "z 200 OK", "z 487 Request Terminated", "a ACK"]
-    );
+    assert_eq!(pair.seen, ["a INVITE", "z 180 Ringing", "a CANCEL", "z 200 OK", "z 487 Request Terminated", "a ACK"]);
     assert_eq!(pair.ends, [Err(Failure::Silence("INVITE"))]);
     assert!(pair.agents.iter().all(|agent| agent.affairs.is_empty()));
 }

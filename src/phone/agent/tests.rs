@@ -220,6 +220,30 @@ fn the_callers_route_set_is_the_recorded_one_backwards() {
 }
 
 #[test]
+fn the_same_invite_by_another_way_gets_482_and_its_ack_does_not_end_the_200() {
+    let mut pair = Pair::new(Transport::Udp, Manner::default(), &[]);
+    let (now, mut steps) = (pair.now, Vec::new());
+    pair.agents[A].call("sip:z@example.test", now, &mut steps);
+    let Some(Step::Send(invite)) = steps.first() else { panic!("no INVITE") };
+    let invite = String::from_utf8(invite.clone()).unwrap();
+    let z = &mut pair.agents[Z];
+    z.receive(invite.as_bytes(), now, &mut Vec::new());
+    steps.clear();
+    z.receive(invite.replace("branch=z9hG4bK", "branch=z9hG4bKother").as_bytes(), now, &mut steps);
+    let Some(Step::Send(refusal)) = steps.first() else { panic!("no answer") };
+    assert!(refusal.starts_with(b"SIP/2.0 482 "), "{}", String::from_utf8_lossy(refusal));
+    let ack = invite.replace("INVITE", "ACK").replace("<sip:z@example.test>", "<sip:z@example.test>;tag=merged");
+    z.receive(ack.as_bytes(), now, &mut steps);
+    steps.clear();
+    let call = message::scan(invite.as_bytes()).unwrap().call_id;
+    z.due(call.of(invite.as_bytes()), now + Duration::from_millis(500), &mut steps);
+    assert!(
+        steps.iter().any(|step| matches!(step, Step::Send(bytes) if bytes.starts_with(b"SIP/2.0 200 "))),
+        "{steps:?}"
+    );
+}
+
+#[test]
 fn what_a_phone_sends_is_read_the_same_by_rsip() {
     let mut pair = Pair::new(Transport::Tcp, Manner::default(), &[]);
     let mut steps = Vec::new();

@@ -41,7 +41,8 @@ impl Kamailio {
     /// None where it is not installed.
     fn start() -> Option<Kamailio> {
         let modules = ["tm", "sl", "rr", "pv", "usrloc", "registrar", "siputils"];
-        let sctp = sys::sctp::supported() && fs::exists("/usr/lib/x86_64-linux-gnu/kamailio/modules/sctp.so").unwrap_or(false);
+        let sctp =
+            sys::sctp::supported() && fs::exists("/usr/lib/x86_64-linux-gnu/kamailio/modules/sctp.so").unwrap_or(false);
         let transports: Vec<_> = Transport::ALL.into_iter().filter(|t| *t != Transport::Sctp || sctp).collect();
         let mut text = "log_stderror=yes\nauto_aliases=no\ndns=no\nrev_dns=no\n".to_owned();
         text += if sctp { "enable_sctp=yes\nloadmodule \"sctp.so\"\n" } else { "enable_sctp=no\n" };
@@ -113,8 +114,10 @@ fn every_pair_of_transports_carries_calls_through_a_foreign_proxy() {
             assert_eq!((tally.placed, tally.completed, tally.failed), (50, 50, 0), "{what}\n{}", kamailio.said());
             assert_eq!((tally.set_up.len(), tally.unacknowledged), (50, 0), "{what}");
             let ladder = load.ladder().unwrap().draw(["a", "kamailio", "z"]);
+            // Two workers: the 180 may come after the 200 and is dropped then.
+            assert!(ladder.contains("<----- 180 Ringing"), "{ladder}");
             let is = |name: &str| ladder.matches(name).count() >= 2;
-            assert!(["INVITE", "180 Ringing", "200 OK -", "ACK", "BYE", "200 OK (BYE)"].into_iter().all(is), "{ladder}");
+            assert!(["INVITE", "200 OK -", "ACK", "BYE", "200 OK (BYE)"].into_iter().all(is), "{ladder}");
             println!("{}\n{ladder}", &what[..what.len() - 4]);
         }
     }

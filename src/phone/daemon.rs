@@ -41,8 +41,7 @@ impl Daemon {
     /// # Errors
     /// The folder could not be made, or the program not be started.
     pub fn start(program: &Path, configuration: &str) -> io::Result<Daemon> {
-        let folder = std::env::temp_dir().join(format!("strowger-demo-{}", std::process::id()));
-        fs::DirBuilder::new().mode(0o700).create(&folder)?;
+        let folder = new_folder()?;
         let begin = || {
             let file = folder.join("strowger.toml");
             fs::write(&file, configuration)?;
@@ -117,7 +116,10 @@ impl Daemon {
         }
         self.child.kill()?;
         self.child.wait()?;
-        Err(io::Error::new(io::ErrorKind::TimedOut, format!("it did not end {} s after SIGTERM and was killed", END.as_secs())))
+        Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("it did not end {} s after SIGTERM and was killed", END.as_secs()),
+        ))
     }
 }
 
@@ -125,6 +127,19 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.end();
         let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A folder that only we may read. One with this name may be left over from a process that was killed.
+fn new_folder() -> io::Result<PathBuf> {
+    let mut n = 0;
+    loop {
+        let folder = std::env::temp_dir().join(format!("strowger-{}-{n}", std::process::id()));
+        match fs::DirBuilder::new().mode(0o700).create(&folder) {
+            Ok(()) => return Ok(folder),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && n < 1000 => n += 1,
+            Err(e) => return Err(e),
+        }
     }
 }
 

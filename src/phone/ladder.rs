@@ -128,7 +128,12 @@ mod tests {
         let invite = message("INVITE sip:z@x SIP/2.0", "one", "1 INVITE");
         ladder.note(Side::Caller, Way::ToProxy, &invite, t);
         ladder.note(Side::Callee, Way::FromProxy, &invite, t + Duration::from_micros(1250));
-        ladder.note(Side::Caller, Way::FromProxy, &message("SIP/2.0 200 OK", "one", "2 BYE"), t + Duration::from_millis(3));
+        ladder.note(
+            Side::Caller,
+            Way::FromProxy,
+            &message("SIP/2.0 200 OK", "one", "2 BYE"),
+            t + Duration::from_millis(3),
+        );
         ladder.note(Side::Caller, Way::ToProxy, &message("BYE sip:z@x SIP/2.0", "two", "2 BYE"), t);
         let lines: Vec<String> = ladder.draw(["a", "strowger", "z"]).lines().map(str::to_owned).collect();
         assert_eq!(

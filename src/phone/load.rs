@@ -96,7 +96,10 @@ struct Watch {
 /// A line that was lost is opened again this much later.
 const REOPEN: Duration = Duration::from_millis(200);
 
-#[allow(clippy::disallowed_methods, reason = "phones have a process and a clock of their own, outside the message path")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "phones have a process and a clock of their own, outside the message path"
+)]
 fn now() -> Instant {
     Instant::now()
 }
@@ -130,13 +133,7 @@ impl Load {
     ///
     /// # Errors
     /// No socket, or nobody listens at `proxy`.
-    pub fn add_phone(
-        &mut self,
-        user: &str,
-        transport: Transport,
-        ip: IpAddr,
-        proxy: SocketAddr,
-    ) -> io::Result<usize> {
+    pub fn add_phone(&mut self, user: &str, transport: Transport, ip: IpAddr, proxy: SocketAddr) -> io::Result<usize> {
         let at = self.phones.len();
         let line = Line::open(transport, ip, proxy, self.poll.registry(), Token(at))?;
         let me = Identity {

@@ -32,11 +32,7 @@ const BATCH: usize = 16;
 
 impl Buffers {
     pub(super) fn new(largest: usize) -> io::Result<Buffers> {
-        Ok(Buffers {
-            arena: Arena::new(BATCH, largest)?,
-            receiver: Receiver::new(BATCH),
-            sender: Sender::new(1),
-        })
+        Ok(Buffers { arena: Arena::new(BATCH, largest)?, receiver: Receiver::new(BATCH), sender: Sender::new(1) })
     }
 }
 

@@ -11,6 +11,8 @@ use crate::phone::compose::{self, Answer};
 pub(super) struct Taken {
     stage: Stage,
     tag: String,
+    /// Of the INVITE.
+    branch: Vec<u8>,
     /// The last response to the INVITE: a repeated INVITE gets it again (§17.2.1).
     last: Vec<u8>,
 }
@@ -18,14 +20,18 @@ pub(super) struct Taken {
 #[derive(Debug)]
 enum Stage {
     /// 180 sent; answered at the deadline.
-    Ringing { invite: Vec<u8> },
+    Ringing {
+        invite: Vec<u8>,
+    },
     /// 200 sent again and again until the ACK comes.
     Answered,
     /// 487 sent, over UDP again and again until the ACK comes (timers G and H).
     Refused,
     Connected,
     /// A repeated BYE gets this again (timer J).
-    HungUp { ok: Vec<u8> },
+    HungUp {
+        ok: Vec<u8>,
+    },
 }
 
 impl Agent {
@@ -33,7 +39,18 @@ impl Agent {
     pub(super) fn asked(&mut self, m: &Message, method: Method, now: Instant, steps: &mut Vec<Step>) {
         let known = self.with(m.call_id.of(m.bytes), steps, |agent, _, affair, steps| {
             let Affair { state: State::Taken(taken), repeat, deadline, .. } = affair else { return Then::Keep };
+            let to_tag = m.to_tag.of(m.bytes);
+            if !to_tag.is_empty() && to_tag != taken.tag.as_bytes() {
+                if method != Method::Ack {
+                    steps.push(Step::Send(outside(m, method)));
+                }
+                return Then::Keep;
+            }
             match (method, &mut taken.stage) {
+                // The same request by another way (§8.2.2.2). Another tag than ours, so that its ACK is not taken for that of our 200.
+                (Method::Invite, _) if to_tag.is_empty() && m.via.branch.of(m.bytes) != taken.branch => {
+                    steps.push(Step::Send(plain(m, 482, "Loop Detected", "merged")));
+                }
                 (Method::Invite, _) if !m.to_tag.is_empty() => {
                     // Phones have nothing to change in a session.
                     steps.push(Step::Send(plain(m, 488, "Not Acceptable Here", &taken.tag)));
@@ -95,7 +112,12 @@ impl Agent {
         let last = compose::response(m, &answer);
         steps.push(Step::Send(last.clone()));
         let call: CallId = m.call_id.of(m.bytes).into();
-        let taken = Taken { stage: Stage::Ringing { invite: m.bytes.to_vec() }, tag, last };
+        let taken = Taken {
+            stage: Stage::Ringing { invite: m.bytes.to_vec() },
+            tag,
+            branch: m.via.branch.of(m.bytes).to_vec(),
+            last,
+        };
         let mut affair = Affair::new(State::Taken(taken), None, now + self.manner.ring);
         if self.manner.ring.is_zero() {
             self.answer(&mut affair, now, steps);

@@ -36,9 +36,13 @@ enum Stage {
     Talking(Dialog),
     HangingUp(Dialog),
     /// Other final response acknowledged; the ACK is repeated as often as it comes (timer D).
-    Refused { ack: Vec<u8> },
+    Refused {
+        ack: Vec<u8>,
+    },
     /// Waited too long; what still comes is ended politely.
-    Abandoned { cancelled: bool },
+    Abandoned {
+        cancelled: bool,
+    },
 }
 
 /// What the 2xx taught us (RFC 3261 §12.1.2).

@@ -158,10 +158,7 @@ fn a_caller_without_patience_cancels_and_gets_487() {
     let mut pair = Pair::new(Transport::Udp, manner, &[]);
     pair.call();
     pair.run();
-    assert_eq!(
-        pair.seen,
-        ["a INVITE", "z 180 Ringing", "a CANCEL", "z 200 OK", "z 487 Request Terminated", "a ACK"]
-    );
+    assert_eq!(pair.seen, ["a INVITE", "z 180 Ringing", "a CANCEL", "z 200 OK", "z 487 Request Terminated", "a ACK"]);
     assert_eq!(pair.ends, [Err(Failure::Silence("INVITE"))]);
     assert!(pair.agents.iter().all(|agent| agent.affairs.is_empty()));
 }
@@ -220,6 +217,30 @@ fn the_callers_route_set_is_the_recorded_one_backwards() {
         let routes: Vec<&str> = message.lines().filter_map(|line| line.strip_prefix("Route: ")).collect();
         assert_eq!(routes, ["<sip:p0;lr>", "<sip:p1;transport=sctp;lr>", "<sip:p2;lr>"]);
     }
+}
+
+#[test]
+fn the_same_invite_by_another_way_gets_482_and_its_ack_does_not_end_the_200() {
+    let mut pair = Pair::new(Transport::Udp, Manner::default(), &[]);
+    let (now, mut steps) = (pair.now, Vec::new());
+    pair.agents[A].call("sip:z@example.test", now, &mut steps);
+    let Some(Step::Send(invite)) = steps.first() else { panic!("no INVITE") };
+    let invite = String::from_utf8(invite.clone()).unwrap();
+    let z = &mut pair.agents[Z];
+    z.receive(invite.as_bytes(), now, &mut Vec::new());
+    steps.clear();
+    z.receive(invite.replace("branch=z9hG4bK", "branch=z9hG4bKother").as_bytes(), now, &mut steps);
+    let Some(Step::Send(refusal)) = steps.first() else { panic!("no answer") };
+    assert!(refusal.starts_with(b"SIP/2.0 482 "), "{}", String::from_utf8_lossy(refusal));
+    let ack = invite.replace("INVITE", "ACK").replace("<sip:z@example.test>", "<sip:z@example.test>;tag=merged");
+    z.receive(ack.as_bytes(), now, &mut steps);
+    steps.clear();
+    let call = message::scan(invite.as_bytes()).unwrap().call_id;
+    z.due(call.of(invite.as_bytes()), now + Duration::from_millis(500), &mut steps);
+    assert!(
+        steps.iter().any(|step| matches!(step, Step::Send(bytes) if bytes.starts_with(b"SIP/2.0 200 "))),
+        "{steps:?}"
+    );
 }
 
 #[test]

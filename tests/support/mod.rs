@@ -31,7 +31,7 @@ pub fn slow() -> u32 {
 
 /// A wait that is long enough here for what takes `seconds` on metal.
 pub fn patience(seconds: u64) -> Duration {
-    Duration::from_secs(seconds) * if slow() > 1 { 6 } else { 1 }
+    Duration::from_secs(seconds) * if slow() > 1 { 4 } else { 1 }
 }
 
 /// The transports that this kernel has. The virtual machine is there for SCTP, so it must have it.

@@ -64,6 +64,7 @@ pub struct Sipp {
     rate: u32,
     at_once: u32,
     talk_ms: u32,
+    ring_ms: u32,
     retransmissions: bool,
     socket_per_call: bool,
     limit: Duration,
@@ -88,6 +89,8 @@ pub struct Report {
     pub failed: u64,
     /// Requests and responses that SIPp sent more than once.
     pub retransmissions: u64,
+    /// Calls that saw 180.
+    pub ringing: u64,
     pub seconds: f64,
     /// Set-up times (INVITE to 200), milliseconds, ascending.
     pub setup_ms: Vec<f64>,
@@ -107,9 +110,10 @@ impl Sipp {
             rate: 50,
             at_once: 50,
             talk_ms: 50,
+            ring_ms: if slow() > 1 { 200 } else { 40 },
             retransmissions: true,
             socket_per_call: false,
-            limit: patience(60),
+            limit: patience(40),
             keys: Vec::new(),
         }
     }
@@ -151,6 +155,12 @@ impl Sipp {
         self
     }
 
+    /// How long a callee rings; 0 where set-up time is measured.
+    pub fn ring_ms(mut self, milliseconds: u32) -> Sipp {
+        self.ring_ms = milliseconds;
+        self
+    }
+
     /// SIPp's `-nr`: what is lost stays lost.
     pub fn without_retransmissions(mut self) -> Sipp {
         self.retransmissions = false;
@@ -180,6 +190,8 @@ impl Sipp {
         // An emulated machine is late, which is no reason to repeat.
         let t1 = if slow() > 1 { "6000" } else { "500" };
         let text = self.scenario.text().replace("retrans=\"500\"", &format!("retrans=\"{t1}\""));
+        let ring = format!("milliseconds=\"{}\"", self.ring_ms);
+        let text = text.replace("milliseconds=\"40\"", &ring);
         let file = room.write(&format!("{name}.xml"), &text);
         let users = room.write(&format!("{name}.csv"), &format!("SEQUENTIAL\n{};\n", self.users.join(";\n")));
         let letter = match self.transport {
@@ -198,7 +210,8 @@ impl Sipp {
             .args(["-i", &self.local.ip().to_string(), "-p", &self.local.port().to_string()])
             .args(["-cp", &control.to_string()])
             .args(["-key", "domain", &self.domain])
-            .args(["-nostdin", "-nd", "-timer_resol", "2", "-max_recv_loops", "1000", "-max_sched_loops", "1000"])
+            .args(["-nostdin", "-nd", "-timer_resol", "1", "-max_recv_loops", "1000", "-max_sched_loops", "1000"])
+            .args(["-recv_timeout", &patience(10).as_millis().to_string()])
             .args(["-buff_size", "4194304", "-deadcall_wait", "1000"])
             .args(["-trace_err", "-error_file", &format!("{name}.err")])
             .args(["-trace_stat", "-stf", &format!("{name}.stat"), "-fd", "1"])
@@ -268,6 +281,7 @@ impl Running {
             good: column("SuccessfulCall(C)"),
             failed: column("FailedCall(C)"),
             retransmissions: column("Retransmissions(C)"),
+            ringing: column("ringing(C)"),
             seconds,
             setup_ms: Vec::new(),
             errors: format!("{} (exit {ended:?})\n{errors}\n{}", self.name, self.process.last_words()),

@@ -34,7 +34,7 @@ PATH=$PATH:/usr/sbin:/sbin
 mkdir -p "$cache"
 
 # One start at a time prepares the cache; the others wait for it.
-exec 9> "$cache/lock"
+exec 9> "$cache/lock" # held until the guest starts
 flock 9
 
 # --- the kernel: what Debian's linux-image-amd64 stands for, unpacked, never installed ------------------------------
@@ -116,7 +116,6 @@ say "$(cat "$cache/kernel/whole") under $accelerator"
 
 # --- the job: a small folder the guest mounts as /run/job -----------------------------------------------------------
 job=$(mktemp -d)
-trap 'rm -rf "$job"' EXIT
 mkdir "$job/share"
 out=$(realpath -m "${VM_OUT:-$job/out}")
 mkdir -p "$out"
@@ -134,11 +133,19 @@ share() { # mount tag, path, further options
     echo "-fsdev local,id=$1,path=$2,security_model=none$3 -device virtio-9p-pci,fsdev=$1,mount_tag=$1"
 }
 case $out$job in *[\ ,]*) missing "no spaces or commas in the path $out" ;; esac
-# The guest is root: it may read this machine's files, and write only $out.
-# shellcheck disable=SC2046
-timeout -k 5 "${VM_TIMEOUT:-1500}" qemu-system-x86_64 "${speed[@]}" "${machine[@]}" -append "$line" \
-    $(share host / ,readonly=on,multidevs=remap) $(share job "$job/share" ,readonly=on) $(share out "$out" "") \
-    < /dev/null 2> "$job/complaints" | tr -d '\r' | tee "$job/console" | sed -u '/^vm: exit status [0-9]*$/d' || true
+# The guest is root: it may read this machine's files, and write only $out. Whoever ends this script ends the guest.
+trap 'kill "$(cat "$job/pid" 2> /dev/null)" 2> /dev/null; rm -rf "$job"' EXIT
+trap 'exit 143' TERM INT HUP
+{
+    # shellcheck disable=SC2046
+    timeout --foreground -k 5 "${VM_TIMEOUT:-1500}" qemu-system-x86_64 "${speed[@]}" "${machine[@]}" -append "$line" \
+        $(share host / ,readonly=on,multidevs=remap) $(share job "$job/share" ,readonly=on) $(share out "$out" "") \
+        < /dev/null 2> "$job/complaints" &
+    echo $! > "$job/pid"
+    wait
+} | sed -u 's/\r//g' | tee "$job/console" | sed -u '/^vm: exit status [0-9]*$/d' &
+wait $! || true
+rm -f "$job/pid"
 status=$(sed -n 's/^vm: exit status \([0-9]*\)$/\1/p' "$job/console" | tail -1)
 if [ -z "$status" ]; then
     say "the guest did not come to its end within ${VM_TIMEOUT:-1500} s"

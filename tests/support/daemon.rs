@@ -1,7 +1,8 @@
 //! The daemon: its configuration, its start and end, its processes, and what it says of itself.
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr};
+use std::io::{Read, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -21,20 +22,21 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_strowger");
 pub struct Daemon {
     process: Process,
     file: PathBuf,
+    admin: SocketAddr,
     workers: usize,
 }
 
 impl Daemon {
     /// Starts it and waits until `status` answers and every process is there.
     pub fn start(room: &Room, setup: &Setup) -> Daemon {
-        let (file, workers) = configure(room, setup);
-        let process = Process::start(serve(&file), room.path(), "strowger");
-        Daemon { process, file, workers }.ready()
+        let written = configure(room, setup);
+        let process = Process::start(serve(&written.file), room.path(), "strowger");
+        Daemon::adopt(process, written)
     }
 
-    /// For a caller that started `serve(file)` itself, with standard error of its own.
-    pub fn adopt(process: Process, file: PathBuf, workers: usize) -> Daemon {
-        Daemon { process, file, workers }.ready()
+    /// For a caller that started `serve` itself, with a standard error of its own.
+    pub fn adopt(process: Process, written: Written) -> Daemon {
+        Daemon { process, file: written.file, admin: written.admin, workers: written.workers }.ready()
     }
 
     fn ready(mut self) -> Daemon {
@@ -61,12 +63,22 @@ impl Daemon {
         self.process.cpu_time()
     }
 
-    /// What `strowger status --json` says.
+    /// The status document, asked as `strowger status` asks it, but without the start of a process.
     pub fn status(&self) -> Value {
-        self.try_status().unwrap_or_else(|| panic!("no status: {}", self.process.last_words()))
+        wait_for(patience(3), || self.try_status()).unwrap_or_else(|| panic!("no status: {}", self.last_words()))
     }
 
     fn try_status(&self) -> Option<Value> {
+        let mut stream = TcpStream::connect(self.admin).ok()?;
+        stream.set_read_timeout(Some(patience(3))).ok()?;
+        stream.write_all(b"status\n").ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        serde_json::from_str(&text).ok()
+    }
+
+    /// What the command `strowger status --json` prints.
+    pub fn status_by_command(&self) -> Option<Value> {
         let mut command = Command::new(PROGRAM);
         plain_environment(&mut command);
         let output = command.args(["status", "--json", "--config"]).arg(&self.file).output().ok()?;
@@ -131,8 +143,15 @@ fn plain_environment(command: &mut Command) {
     }
 }
 
-/// Writes the configuration; its path, and the number of workers.
-pub fn configure(room: &Room, setup: &Setup) -> (PathBuf, usize) {
+/// A configuration file, and what of it the test must know.
+pub struct Written {
+    pub file: PathBuf,
+    pub admin: SocketAddr,
+    pub workers: usize,
+}
+
+/// Writes the configuration.
+pub fn configure(room: &Room, setup: &Setup) -> Written {
     let workers = if setup.workers == 0 { 2 } else { setup.workers };
     let admin = free_port(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let mut text = format!("workers = {workers}\ndomains = [\"{DOMAIN}\"]\n{}\n", setup.top);
@@ -149,7 +168,7 @@ pub fn configure(room: &Room, setup: &Setup) -> (PathBuf, usize) {
         let _ = write!(text, "[[next_hop]]\ndomain = \"{domain}\"\ntargets = [\"{target}\"]\n");
     }
     let _ = write!(text, "[admin]\naddress = \"{admin}\"\n{}\n", setup.tables);
-    (room.write(&format!("strowger-{}.toml", admin.port()), &text), workers)
+    Written { file: room.write(&format!("strowger-{}.toml", admin.port()), &text), admin, workers }
 }
 
 /// Pids of the processes whose role begins so, in the order of the status document: every object in it that has a `pid`
@@ -179,6 +198,17 @@ pub fn processes(status: &Value, role: &str) -> Vec<i32> {
 pub fn counter(status: &Value, name: &str) -> u64 {
     let value = &status["counters"][name];
     value.as_u64().unwrap_or_else(|| panic!("no counter {name} in {}", status["counters"]))
+}
+
+/// Messages read from sockets, whatever became of them.
+pub fn messages_in(status: &Value) -> u64 {
+    ["received_udp", "received_tcp", "received_sctp"].iter().map(|name| counter(status, name)).sum()
+}
+
+/// Entries in use of one table of a status document.
+pub fn used(status: &Value, table: &str) -> u64 {
+    let value = &status["tables"][table]["used"];
+    value.as_u64().unwrap_or_else(|| panic!("no table {table} in {}", status["tables"]))
 }
 
 /// Runs or waits to be reaped, but is not a zombie.

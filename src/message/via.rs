@@ -72,7 +72,7 @@ impl Via {
             }
             Span::new(start, reader.at())
         } else {
-            reader.until(|byte| matches!(byte, b':' | b';' | b',') || is_space(byte))
+            reader.until(|byte| matches!(byte, b':' | b';' | b',' | b'"' | b'<') || is_space(byte))
         };
         let mut via = Via { transport, host, ..Via::default() };
         if reader.peek() != b';' {

@@ -85,7 +85,7 @@ fn content_length(head: &[u8]) -> Result<usize, &'static str> {
     let start = memchr(b'\n', head).map_or(head.len(), |at| at + 1);
     let mut found: Option<u32> = None;
     for line in Lines::new(head, u32::try_from(start).map_err(|_| "Message too long")?) {
-        if Name::read(line.name.of(head)) != Name::ContentLength {
+        if line.kind != Name::ContentLength {
             continue;
         }
         let length = Reader::new(head, line.value).number_in(line.value).filter(|n| *n < u32::MAX);
@@ -96,4 +96,67 @@ fn content_length(head: &[u8]) -> Result<usize, &'static str> {
         found = Some(length);
     }
     found.map(|length| length as usize).ok_or("No Content-Length")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MESSAGE: &[u8] = b"OPTIONS sip:z@z SIP/2.0\r\nVia: x\r\nContent-Length : 4\r\n\r\nbody";
+    const LIMIT: usize = 1000;
+
+    #[test]
+    fn a_stream_is_cut_into_messages_pings_and_single_line_ends() {
+        let mut stream = b"\r\n".to_vec();
+        stream.extend_from_slice(MESSAGE);
+        stream.extend_from_slice(b"\r\n\r\n");
+        stream.extend_from_slice(MESSAGE);
+        assert_eq!(cut(&stream, LIMIT), Cut::Skip { end: 2 }); // E10
+        assert_eq!(cut(&stream[2..], LIMIT), Cut::Message { start: 0, end: MESSAGE.len() });
+        assert_eq!(cut(&stream[2 + MESSAGE.len()..], LIMIT), Cut::Ping { end: 4 }); // K15
+        assert_eq!(cut(&stream[6 + MESSAGE.len()..], LIMIT), Cut::Message { start: 0, end: MESSAGE.len() });
+    }
+
+    #[test]
+    fn a_message_that_dribbles_in_is_cut_when_its_last_byte_is_there_and_never_asks_for_too_much() {
+        let mut searched = 0;
+        for have in 0..MESSAGE.len() {
+            let Cut::Need(more) = cut_from(&MESSAGE[..have], searched, LIMIT) else { panic!("{have}") };
+            assert!(more >= 1 && have + more <= MESSAGE.len(), "{have} {more}");
+            searched = have;
+        }
+        assert_eq!(cut_from(MESSAGE, searched, LIMIT), Cut::Message { start: 0, end: MESSAGE.len() });
+    }
+
+    #[test]
+    fn half_a_ping_waits() {
+        for (bytes, more) in [(&b""[..], 1), (b"\r", 1), (b"\r\n", 2), (b"\r\n\r", 1)] {
+            assert_eq!(cut(bytes, LIMIT), Cut::Need(more)); // K15
+        }
+    }
+
+    #[test]
+    fn a_stream_without_a_good_content_length_is_lost() {
+        for (lines, reason) in [
+            ("", "No Content-Length"),
+            ("Content-Length: -1\r\n", "Bad Content-Length"),
+            ("l: x\r\n", "Bad Content-Length"),
+            ("l: 99999999999\r\n", "Bad Content-Length"),
+            ("l: 1\r\nContent-Length: 2\r\n", "Several Content-Length"),
+            ("l: 2000\r\n", "Message too long"),
+        ] {
+            assert_eq!(cut(format!("BYE sip:z SIP/2.0\r\n{lines}\r\nxx").as_bytes(), LIMIT), Cut::Bad(reason)); // E10, E13, E14
+        }
+        let folded = b"BYE sip:z SIP/2.0\r\nl:\r\n 2\r\n\r\nxx";
+        assert_eq!(cut(folded, LIMIT), Cut::Message { start: 0, end: folded.len() });
+    }
+
+    #[test]
+    fn an_endless_head_and_one_without_carriage_returns_end_the_stream() {
+        assert_eq!(cut(&b"X".repeat(LIMIT), LIMIT), Cut::Bad("Message too long"));
+        assert_eq!(cut(&b"X: y\r\n".repeat(LIMIT), LIMIT), Cut::Bad("Message too long"));
+        assert_eq!(cut(b"BYE sip:z SIP/2.0\nVia", LIMIT), Cut::Bad("Bare LF"));
+        assert_eq!(cut(b"\nBYE", LIMIT), Cut::Bad("Bare LF"));
+        assert_eq!(cut(b"\rBYE", LIMIT), Cut::Bad("Bare CR"));
+    }
 }

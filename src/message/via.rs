@@ -66,7 +66,7 @@ impl Via {
         }
         let host = if reader.peek() == b'[' {
             let start = reader.at();
-            reader.until(|byte| byte == b']');
+            reader.skip_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'[' | b':' | b'.' | b'%'));
             if !reader.eat(b']') {
                 return None;
             }

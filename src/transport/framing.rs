@@ -3,7 +3,7 @@
 //! Owns: where a message of a stream ends. Pure: never reads a socket, never copies, never looks into a message beyond its
 //! Content-Length.
 
-use memchr::memchr;
+use memchr::{memchr, memmem};
 
 use crate::message::headers::{Lines, Name};
 use crate::message::reader::Reader;
@@ -29,8 +29,8 @@ pub fn cut(buffer: &[u8], limit: usize) -> Cut {
     cut_from(buffer, 0, limit)
 }
 
-/// Like `cut`; the first `searched` bytes gave `Cut::Need` before (that buffer's length) and are not searched again for the end of
-/// the head, so a peer that sends byte by byte costs no more than one that sends at once.
+/// Like `cut`; the first `searched` bytes gave `Cut::Need` before (that buffer's length). They are not walked line by line again: one
+/// quick search says whether the head ended among them, so a peer that sends byte by byte costs hardly more than its system calls.
 #[must_use]
 pub fn cut_from(buffer: &[u8], searched: usize, limit: usize) -> Cut {
     match buffer {
@@ -65,9 +65,13 @@ pub fn cut_from(buffer: &[u8], searched: usize, limit: usize) -> Cut {
     }
 }
 
-/// Where the body begins, if the empty line has come; only lines that end behind `searched` are looked at.
+/// Where the body begins, if the empty line has come; lines that end before `searched` are known to be good, but the empty line may
+/// be among them (the body was not whole), and then what looks like one in the body is none.
 fn head_end(buffer: &[u8], searched: usize) -> Result<Option<usize>, &'static str> {
     let mut at = searched.min(buffer.len());
+    if let Some(end) = buffer.get(..at).and_then(|seen| memmem::find(seen, b"\r\n\r\n")) {
+        return Ok(Some(end + 4));
+    }
     while let Some(length) = buffer.get(at..).and_then(|rest| memchr(b'\n', rest)) {
         let end = at + length + 1;
         match buffer.get(..end) {
@@ -126,6 +130,17 @@ mod tests {
             searched = have;
         }
         assert_eq!(cut_from(MESSAGE, searched, LIMIT), Cut::Message { start: 0, end: MESSAGE.len() });
+    }
+
+    #[test]
+    fn an_empty_line_in_a_body_that_dribbles_in_ends_nothing() {
+        let message = b"BYE sip:z SIP/2.0\r\nl: 10\r\n\r\n12\r\n\r\n7890";
+        let mut searched = 0;
+        for have in 0..message.len() {
+            assert!(matches!(cut_from(&message[..have], searched, LIMIT), Cut::Need(_)), "{have}");
+            searched = have;
+        }
+        assert_eq!(cut_from(message, searched, LIMIT), Cut::Message { start: 0, end: message.len() });
     }
 
     #[test]

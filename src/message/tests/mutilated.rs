@@ -168,7 +168,14 @@ fn again(m: &Message<'_>, dice: &mut Dice) {
         forward_response(m, &mut out);
         out.extend_from_slice(m.body());
         match scan(&out) {
-            Ok(forwarded) => assert_eq!((forwarded.via_count + 1, forwarded.body()), (m.via_count, m.body())),
+            Ok(forwarded) => assert_eq!(
+                (forwarded.via_count + 1, forwarded.body()),
+                (m.via_count, m.body()),
+                "{}
+{}",
+                m.bytes.escape_ascii(),
+                out.escape_ascii()
+            ),
             Err(invalid) => assert!(m.via_count == 1 || invalid.reason == "Bad Via", "{invalid}"),
         }
     }

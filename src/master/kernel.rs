@@ -18,7 +18,8 @@ pub(super) fn prepare(config: &Config) -> Vec<String> {
     if kernel_sctp(config) {
         warnings.extend(POLICIES.into_iter().filter_map(set_policy));
     }
-    let descriptors = (config.live.limits.connections + config.listen.len() * config.workers + DESCRIPTORS_BESIDE) as u64;
+    let descriptors =
+        (config.live.limits.connections + config.listen.len() * config.workers + DESCRIPTORS_BESIDE) as u64;
     match sys::process::set_open_files(descriptors) {
         Ok(granted) if granted < descriptors => warnings.push(format!(
             "only {granted} open files are allowed and limits.connections wants {descriptors}: \

@@ -18,7 +18,8 @@ pub(super) fn open(config: Config) -> Result<(House, Option<TcpListener>, Vec<St
     let mut warnings = kernel::prepare(&config);
     let sockets = Sockets::open(&config).map_err(|error| error.to_string())?;
     let admin = config.admin.address.map(|address| {
-        Admin::open(address).map_err(|error| format!("admin.address = {address}: {error}; is a daemon running already?"))
+        Admin::open(address)
+            .map_err(|error| format!("admin.address = {address}: {error}; is a daemon running already?"))
     });
     let admin = admin.transpose()?;
     let shared = Shared::new(&config, config.seats()).map_err(|error| format!("shared memory: {error}"))?;

@@ -304,8 +304,12 @@ mod tests {
     #[test]
     fn people_see_what_is_there_and_nothing_empty() {
         let text = render(&status());
-        assert!(text.starts_with("strowger 0.1.0, running, up 1h 2m, master process 100\nwarning: only 1024 open files\n"));
-        assert!(text.contains("Processes") && text.contains("1.23") && text.contains("1m 1s") && text.contains("65534"));
+        assert!(
+            text.starts_with("strowger 0.1.0, running, up 1h 2m, master process 100\nwarning: only 1024 open files\n")
+        );
+        assert!(
+            text.contains("Processes") && text.contains("1.23") && text.contains("1m 1s") && text.contains("65534")
+        );
         assert!(text.contains("25 %") && text.contains("invites"));
         assert!(!text.contains("Flows") && !text.contains("Listeners") && !text.contains("timed_out"), "{text}");
         assert!(text.lines().all(|line| line.trim_end() == line), "no blanks at the ends of lines");

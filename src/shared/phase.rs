@@ -185,9 +185,6 @@ mod tests {
         phases.prepare(0, Tick(20));
         phases.sit(0, 101, true);
         let seat = phases.occupant(0).unwrap();
-        assert_eq!(
-            seat,
-            Occupant { pid: 101, restarts: 1, ready: false, heartbeat: Tick(20), since: Tick(20) }
-        );
+        assert_eq!(seat, Occupant { pid: 101, restarts: 1, ready: false, heartbeat: Tick(20), since: Tick(20) });
     }
 }

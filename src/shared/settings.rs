@@ -125,7 +125,10 @@ mod tests {
     }
 
     fn live(domains: usize) -> Live {
-        Live { domains: (0..domains).map(|i| format!("{i}.example.test")).collect(), ..Config::built_in(&[Transport::Udp]).unwrap().live }
+        Live {
+            domains: (0..domains).map(|i| format!("{i}.example.test")).collect(),
+            ..Config::built_in(&[Transport::Udp]).unwrap().live
+        }
     }
 
     #[test]

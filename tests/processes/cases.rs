@@ -57,7 +57,8 @@ fn a_killed_process_is_replaced_within_100_ms() {
         });
         assert!(took.unwrap() < Duration::from_millis(100), "seat {seat}: {took:?}");
         let after = daemon.pids();
-        let others = |pids: &[i32]| pids.iter().enumerate().filter(|(n, _)| *n != seat).map(|(_, p)| *p).collect::<Vec<_>>();
+        let others =
+            |pids: &[i32]| pids.iter().enumerate().filter(|(n, _)| *n != seat).map(|(_, p)| *p).collect::<Vec<_>>();
         assert_eq!(others(&after), others(&before), "nobody else was touched");
     }
     let status = daemon.status();

@@ -17,11 +17,12 @@ use crate::worker::House;
 pub(super) fn open(config: Config) -> Result<(House, Option<TcpListener>, Vec<String>), String> {
     let mut warnings = kernel::prepare(&config);
     let sockets = Sockets::open(&config).map_err(|error| error.to_string())?;
+    warnings.extend(sockets.warnings.iter().cloned());
     let admin = config.admin.address.map(|address| {
         Admin::open(address).map_err(|error| format!("admin.address = {address}: {error}; is a daemon running already?"))
     });
     let admin = admin.transpose()?;
-    let shared = Shared::new(&config, config.seats()).map_err(|error| format!("shared memory: {error}"))?;
+    let shared = Shared::new(&config).map_err(|error| format!("shared memory: {error}"))?;
     let wakes = wakes(config.seats()).map_err(|error| format!("eventfd: {error}"))?;
     warnings.extend(drop_privileges(config.user.as_deref())?);
     for warning in &warnings {

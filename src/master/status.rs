@@ -69,7 +69,8 @@ pub struct Fill {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FlowLine {
     pub transport: Transport,
-    pub peer: String,
+    /// More than one for a multi-homed peer.
+    pub peers: Vec<String>,
     pub state: String,
     /// TCP: the seat that owns the connection.
     pub seat: Option<usize>,
@@ -82,11 +83,12 @@ pub struct FlowLine {
 pub struct Listener {
     pub name: String,
     pub transport: Transport,
+    /// False: this machine has no such transport.
+    pub open: bool,
     pub addresses: Vec<SocketAddr>,
     /// As the kernel granted them, bytes; none where the kernel sizes them itself (TCP).
     pub receive_buffer_bytes: Option<usize>,
     pub send_buffer_bytes: Option<usize>,
-    pub warnings: Vec<String>,
 }
 
 /// Asks the daemon at `address`; its answer as it came.
@@ -153,7 +155,7 @@ pub fn render(status: &Status) -> String {
     };
     let up = duration(status.uptime_s);
     let _ = writeln!(text, "strowger {}, {phase}, up {up}, master process {}", status.version, status.pid);
-    for warning in status.warnings.iter().chain(status.listeners.iter().flat_map(|l| &l.warnings)) {
+    for warning in &status.warnings {
         let _ = writeln!(text, "warning: {warning}");
     }
     section(&mut text, "Processes", processes(&status.processes));
@@ -211,7 +213,7 @@ fn listeners(listeners: &[Listener]) -> Table {
         table.add_row([
             listener.name.clone(),
             listener.transport.uri_token().to_owned(),
-            addresses.join(" "),
+            if listener.open { addresses.join(" ") } else { "off".to_owned() },
             or_dash(listener.receive_buffer_bytes),
             or_dash(listener.send_buffer_bytes),
         ]);
@@ -233,7 +235,7 @@ fn flows(flows: &[FlowLine]) -> Table {
     for flow in flows {
         table.add_row([
             flow.transport.uri_token().to_owned(),
-            flow.peer.clone(),
+            flow.peers.join(" "),
             flow.state.clone(),
             or_dash(flow.seat),
             flow.queued_bytes.to_string(),

@@ -1,18 +1,26 @@
 //! The transports: RFC 3261 §18, RFC 4168.
 //!
-//! Owns: sockets, connections, associations, framing. Never decides where a message goes.
+//! Owns: sockets, connections, associations, framing. One loop serves all three: `Transports::receive` reads one batch into the
+//! worker's arena, `Transports::flush` sends what a turn decided. Never decides where a message goes, never reads a clock.
 
 pub mod address;
+mod desk;
 pub mod framing;
+pub mod inbox;
 pub mod outgoing;
-pub mod sctp;
-pub mod tcp;
-pub mod udp;
+mod sctp;
+pub mod sockets;
+mod tcp;
+mod transports;
+mod udp;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub use address::Address;
+pub use inbox::{Frame, Happening, Inbox, Ready};
 pub use outgoing::Outgoing;
+pub use sockets::Sockets;
+pub use transports::{Parts, Transports};
 
 /// What carries SIP between two hops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -116,19 +124,9 @@ pub struct Hop {
     pub address: Address,
 }
 
-/// Until the transports are merged: no socket.
-pub struct Sockets;
-
-impl Sockets {
-    /// # Errors
-    /// None.
-    pub fn open(_config: &crate::config::Config) -> Result<Sockets, std::io::Error> {
-        Ok(Sockets)
-    }
-}
-
-/// Until the transports are merged.
+/// The transports that this machine has: SCTP only where the kernel has it.
 #[must_use]
 pub fn available() -> Vec<Transport> {
-    vec![Transport::Udp, Transport::Tcp]
+    let here = |transport: &Transport| *transport != Transport::Sctp || sys::sctp::supported();
+    Transport::ALL.into_iter().filter(here).collect()
 }

@@ -14,6 +14,7 @@ pub mod datagram;
 pub mod epoll;
 pub mod log_descriptor;
 pub mod memory;
+pub mod poll;
 pub mod process;
 pub mod sctp;
 mod sockaddr;

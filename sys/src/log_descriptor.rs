@@ -23,8 +23,9 @@ pub struct Unblocked {
 }
 
 impl Unblocked {
-    /// Standard error. Call it before privileges are dropped: the pipe of a service that was started as root cannot be opened again
-    /// after that. (It then still works, but could wait when several processes write at the very same moment.)
+    /// Standard error. Call it before privileges are dropped, children inherit it: after that, `/proc/self/fd` is closed to a process
+    /// that changed its user (`proc(5)`, "dumpable"). (It then still works, but could wait for a reader when several processes write
+    /// to a nearly full pipe at the very same moment.)
     ///
     /// # Errors
     /// EBADF when descriptor 2 is closed; what `fstat(2)` or `fcntl(2)` says.

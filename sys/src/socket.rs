@@ -86,7 +86,8 @@ pub(crate) fn set_buffers(fd: BorrowedFd<'_>, receive: usize, send: usize) -> io
     Ok(Granted { receive: size(libc::SO_RCVBUF)?, send: size(libc::SO_SNDBUF)? })
 }
 
-/// The address a socket is bound to: tells the port when 0 was asked for.
+/// The address a socket is bound to: tells the port when 0 was asked for. Of several addresses of an SCTP socket, Linux tells the
+/// one that was bound last.
 ///
 /// # Errors
 /// What `getsockname(2)` says; `InvalidData` for an address that is neither IPv4 nor IPv6.

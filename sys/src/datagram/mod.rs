@@ -15,3 +15,5 @@ pub use send::{Item, Sender, SndInfo, To};
 /// (of header and data, without the rounding), a level and a type.
 const CMSG_HEADER: usize = size_of::<libc::cmsghdr>();
 const CMSG_ALIGN: usize = size_of::<usize>();
+// Level and type are looked for behind a length of 64 bits.
+const _: () = assert!(CMSG_ALIGN == 8 && CMSG_HEADER == 16);

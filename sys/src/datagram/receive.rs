@@ -190,3 +190,36 @@ impl RcvInfo {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn control(len: usize, level: i32, kind: i32, data: &[u8]) -> Vec<u8> {
+        let mut bytes = [&len.to_ne_bytes()[..], &level.to_ne_bytes(), &kind.to_ne_bytes(), data].concat();
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        bytes
+    }
+
+    #[test]
+    fn rcvinfo_is_found_behind_other_control_messages() {
+        let mut data = [0; 28];
+        data[0] = 3;
+        data[8..12].copy_from_slice(&46u32.to_be_bytes());
+        data[24..].copy_from_slice(&77u32.to_ne_bytes());
+        let other = control(17, libc::SOL_SOCKET, 1, &[1]);
+        let ours = control(16 + 28, libc::IPPROTO_SCTP, uapi::SCTP_RCVINFO, &data);
+        let found = rcv_info(&[other, ours].concat()).unwrap();
+        assert_eq!((found.stream, found.ppid, found.association, found.unordered), (3, 46, 77, false));
+    }
+
+    #[test]
+    fn lying_lengths_end_the_search() {
+        for len in [0, 1, 15, 44 + 8, usize::MAX] {
+            let bytes = control(len, libc::IPPROTO_SCTP, uapi::SCTP_RCVINFO, &[0; 28]);
+            assert_eq!(rcv_info(&bytes), None, "{len}");
+        }
+        assert_eq!(rcv_info(&control(20, libc::IPPROTO_SCTP, uapi::SCTP_RCVINFO, &[0; 4])), None);
+        assert_eq!(rcv_info(&[]), None);
+    }
+}

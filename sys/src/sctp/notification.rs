@@ -59,7 +59,10 @@ pub enum PeerAddressState {
     Other(u32),
 }
 
-/// Reads the bytes of a message with `Received::notification`. None: shorter than its type says (cut by a small buffer).
+/// Reads the bytes of a message with `Received::notification`. None: shorter than its type says.
+///
+/// A notification longer than its buffer comes in pieces, and the second piece cannot be told from a notification by itself. The
+/// longest is SEND_FAILED_EVENT: 32 bytes and a fragment, at most one path MTU (65,536 bytes on loopback).
 #[must_use]
 pub fn parse_notification(bytes: &[u8]) -> Option<Notification<'_>> {
     let short = |at: usize| Some(u16::from_ne_bytes(*bytes.get(at..)?.first_chunk()?));
@@ -114,4 +117,69 @@ pub fn parse_notification(bytes: &[u8]) -> Option<Notification<'_>> {
         }
         other => Notification::Other(other),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A notification of that type with `length` bytes in all, each the low byte of its offset but for the fields named.
+    fn notification(kind: u16, length: usize, fields: &[(usize, &[u8])]) -> Vec<u8> {
+        let mut bytes: Vec<u8> = (0..length).map(|i| i as u8).collect();
+        for (at, field) in [(0, &kind.to_ne_bytes()[..]), (2, &[0, 0])].iter().chain(fields) {
+            bytes[*at..*at + field.len()].copy_from_slice(field);
+        }
+        bytes
+    }
+
+    fn word(at: u8) -> u32 {
+        u32::from_ne_bytes([at, at + 1, at + 2, at + 3])
+    }
+
+    #[test]
+    fn a_failed_send_gives_back_context_and_payload() {
+        let bytes = notification(uapi::SCTP_SEND_FAILED_EVENT, 40, &[(32, b"INVITE s")]);
+        let expected = Notification::SendFailed {
+            association: word(28),
+            error: word(8),
+            unsent: true,
+            context: word(20),
+            payload: b"INVITE s",
+        };
+        assert_eq!(parse_notification(&bytes), Some(expected));
+    }
+
+    #[test]
+    fn a_change_of_a_peers_address_names_it() {
+        let address = "[::1]:5060".parse().unwrap();
+        let name = sockaddr::Name::new(address);
+        let fields: [(usize, &[u8]); 2] = [(8, name.as_bytes()), (136, &5u32.to_ne_bytes())];
+        let bytes = notification(uapi::SCTP_PEER_ADDR_CHANGE, 148, &fields);
+        let expected = Notification::PeerAddressChange {
+            association: word(144),
+            address,
+            state: PeerAddressState::Confirmed,
+            error: word(140),
+        };
+        assert_eq!(parse_notification(&bytes), Some(expected));
+    }
+
+    #[test]
+    fn a_notification_cut_short_is_none_and_an_unknown_one_is_other() {
+        for (kind, length) in [
+            (uapi::SCTP_ASSOC_CHANGE, 20),
+            (uapi::SCTP_SEND_FAILED_EVENT, 32),
+            (uapi::SCTP_SHUTDOWN_EVENT, 12),
+            (uapi::SCTP_PARTIAL_DELIVERY_EVENT, 20),
+        ] {
+            let bytes = notification(kind, length, &[]);
+            assert!(parse_notification(&bytes).is_some());
+            for end in 0..length {
+                assert_eq!(parse_notification(&bytes[..end]), None, "{kind:#x} of {end} bytes");
+            }
+        }
+        assert_eq!(parse_notification(&notification(0x8009, 12, &[])), Some(Notification::Other(0x8009)));
+        // An address of no family that we know.
+        assert_eq!(parse_notification(&notification(uapi::SCTP_PEER_ADDR_CHANGE, 148, &[])), None);
+    }
 }

@@ -91,13 +91,15 @@ fn process(house: &House, seat: usize, occupant: &Occupant, now: Tick) -> Proces
         seat,
         pid: occupant.pid,
         uid: effective_uid(occupant.pid),
+        ready: occupant.ready,
         restarts: occupant.restarts,
         up_s: now.since(occupant.since) / 1000,
         cpu_ms: cpu_ms(occupant.pid),
     }
 }
 
-/// From the kernel, not from what we believe: the line `Uid:` has real, effective, saved and file system id (proc_pid_status(5)).
+/// From the kernel, not from what we believe: the line `Uid:` has real, effective, saved and file system id
+/// (proc_pid_status(5)).
 fn effective_uid(pid: i32) -> Option<u32> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_ascii_whitespace().nth(1)?.parse().ok()

@@ -1,7 +1,7 @@
 //! `strowger status`: asks the running daemon and shows its answer to people, or as it came to programs.
 //!
-//! Owns: the status document (its JSON is an interface: keys are added, never renamed), the question, and the layout. Reads no
-//! shared memory: it runs beside the daemon, not in it.
+//! Owns: the status document (its JSON is an interface: keys are added, never renamed), the question, and the layout.
+//! Reads no shared memory: it runs beside the daemon, not in it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -53,6 +53,8 @@ pub struct Process {
     pub pid: i32,
     /// The effective one, from the kernel.
     pub uid: Option<u32>,
+    /// It has come round its loop since it was forked.
+    pub ready: bool,
     pub restarts: u32,
     pub up_s: u64,
     /// User and system time, all threads.
@@ -284,6 +286,7 @@ mod tests {
                 seat: 0,
                 pid: 101,
                 uid: Some(65_534),
+                ready: true,
                 restarts: 2,
                 up_s: 61,
                 cpu_ms: Some(1_234),
@@ -306,8 +309,12 @@ mod tests {
     #[test]
     fn people_see_what_is_there_and_nothing_empty() {
         let text = render(&status());
-        assert!(text.starts_with("strowger 0.1.0, running, up 1h 2m, master process 100\nwarning: only 1024 open files\n"));
-        assert!(text.contains("Processes") && text.contains("1.23") && text.contains("1m 1s") && text.contains("65534"));
+        assert!(
+            text.starts_with("strowger 0.1.0, running, up 1h 2m, master process 100\nwarning: only 1024 open files\n")
+        );
+        assert!(
+            text.contains("Processes") && text.contains("1.23") && text.contains("1m 1s") && text.contains("65534")
+        );
         assert!(text.contains("25 %") && text.contains("invites"));
         assert!(!text.contains("Flows") && !text.contains("Listeners") && !text.contains("timed_out"), "{text}");
         assert!(text.lines().all(|line| line.trim_end() == line), "no blanks at the ends of lines");

@@ -1,7 +1,7 @@
 //! What the processes share: one mapping, made by the master before the first fork (design §5).
 //!
-//! Owns: the handles on every part, and the order in which they are laid out. Each part has its file, with `plan` (how much) and
-//! `take` (the handle on it). Plain data only: no pointer, no `Drop`, no `std` lock.
+//! Owns: the handles on every part, and the order in which they are laid out. Each part has its file, with `plan`
+//! (how much) and `take` (the handle on it). Plain data only: no pointer, no `Drop`, no `std` lock.
 
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64};
@@ -96,15 +96,15 @@ impl Shared {
         Ok(shared)
     }
 
-    /// Transactions that have no final response yet: what a drain waits for. Reads atomics only: the master calls it, and a
-    /// master that waits for a lock could not kill the hanging worker that holds it.
+    /// Transactions that have no final response yet: what a drain waits for. Reads atomics only: the master calls it,
+    /// and a master that waits for a lock could not kill the hanging worker that holds it.
     #[must_use]
     pub fn unfinished(&self) -> usize {
         0 // table: `self.table.unanswered()`
     }
 
-    /// How full the tables are, for `status`. Never waits for a lock, for the same reason: a table that somebody holds just now
-    /// is left out.
+    /// How full the tables are, for `status`. Never waits for a lock, for the same reason: a table that somebody
+    /// holds just now is left out.
     #[must_use]
     pub fn fill(&self, config: &Config) -> Vec<Fill> {
         let flows = [("connections", Transport::Tcp), ("associations", Transport::Sctp)];

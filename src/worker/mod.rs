@@ -5,6 +5,7 @@
 pub mod clock;
 
 use crate::config::Config;
+use crate::message::branch;
 use crate::shared::{Shared, Wakes};
 use crate::transport::Sockets;
 
@@ -15,6 +16,8 @@ pub struct House {
     pub sockets: Sockets,
     pub shared: Shared,
     pub wakes: Wakes,
+    /// Drawn at daemon start: no branch recurs after a restart (design §5).
+    pub key: branch::Key,
 }
 
 impl House {

@@ -1,5 +1,6 @@
 //! One daemon under test: started, asked, signalled, and ended by its process id.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -31,11 +32,12 @@ pub struct Start {
     lines: String,
     flaw: &'static str,
     stderr: Option<Stdio>,
+    environment: Vec<(&'static str, OsString)>,
 }
 
 impl Start {
     pub fn new() -> Start {
-        Start { lines: String::new(), flaw: "", stderr: None }
+        Start { lines: String::new(), flaw: "", stderr: None, environment: Vec::new() }
     }
 
     /// Top-level keys.
@@ -47,6 +49,11 @@ impl Start {
 
     pub fn flaw(mut self, flaw: &'static str) -> Start {
         self.flaw = flaw;
+        self
+    }
+
+    pub fn environment(mut self, name: &'static str, value: impl Into<OsString>) -> Start {
+        self.environment.push((name, value.into()));
         self
     }
 
@@ -64,10 +71,12 @@ impl Start {
         let (admin, sip) = (free_tcp(), free_udp());
         let config = directory.join("strowger.toml");
         fs::write(&config, text(admin, sip, &self.lines)).unwrap();
-        let log = fs::File::create(directory.join("log")).unwrap();
+        // Several processes write it: each line at its end.
+        let log = fs::File::options().create(true).append(true).open(directory.join("log")).unwrap();
         let process = Command::new(std::env::current_exe().unwrap())
             .env(CONFIG, &config)
             .env(FLAW, self.flaw)
+            .envs(self.environment)
             .stdin(Stdio::null())
             .stderr(self.stderr.unwrap_or_else(|| log.into()))
             // A group of its own, so that a signal to the group meets the daemon only.
@@ -79,8 +88,7 @@ impl Start {
     /// Starts it and waits until every process has come round its loop.
     pub fn serving(self) -> Daemon {
         let daemon = self.begin();
-        // Ready is said in the log; a test that takes the log away looks at the processes itself.
-        daemon.until(|status| status.processes.iter().all(|process| process.pid != 0));
+        daemon.until(|status| status.processes.iter().all(|process| process.ready));
         daemon
     }
 }

@@ -1,8 +1,9 @@
 //! The daemon's processes: real forks, real signals (design §2, issue 2 item 2).
 //!
-//! The master forks, so it needs a process of one thread, which libtest's are not: this program has its own main. Without the
-//! variable `PROCESSES_CONFIG` it runs the tests one after the other; with it, it is the daemon that they start, whose children
-//! do nothing but what a child owes its master. The tests speak of master and children only; calls have their own.
+//! The master forks, so it needs a process of one thread, which libtest's are not: this program has its own main.
+//! Without the variable `PROCESSES_CONFIG` it runs the tests one after the other; with it, it is the daemon that they
+//! start, whose children do nothing but what a child owes its master. The tests speak of master and children only;
+//! calls have their own.
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

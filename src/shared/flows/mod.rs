@@ -15,8 +15,8 @@ use sys::memory::{Guard, Locked, Mapping, Plan, Span};
 use crate::timer::Tick;
 use crate::transport::{Address, FlowId, Transport};
 
-pub use table::{ADDRESSES, CAPACITY, State};
 pub(super) use table::FlowTable;
+pub use table::{ADDRESSES, CAPACITY, State};
 use table::{Entry, Hashed, New};
 
 /// What one may know of an entry: a copy, already old.

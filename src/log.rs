@@ -16,6 +16,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
+use sys::log_descriptor::Unblocked;
 use tracing::level_filters::LevelFilter;
 use tracing::{Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -34,7 +35,7 @@ const LAST_LINES: Duration = Duration::from_millis(100);
 static THRESHOLD: AtomicU8 = AtomicU8::new(Level::Info as u8);
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 /// The descriptor that does not block: master, timer process, and a worker that cannot start its thread.
-static DIRECT: Mutex<Option<Box<dyn Write + Send>>> = Mutex::new(None);
+static DIRECT: Mutex<Option<Unblocked>> = Mutex::new(None);
 /// The last line did not go out whole: the next one begins on a line of its own.
 static CUT: AtomicBool = AtomicBool::new(false);
 /// The way to this worker's writer thread. The master never sets it, so no child inherits one.
@@ -50,11 +51,10 @@ enum Parcel {
 /// logged from here on, too: std's own message would wait for a full pipe for ever. A second call changes only the level.
 ///
 /// # Errors
-/// None today: when stderr cannot be written, lines are dropped and counted.
+/// stderr is closed, or not to be written. Nothing else is missing then: lines are dropped and counted.
 pub fn start(level: Level) -> io::Result<()> {
     set_level(level);
-    let direct = direct().map_or_else(|_| None, |direct| Some(Box::new(direct) as Box<dyn Write + Send>));
-    *DIRECT.lock().unwrap_or_else(PoisonError::into_inner) = direct;
+    let direct = Unblocked::stderr();
     let lines = tracing_subscriber::fmt::layer()
         .event_format(line::Line::for_stderr())
         .with_ansi(false)
@@ -69,6 +69,7 @@ pub fn start(level: Level) -> io::Result<()> {
     }
     // Lines of other thresholds were perhaps met before there was a subscriber.
     tracing::callsite::rebuild_interest_cache();
+    *DIRECT.lock().unwrap_or_else(PoisonError::into_inner) = Some(direct?);
     Ok(())
 }
 
@@ -122,13 +123,6 @@ fn write_out(lines: &Receiver<Parcel>) {
             }
         }
     }
-}
-
-/// A descriptor of stderr's own that does not block, whatever the one we were given does.
-fn direct() -> io::Result<impl Write + Send + 'static> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let flags = nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_APPEND;
-    std::fs::OpenOptions::new().write(true).custom_flags(flags.bits()).open("/proc/self/fd/2")
 }
 
 /// Where `tracing_subscriber` writes a finished line. Never fails, never waits.

@@ -9,8 +9,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use strowger::config::{Config, check, exit};
-use strowger::transport::Transport;
-use strowger::{master, phone, worker};
+use strowger::transport::{self, Transport};
+use strowger::{log, master, phone, shared, worker};
 
 /// A SIP proxy and registrar whose first transport is SCTP.
 #[derive(Parser)]
@@ -56,7 +56,7 @@ enum Command {
     /// Tries everything out on this machine: daemon, phones, calls over every transport and across them.
     ///
     /// Ends by itself; exit status 0 only if no call failed.
-    Demo,
+    Demo(phone::demo::Options),
     /// Asks the running daemon: processes, restarts, counters, table fill, flows.
     Status {
         #[command(flatten)]
@@ -85,15 +85,27 @@ impl File {
 }
 
 fn main() -> ExitCode {
-    let available = strowger::transport::available();
+    let available = transport::available();
     run(CommandLine::parse().command, &available).unwrap_or_else(|status| status)
 }
 
 fn run(command: Command, available: &[Transport]) -> Result<ExitCode, ExitCode> {
     Ok(match command {
-        Command::Serve(file) => master::serve(file.load(available)?, file.config, worker::run),
-        Command::Check(file) => check::run(file.config.as_deref(), available, strowger::shared::memory_bytes),
-        Command::Demo => phone::demo::run(),
+        Command::Serve(file) => serve(file.load(available)?, file.config, available),
+        Command::Check(file) => check::run(file.config.as_deref(), available, shared::memory_bytes),
+        Command::Demo(options) => phone::demo::run(&options),
         Command::Status { file, json } => master::status::run(&file.load(available)?, json),
     })
+}
+
+/// The log comes first: from here on nothing waits for whoever reads stderr.
+fn serve(config: Config, path: Option<PathBuf>, available: &[Transport]) -> ExitCode {
+    if let Err(error) = log::start(config.live.log.level) {
+        eprintln!("strowger: stderr cannot be written without waiting, the log is lost: {error}");
+    }
+    check::warnings(&config, available).iter().for_each(|warning| tracing::warn!("{warning}"));
+    if let Some(mistake) = check::Room::of_this_machine().refuses(shared::memory_bytes(&config)) {
+        tracing::warn!("{mistake}");
+    }
+    master::serve(config, path, worker::run)
 }

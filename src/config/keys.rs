@@ -28,6 +28,11 @@ impl Notes {
         self.mistakes.borrow_mut().push(Mistake::new(key, value, right));
     }
 
+    /// Is something wrong already with a key that begins so? Then what depends on it is not judged.
+    pub(super) fn blamed(&self, start: &str) -> bool {
+        self.mistakes.borrow().iter().any(|mistake| mistake.key.starts_with(start))
+    }
+
     /// Every key of the schema met so far, `listen[].address`.
     #[cfg(test)]
     pub(super) fn known(&self) -> BTreeSet<String> {
@@ -71,7 +76,7 @@ fn nearest(known: &BTreeSet<String>, table: &str, key: &str) -> Option<String> {
     let distance = |other: &str| strsim::damerau_levenshtein(&key.to_ascii_lowercase(), other);
     let close = here.map(|(_, other)| (distance(&other), other)).min();
     if let Some((distance, other)) = close
-        && distance <= (key.chars().count() / 3).max(1)
+        && distance <= (key.chars().count() / 3).max(2)
     {
         return Some(join(&table, &other));
     }
@@ -197,6 +202,22 @@ impl<'n> Keys<'n> {
             parsed.map_err(|right| self.wrong(&format!("{key}[{at}]"), value, right)).ok()
         });
         Some(each.collect())
+    }
+
+    /// A list of texts that must be there and not be empty; `right` says of what.
+    pub(super) fn some_texts<T>(
+        &mut self,
+        key: &str,
+        right: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<Vec<T>> {
+        let empty = |value: &Value| matches!(&value.kind, ValueKind::Array(values) if values.is_empty());
+        match self.values.get(key) {
+            None => self.missing(key, &format!("missing: {right}")),
+            Some(value) if empty(value) => self.missing(key, right),
+            Some(_) => {}
+        }
+        self.texts(key, parse)
     }
 
     /// One of a few words.

@@ -51,16 +51,16 @@ pub(super) fn all(mut keys: Keys<'_>, notes: &Notes, available: &[Transport]) ->
     let udp = udp(keys.table("udp"));
     let tcp = tcp(keys.table("tcp"));
     let location = location(keys.table("location"));
-    let live = live(&mut keys, &listen);
+    let live = live(&mut keys, notes, &listen);
     keys.finish();
     Config { workers, user, listen, admin, memory, sctp, udp, tcp, location, live }
 }
 
-fn live(keys: &mut Keys<'_>, listen: &[Listen]) -> Live {
+fn live(keys: &mut Keys<'_>, notes: &Notes, listen: &[Listen]) -> Live {
     Live {
         domains: keys.texts("domains", host).unwrap_or_else(|| vec!["localhost".to_string()]),
         next_hop: keys.tables("next_hop").unwrap_or_default().into_iter().filter_map(next_hop).collect(),
-        allow: allow(keys, listen),
+        allow: allow(keys, notes, listen),
         limits: limits(keys.table("limits")),
         registrar: registrar(keys.table("registrar")),
         timers: timers(keys.table("timers")),
@@ -116,7 +116,7 @@ fn default_listener(transport: Transport, address: SocketAddr) -> Listen {
 
 /// Nothing when a part that cannot be guessed is wrong; its mistake is noted.
 fn listener(mut keys: Keys<'_>, notes: &Notes) -> Option<Listen> {
-    let (at_transport, at_address) = (keys.path("transport"), keys.path("address"));
+    let at_transport = keys.path("transport");
     let right = || "one of sctp, udp, tcp".to_string();
     let given = keys.take("transport");
     let transport = given.as_ref().and_then(|value| match &value.kind {
@@ -126,16 +126,15 @@ fn listener(mut keys: Keys<'_>, notes: &Notes) -> Option<Listen> {
     if transport.is_none() {
         notes.add(at_transport, given.as_ref().map(super::keys::shown).unwrap_or_default(), right());
     }
-    let had_address = keys.has("address");
-    let addresses = keys.texts("address", address);
-    if !had_address {
-        notes.add(at_address, "", "missing: IP:PORT such as 192.0.2.1:5060, or for sctp a list of them");
-    }
+    let right_address = "IP:PORT such as 192.0.2.1:5060, or for sctp a list of them";
+    let addresses = keys.some_texts("address", right_address, address);
     let name = keys.text("name", |name| match name.is_empty() || name.chars().any(char::is_control) {
         false => Ok(name.to_string()),
         true => Err("a name that is not empty".to_string()),
     });
-    let advertise = keys.text("advertise", sent_by);
+    let nobody = ("advertise.invalid".to_string(), None);
+    // A wrong name is one mistake; that its absence would be another helps nobody.
+    let advertise = keys.has("advertise").then(|| keys.text("advertise", sent_by).unwrap_or(nobody));
     let stack = stack(&mut keys, transport);
     keys.finish();
 
@@ -190,15 +189,12 @@ fn sent_by(text: &str) -> Result<(String, Option<u16>), String> {
 }
 
 fn next_hop(mut keys: Keys<'_>) -> Option<NextHop> {
-    let (had_domain, had_targets) = (keys.has("domain"), keys.has("targets"));
-    let domain = keys.text("domain", host);
-    let targets = keys.texts("targets", target);
-    if !had_domain {
+    if !keys.has("domain") {
         keys.missing("domain", "missing: the domain whose requests go to `targets`");
     }
-    if !had_targets || targets.as_ref().is_some_and(Vec::is_empty) {
-        keys.missing("targets", "missing: a list of places such as \"sctp:192.0.2.1:5060\", tried in order");
-    }
+    let domain = keys.text("domain", host);
+    let right = "a list of places such as \"sctp:192.0.2.1:5060\", tried in order";
+    let targets = keys.some_texts("targets", right, target);
     keys.finish();
     Some(NextHop { domain: domain?, targets: targets? })
 }
@@ -214,11 +210,12 @@ fn target(text: &str) -> Result<Target, String> {
 }
 
 /// What no `[[allow]]` speaks of is allowed to loopback only.
-fn allow(keys: &mut Keys<'_>, listen: &[Listen]) -> Vec<Allow> {
+fn allow(keys: &mut Keys<'_>, notes: &Notes, listen: &[Listen]) -> Vec<Allow> {
     let tables = keys.tables("allow").unwrap_or_default();
+    let judge = !notes.blamed("listen[");
     let said = |key: &str| tables.iter().any(|table| table.has(key));
     let (register, relay, admin) = (said("register"), said("relay"), said("admin"));
-    let mut lists: Vec<Allow> = tables.into_iter().map(|table| one_allow(table, listen)).collect();
+    let mut lists: Vec<Allow> = tables.into_iter().map(|table| one_allow(table, listen, judge)).collect();
     if !(register && relay && admin) {
         let unless = |said: bool| if said { Vec::new() } else { loopback() };
         lists.push(Allow { listener: None, register: unless(register), relay: unless(relay), admin: unless(admin) });
@@ -226,12 +223,17 @@ fn allow(keys: &mut Keys<'_>, listen: &[Listen]) -> Vec<Allow> {
     lists
 }
 
-fn one_allow(mut keys: Keys<'_>, listen: &[Listen]) -> Allow {
+/// `judge`: the listeners are all there; with one left out for a mistake of its own, its name is not another.
+fn one_allow(mut keys: Keys<'_>, listen: &[Listen], judge: bool) -> Allow {
     let listener = keys.text("listener", |name| {
         let names = || listen.iter().map(|listen| listen.name.as_str()).collect::<Vec<_>>().join(", ");
         let found = listen.iter().position(|listen| listen.name == name);
-        found.ok_or_else(|| format!("the name of a listener: {}; without it all are meant", names()))
+        match found {
+            None if judge => Err(format!("the name of a listener: {}; without it all are meant", names())),
+            found => Ok(found),
+        }
     });
+    let listener = listener.flatten();
     if listener.is_some() && keys.has("admin") {
         keys.missing("admin", "only in an [[allow]] without `listener`: the admin listener is none of [[listen]]");
     }

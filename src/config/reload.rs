@@ -56,7 +56,7 @@ impl Config {
     }
 
     /// The keys that only a restart changes, named as in the file.
-    fn fixed(&self) -> Value {
+    pub(super) fn fixed(&self) -> Value {
         serde_json::json!({
             "workers": self.workers,
             "user": self.user,

@@ -17,7 +17,9 @@ pub(super) fn compare(config: &Config, notes: &Notes) {
         addresses(at, listen, notes);
     }
     taken_twice(config, notes);
-    next_hops(config, notes);
+    if !notes.blamed("listen[") {
+        next_hops(config, notes);
+    }
     numbers(config, notes);
 }
 

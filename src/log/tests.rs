@@ -27,11 +27,43 @@ fn child_that_writes_ten_thousand_lines() {
     std::process::exit(0);
 }
 
+/// Not a test: the child of the one below. A subscriber is a process's for ever, so it has one of its own.
+#[test]
+#[ignore = "run by the test that needs a child"]
+fn child_that_changes_its_level() {
+    if std::env::var_os("LOG_TEST_ROLE").is_none() {
+        return;
+    }
+    start(Level::Warn).unwrap();
+    // One call site: what it was told first must not stick.
+    let say = |text: &str| tracing::info!("{text}");
+    say("first");
+    set_level(Level::Info);
+    say("second");
+    set_level(Level::Error);
+    say("third");
+    take_role(Role::Timer).unwrap();
+    tracing::error!("fourth");
+    std::process::exit(0);
+}
+
+#[test]
+fn the_level_changes_while_we_run() {
+    let child = "log::tests::child_that_changes_its_level";
+    let output = child_for(child, "timer").stdout(Stdio::null()).stderr(Stdio::piped()).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    let said: Vec<_> = text.lines().filter_map(|line| Some(line.split_once("Z ")?.1)).collect();
+    assert_eq!(said, ["INFO  master: second", "ERROR timer: fourth"]);
+}
+
+fn child_for(test: &str, role: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--ignored", "--nocapture"]).env("LOG_TEST_ROLE", role).stdin(Stdio::null());
+    command
+}
+
 fn dropped_by_a_child(role: &str) -> u64 {
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "log::tests::child_that_writes_ten_thousand_lines", "--ignored", "--nocapture"])
-        .env("LOG_TEST_ROLE", role)
-        .stdin(Stdio::null())
+    let child = child_for("log::tests::child_that_writes_ten_thousand_lines", role)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn();

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User, geteuid};
 use strowger::shared::Phase;
 
-use crate::daemon::{Start, is_gone, kill_hard, wait};
+use crate::daemon::{STROWGER, Start, is_gone, kill_hard, wait};
 
 /// Names and tests.
 macro_rules! tests {
@@ -37,6 +38,12 @@ tests! {
     silent_admin_clients_hold_nobody_up_and_are_closed,
     an_admin_client_from_elsewhere_is_not_answered,
     systemd_hears_ready_once_then_the_watchdog_and_that_we_stop,
+    strowgers_own_processes_are_replaced_within_100_ms,
+    strowger_leaves_nothing_when_its_master_is_killed,
+    strowger_ends_at_sigterm_with_status_0,
+    a_worker_of_strowger_that_hangs_is_killed_and_replaced,
+    strowger_status_shows_the_daemon_to_people_and_programs,
+    strowger_status_without_a_daemon_says_what_to_do_with_status_69,
 }
 
 fn every_seat_is_taken_and_the_status_names_it() {
@@ -49,7 +56,11 @@ fn every_seat_is_taken_and_the_status_names_it() {
 }
 
 fn a_killed_process_is_replaced_within_100_ms() {
-    let daemon = Start::new().serving();
+    killed_processes_are_replaced(Start::new());
+}
+
+fn killed_processes_are_replaced(start: Start) {
+    let daemon = start.serving();
     for seat in [0, 1, 2, 0, 1] {
         let before = daemon.pids();
         kill_hard(before[seat]);
@@ -78,7 +89,11 @@ fn a_successor_knows_that_it_is_one() {
 }
 
 fn the_masters_death_ends_all_within_1_s_and_the_ports_are_free() {
-    let mut daemon = Start::new().serving();
+    the_masters_death_ends_all(Start::new());
+}
+
+fn the_masters_death_ends_all(start: Start) {
+    let mut daemon = start.serving();
     let pids = daemon.pids();
     kill_hard(daemon.master());
     wait(Duration::from_secs(1), || pids.iter().all(|&pid| is_gone(pid))).expect("all gone within 1 s");
@@ -117,7 +132,11 @@ fn nobody_fell(log: &str) -> bool {
 }
 
 fn sigterm_ends_everything_with_status_0() {
-    let mut daemon = Start::new().serving();
+    sigterm_ends_everything(Start::new());
+}
+
+fn sigterm_ends_everything(start: Start) {
+    let mut daemon = start.serving();
     let pids = daemon.pids();
     daemon.signal(Signal::SIGTERM);
     let (status, took) = daemon.ends_within(Duration::from_secs(5));
@@ -157,7 +176,11 @@ fn children_that_do_not_hear_of_the_end_are_killed() {
 }
 
 fn a_process_that_hangs_is_killed_and_replaced() {
-    let daemon = Start::new().serving();
+    a_hanging_process_is_replaced(Start::new());
+}
+
+fn a_hanging_process_is_replaced(start: Start) {
+    let daemon = start.serving();
     let before = daemon.pids();
     kill(Pid::from_raw(before[1]), Signal::SIGSTOP).unwrap();
     let took = wait(Duration::from_secs(20), || daemon.status().processes[1].restarts == 1).expect("it was replaced");
@@ -304,4 +327,49 @@ fn systemd_hears_ready_once_then_the_watchdog_and_that_we_stop() {
     assert_eq!(daemon.ends_within(Duration::from_secs(5)).0, Some(0));
     assert_eq!(heard.iter().filter(|word| *word == "READY=1").count(), 1, "{heard:?}");
     assert!(heard.iter().filter(|word| *word == "WATCHDOG=1").count() >= 6, "{heard:?}");
+}
+
+fn strowgers_own_processes_are_replaced_within_100_ms() {
+    killed_processes_are_replaced(Start::strowger());
+}
+
+fn strowger_leaves_nothing_when_its_master_is_killed() {
+    the_masters_death_ends_all(Start::strowger());
+}
+
+fn strowger_ends_at_sigterm_with_status_0() {
+    sigterm_ends_everything(Start::strowger());
+}
+
+fn a_worker_of_strowger_that_hangs_is_killed_and_replaced() {
+    a_hanging_process_is_replaced(Start::strowger());
+}
+
+fn strowger_status_shows_the_daemon_to_people_and_programs() {
+    let daemon = Start::strowger().serving();
+    let status = |more: &[&str]| {
+        let output = Command::new(STROWGER).arg("status").arg("--config").arg(daemon.config()).args(more).output();
+        let output = output.unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = status(&[]);
+    println!("{text}");
+    for word in ["running", "worker", "timer", &daemon.master().to_string(), &daemon.sip().to_string()] {
+        assert!(text.contains(word), "{word} is missing in\n{text}");
+    }
+    let document: serde_json::Value = serde_json::from_str(&status(&["--json"])).unwrap();
+    assert_eq!(document["pid"], daemon.master());
+    assert_eq!(document["processes"].as_array().unwrap().len(), 3);
+    assert!(document["listeners"][0]["receive_buffer_bytes"].as_u64().unwrap() > 0);
+}
+
+fn strowger_status_without_a_daemon_says_what_to_do_with_status_69() {
+    let mut daemon = Start::strowger().serving();
+    daemon.signal(Signal::SIGTERM);
+    daemon.ends_within(Duration::from_secs(5));
+    let output = Command::new(STROWGER).arg("status").arg("--config").arg(daemon.config()).output().unwrap();
+    assert_eq!(output.status.code(), Some(69));
+    assert!(output.stdout.is_empty());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("strowger serve"));
 }

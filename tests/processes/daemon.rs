@@ -20,6 +20,9 @@ use crate::child::FLAW;
 /// Names the configuration file of the daemon that this program shall be.
 pub const CONFIG: &str = "PROCESSES_CONFIG";
 
+/// The daemon as it is shipped.
+pub const STROWGER: &str = env!("CARGO_BIN_EXE_strowger");
+
 pub struct Daemon {
     process: Child,
     directory: PathBuf,
@@ -29,6 +32,8 @@ pub struct Daemon {
 
 /// How a daemon is started; `Start::new().flaw("dies").begin()`.
 pub struct Start {
+    /// The program `strowger` itself, not the children of this one.
+    strowger: bool,
     lines: String,
     flaw: &'static str,
     stderr: Option<Stdio>,
@@ -37,7 +42,12 @@ pub struct Start {
 
 impl Start {
     pub fn new() -> Start {
-        Start { lines: String::new(), flaw: "", stderr: None, environment: Vec::new() }
+        Start { strowger: false, lines: String::new(), flaw: "", stderr: None, environment: Vec::new() }
+    }
+
+    /// With the real worker.
+    pub fn strowger() -> Start {
+        Start { strowger: true, ..Start::new() }
     }
 
     /// Top-level keys.
@@ -73,9 +83,16 @@ impl Start {
         fs::write(&config, text(admin, sip, &self.lines)).unwrap();
         // Several processes write it: each line at its end.
         let log = fs::File::options().create(true).append(true).open(directory.join("log")).unwrap();
-        let process = Command::new(std::env::current_exe().unwrap())
-            .env(CONFIG, &config)
-            .env(FLAW, self.flaw)
+        let mut command = if self.strowger {
+            let mut command = Command::new(STROWGER);
+            command.arg("serve").arg("--config").arg(&config);
+            command
+        } else {
+            let mut command = Command::new(std::env::current_exe().unwrap());
+            command.env(CONFIG, &config).env(FLAW, self.flaw);
+            command
+        };
+        let process = command
             .envs(self.environment)
             .stdin(Stdio::null())
             .stderr(self.stderr.unwrap_or_else(|| log.into()))
@@ -124,11 +141,15 @@ impl Daemon {
 
     /// Writes the configuration file anew, without telling the daemon.
     pub fn configure(&self, lines: &str) {
-        fs::write(self.directory.join("strowger.toml"), text(self.admin, self.sip, lines)).unwrap();
+        fs::write(self.config(), text(self.admin, self.sip, lines)).unwrap();
     }
 
     pub fn spoil_the_configuration(&self) {
-        fs::write(self.directory.join("strowger.toml"), "workers = [[[").unwrap();
+        fs::write(self.config(), "workers = [[[").unwrap();
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.directory.join("strowger.toml")
     }
 
     pub fn log(&self) -> String {

@@ -253,7 +253,7 @@ impl Master {
             self.serving = true;
             let admin = self.admin.as_ref().and_then(|admin| admin.address().ok());
             let admin = admin.map_or_else(String::new, |address| format!(", admin on {address}"));
-            tracing::info!("serving: {} workers{admin}", house.config.workers);
+            tracing::info!(workers = house.config.workers, "serving{admin}");
             notify(&[NotifyState::Ready]);
         }
         if let Some(watchdog) = self.watchdog.as_mut().filter(|watchdog| now >= watchdog.due) {

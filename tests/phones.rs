@@ -114,11 +114,10 @@ fn every_pair_of_transports_carries_calls_through_a_foreign_proxy() {
             assert_eq!((tally.placed, tally.completed, tally.failed), (50, 50, 0), "{what}\n{}", kamailio.said());
             assert_eq!((tally.set_up.len(), tally.unacknowledged), (50, 0), "{what}");
             let ladder = load.ladder().unwrap().draw(["a", "kamailio", "z"]);
+            // Two workers: the 180 may come after the 200 and is dropped then.
+            assert!(ladder.contains("<----- 180 Ringing"), "{ladder}");
             let is = |name: &str| ladder.matches(name).count() >= 2;
-            assert!(
-                ["INVITE", "180 Ringing", "200 OK -", "ACK", "BYE", "200 OK (BYE)"].into_iter().all(is),
-                "{ladder}"
-            );
+            assert!(["INVITE", "200 OK -", "ACK", "BYE", "200 OK (BYE)"].into_iter().all(is), "{ladder}");
             println!("{}\n{ladder}", &what[..what.len() - 4]);
         }
     }

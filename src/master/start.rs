@@ -10,7 +10,6 @@ use nix::unistd::{User, geteuid};
 use super::admin::Admin;
 use super::kernel;
 use crate::config::Config;
-use crate::message::branch;
 use crate::shared::{Shared, Wakes};
 use crate::transport::Sockets;
 use crate::worker::House;
@@ -25,28 +24,19 @@ pub(super) fn open(config: Config) -> Result<(House, Option<TcpListener>, Vec<St
             .map_err(|error| format!("admin.address = {address}: {error}; is a daemon running already?"))
     });
     let admin = admin.transpose()?;
-    let shared = Shared::new(&config).map_err(|error| format!("shared memory: {error}"))?;
+    let shared = Shared::new(&config, config.seats()).map_err(|error| format!("shared memory: {error}"))?;
     let wakes = wakes(config.seats()).map_err(|error| format!("eventfd: {error}"))?;
-    let key = key().map_err(|error| format!("getrandom: {error}"))?;
     warnings.extend(drop_privileges(config.user.as_deref())?);
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
-    Ok((House { config, sockets, shared, wakes, key }, admin, warnings))
+    Ok((House { config, sockets, shared, wakes }, admin, warnings))
 }
 
 fn wakes(seats: usize) -> nix::Result<Wakes> {
     let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
     let descriptors = (0..seats).map(|_| EventFd::from_value_and_flags(0, flags).map(Into::into));
     Ok(Wakes::new(descriptors.collect::<nix::Result<_>>()?))
-}
-
-fn key() -> Result<branch::Key, getrandom::Error> {
-    let mut halves = [[0; 8]; 2];
-    for half in &mut halves {
-        getrandom::fill(half)?;
-    }
-    Ok(branch::Key(halves.map(u64::from_ne_bytes)))
 }
 
 /// Becomes `user`, for good; gives back a warning when that leaves us root.

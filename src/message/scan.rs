@@ -478,6 +478,13 @@ impl<'a> Message<'a> {
         self.bytes.get(self.start_at as usize..self.body_at as usize).unwrap_or_default()
     }
 
+    /// The URI in a From or To value, without name and parameters; empty when it cannot be read.
+    #[must_use]
+    pub fn uri_in(&self, value: Span) -> &'a [u8] {
+        let address = Reader::new(self.bytes, value).address(|_, _, _| {});
+        self.of(address.map_or(Span::EMPTY, |address| address.uri))
+    }
+
     #[must_use]
     pub fn lines(&self) -> Lines<'a> {
         Lines::new(self.bytes, self.headers_at)

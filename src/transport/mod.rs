@@ -18,7 +18,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub use address::Address;
 pub use inbox::{Frame, Happening, Inbox, Ready};
-pub use outgoing::Outgoing;
+pub use outgoing::{Body, Outgoing};
 pub use sockets::Sockets;
 pub use transports::{Parts, Transports};
 
@@ -124,9 +124,8 @@ pub struct Hop {
     pub address: Address,
 }
 
-/// The transports that this machine has: SCTP only where the kernel has it.
+/// The transports that this machine has: SCTP needs a kernel that has it (`sctp.ko`).
 #[must_use]
 pub fn available() -> Vec<Transport> {
-    let here = |transport: &Transport| *transport != Transport::Sctp || sys::sctp::supported();
-    Transport::ALL.into_iter().filter(here).collect()
+    Transport::ALL.into_iter().filter(|transport| *transport != Transport::Sctp || sys::sctp::supported()).collect()
 }

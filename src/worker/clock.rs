@@ -12,3 +12,10 @@ pub fn now() -> Tick {
     let milliseconds = time.tv_sec().saturating_mul(1000).saturating_add(time.tv_nsec() / 1_000_000);
     Tick(u64::try_from(milliseconds).unwrap_or(0))
 }
+
+/// Seconds since 1970, for Date headers.
+#[must_use]
+pub fn wall() -> u64 {
+    let Ok(time) = clock_gettime(ClockId::CLOCK_REALTIME_COARSE) else { return 0 };
+    u64::try_from(time.tv_sec()).unwrap_or(0)
+}

@@ -1,13 +1,26 @@
-//! The worker's loop: input, clock, order of things.
+//! A worker: one loop, four inputs, one corridor (design §3).
 //!
-//! Owns: the loop, the clock, and what a process finds when it is born: its seat and the house.
+//! Owns: the clock, and the order in which things happen. The rooms below it are asked; they never ask back.
+//!
+//! - `round` is the loop, the same for workers and for the timer process;
+//! - `corridor` is the way of a message through the rooms, with `input`, `request`, `register`, `act` and `passing`;
+//! - `clock` is the only one.
 
+mod act;
 pub mod clock;
+pub mod corridor;
+mod input;
+mod passing;
+mod register;
+mod request;
+mod round;
 
 use crate::config::Config;
-use crate::message::branch;
 use crate::shared::{Shared, Wakes};
 use crate::transport::Sockets;
+
+pub use corridor::{Arrived, Corridor};
+pub use round::run;
 
 /// Everything that was opened and mapped before the first fork; every process inherits it.
 pub struct House {
@@ -16,8 +29,6 @@ pub struct House {
     pub sockets: Sockets,
     pub shared: Shared,
     pub wakes: Wakes,
-    /// Drawn at daemon start: no branch recurs after a restart (design §5).
-    pub key: branch::Key,
 }
 
 impl House {
@@ -57,15 +68,4 @@ pub struct Seat {
     pub duty: Duty,
     /// Somebody sat here before and died: finish what it left.
     pub successor: bool,
-}
-
-/// The process on a seat, until the phase is Closing; its value is the exit status.
-// The loop comes here; until then a worker only keeps its seat.
-#[must_use]
-pub fn run(seat: Seat, house: &House) -> u8 {
-    while house.shared.phases.current() != crate::shared::Phase::Closing {
-        house.shared.phases.beat(seat.number, clock::now());
-        std::thread::sleep(std::time::Duration::from_millis(100));
-    }
-    crate::config::exit::OK
 }

@@ -15,8 +15,7 @@ use sys::memory::{Guard, Locked, Mapping, Plan, Span};
 use crate::timer::Tick;
 use crate::transport::{Address, FlowId, Transport};
 
-pub(super) use table::FlowTable;
-pub use table::{ADDRESSES, CAPACITY, State};
+pub use table::{ADDRESSES, CAPACITY, FlowTable, State};
 use table::{Entry, Hashed, New};
 
 /// What one may know of an entry: a copy, already old.

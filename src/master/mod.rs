@@ -26,11 +26,10 @@ use report::About;
 use signals::{Heard, Signals};
 
 use crate::config::{Config, What, exit};
-use crate::log;
 use crate::shared::{Counter, Phase};
 use crate::timer::Tick;
 use crate::transport::{self, Transport};
-use crate::worker::{Duty, House, Seat, clock};
+use crate::worker::{House, Seat, clock};
 
 /// What a child does with its seat until the phase is Closing; its value is the child's exit status. It must say that
 /// it is alive (`shared.phases.beat`) at least once per second.
@@ -77,18 +76,10 @@ fn run(config: Config, path: Option<PathBuf>, body: Body) -> u8 {
     match master.run(&mut house) {
         Way::Out(status) => status,
         Way::IntoChild(seat) => {
-            let role = match seat.duty {
-                Duty::Worker => log::Role::Worker(seat.number),
-                Duty::Timer => log::Role::Timer,
-            };
-            // Without its writer thread a worker's lines go out as the master's do.
-            let _ = log::take_role(role);
             // Poll, signals and admin connections are the master's: a child that kept them would keep admin clients
             // waiting.
             drop(master);
-            let status = body(seat, &house);
-            log::finish();
-            std::process::exit(i32::from(status))
+            std::process::exit(i32::from(body(seat, &house)))
         }
     }
 }

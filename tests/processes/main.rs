@@ -7,9 +7,15 @@
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+/// Names and tests.
+macro_rules! tests {
+    ($($name:ident,)+) => { pub const ALL: &[(&str, fn())] = &[$((stringify!($name), $name),)+]; };
+}
+
 mod cases;
 mod child;
 mod daemon;
+mod shipped;
 
 use std::panic::catch_unwind;
 use std::path::PathBuf;
@@ -29,7 +35,7 @@ fn run_tests() -> ExitCode {
     let chosen = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word));
     let mut failed = Vec::new();
     let mut passed = 0;
-    for (name, test) in cases::ALL.iter().filter(|(name, _)| chosen(name)) {
+    for (name, test) in cases::ALL.iter().chain(shipped::ALL).filter(|(name, _)| chosen(name)) {
         let began = Instant::now();
         match catch_unwind(test) {
             Ok(()) => passed += 1,

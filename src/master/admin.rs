@@ -1,7 +1,7 @@
 //! The admin listener: a TCP port where operators ask the daemon for its state.
 //!
-//! Owns: the listener and its few clients. One line comes, one JSON document goes, the connection ends. Nothing here ever blocks:
-//! a client that is too slow, or one too many, is closed. It carries no SIP and changes nothing.
+//! Owns: the listener and its few clients. One line comes, one JSON document goes, the connection ends. Nothing here
+//! ever blocks: a client that is too slow, or one too many, is closed. It carries no SIP and changes nothing.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr};
@@ -74,8 +74,8 @@ impl Admin {
         }
     }
 
-    /// Once per turn, after the events: takes up new clients that `may` ask and closes those past their deadline. Gives back how
-    /// many were refused.
+    /// Once per turn, after the events: takes up new clients that `may` ask and closes those past their deadline.
+    /// Gives back how many were refused.
     pub(super) fn turn(&mut self, registry: &Registry, now: Tick, may: &dyn Fn(IpAddr) -> bool) -> u64 {
         let before = self.clients.len();
         self.clients.retain_mut(|client| {

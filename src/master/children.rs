@@ -1,7 +1,7 @@
 //! The processes on the seats: fork, reap, respawn, and the end of one that hangs.
 //!
-//! Owns: who may be forked when, and when it is too much. Never what a child does; never a thread, and never a lock that a child
-//! may hold (design §2, issue 2 item 2).
+//! Owns: who may be forked when, and when it is too much. Never what a child does; never a thread, and never a lock
+//! that a child may hold (design §2, issue 2 item 2).
 
 use std::io;
 
@@ -20,7 +20,8 @@ const DEATHS_MAX: usize = 10;
 const DEATHS_MS: u64 = 10_000;
 /// A process whose heartbeat is older hangs. Processes come round at least once per second.
 const HANG_MS: u64 = 10_000;
-/// The master looks once per second; when it did not for this long, the whole machine slept (or ctrl-Z): nobody is to blame.
+/// The master looks once per second; when it did not for this long, the whole machine slept (or ctrl-Z): nobody is to
+/// blame.
 const SLEPT_MS: u64 = 3_000;
 
 /// What only the master knows of a seat; the rest is in `shared::phase`.
@@ -54,8 +55,8 @@ impl Children {
         }
     }
 
-    /// Forks for every empty seat. `Some`: we are the child and this is our seat; let go of everything that is the master's.
-    /// A fork that the kernel refuses is said once and tried again at the next call.
+    /// Forks for every empty seat. `Some`: we are the child and this is our seat; let go of everything that is the
+    /// master's. A fork that the kernel refuses is said once and tried again at the next call.
     pub(super) fn fill(&mut self, house: &House, now: Tick) -> Option<Seat> {
         let phases = &house.shared.phases;
         for (number, chair) in self.chairs.iter_mut().enumerate() {

@@ -1,7 +1,8 @@
 //! The master: opens everything, forks, keeps every seat taken, and ends the daemon (design §2, issue 2 item 2).
 //!
-//! Owns: the order at start and at the end, the children, signals, the admin listener, systemd's watchdog. It never has a thread,
-//! never sees a SIP message, never waits for a lock, a descriptor or a child: whatever hangs, it must be there to kill it.
+//! Owns: the order at start and at the end, the children, signals, the admin listener, systemd's watchdog. It never
+//! has a thread, never sees a SIP message, never waits for a lock, a descriptor or a child: whatever hangs, it must
+//! be there to kill it.
 
 mod admin;
 mod children;
@@ -25,14 +26,13 @@ use report::About;
 use signals::{Heard, Signals};
 
 use crate::config::{Config, What, exit};
-use crate::log;
 use crate::shared::{Counter, Phase};
 use crate::timer::Tick;
 use crate::transport::{self, Transport};
-use crate::worker::{Duty, House, Seat, clock};
+use crate::worker::{House, Seat, clock};
 
-/// What a child does with its seat until the phase is Closing; its value is the child's exit status. It must say that it is alive
-/// (`shared.phases.beat`) at least once per second.
+/// What a child does with its seat until the phase is Closing; its value is the child's exit status. It must say that
+/// it is alive (`shared.phases.beat`) at least once per second.
 pub type Body = fn(Seat, &House) -> u8;
 
 const SIGNALS: Token = Token(0);
@@ -49,8 +49,9 @@ const CLOSE_MS: u64 = 2_000;
 /// ... when they die so fast that the daemon gives up.
 const CLOSE_BROKEN_MS: u64 = 500;
 
-/// Runs the daemon in the foreground until it ended; its exit status. `path`: where `config` came from, read again at SIGHUP. The
-/// process must have no second thread. In the children it does not return: they exit with what `body` gives.
+/// Runs the daemon in the foreground until it ended; its exit status. `path`: where `config` came from, read again at
+/// SIGHUP. The process must have no second thread. In the children it does not return: they exit with what `body`
+/// gives.
 pub fn serve(config: Config, path: Option<PathBuf>, body: Body) -> ExitCode {
     ExitCode::from(run(config, path, body))
 }
@@ -75,17 +76,10 @@ fn run(config: Config, path: Option<PathBuf>, body: Body) -> u8 {
     match master.run(&mut house) {
         Way::Out(status) => status,
         Way::IntoChild(seat) => {
-            let role = match seat.duty {
-                Duty::Worker => log::Role::Worker(seat.number),
-                Duty::Timer => log::Role::Timer,
-            };
-            // Without its writer thread a worker's lines go out as the master's do.
-            let _ = log::take_role(role);
-            // Poll, signals and admin connections are the master's: a child that kept them would keep admin clients waiting.
+            // Poll, signals and admin connections are the master's: a child that kept them would keep admin clients
+            // waiting.
             drop(master);
-            let status = body(seat, &house);
-            log::finish();
-            std::process::exit(i32::from(status))
+            std::process::exit(i32::from(body(seat, &house)))
         }
     }
 }
@@ -118,7 +112,13 @@ struct Master {
     status: u8,
     /// Every process has come round its loop once, and systemd knows.
     serving: bool,
-    watchdog: Option<Duration>,
+    watchdog: Option<Watchdog>,
+}
+
+/// systemd ends a daemon that does not report in time (sd_watchdog_enabled(3)); we report twice as often.
+struct Watchdog {
+    every: Duration,
+    due: Tick,
 }
 
 impl Master {
@@ -143,7 +143,7 @@ impl Master {
             deadline: Tick::NEVER,
             status: exit::OK,
             serving: false,
-            watchdog: sd_notify::watchdog_enabled().map(|limit| limit / 2),
+            watchdog: sd_notify::watchdog_enabled().map(|limit| Watchdog { every: limit / 2, due: Tick::default() }),
         })
     }
 
@@ -163,7 +163,7 @@ impl Master {
             {
                 return Way::IntoChild(seat);
             }
-            self.tell_systemd(house);
+            self.tell_systemd(house, now);
             self.answer(house, &events, now);
             events.clear();
             // An error is an interruption (ctrl-Z, a debugger): the next turn looks at everything anyway.
@@ -178,7 +178,7 @@ impl Master {
             Phase::Running if !self.serving || !children::all_seated(house) => TURN_STARTING,
             Phase::Running => TURN,
         };
-        self.watchdog.map_or(turn, |limit| limit.min(turn))
+        self.watchdog.as_ref().map_or(turn, |watchdog| watchdog.every.min(turn))
     }
 
     fn listen_to_signals(&mut self, house: &mut House, now: Tick) {
@@ -239,15 +239,17 @@ impl Master {
         None
     }
 
-    fn tell_systemd(&mut self, house: &House) {
+    fn tell_systemd(&mut self, house: &House, now: Tick) {
         if !self.serving && children::all_ready(house) {
             self.serving = true;
             let admin = self.admin.as_ref().and_then(|admin| admin.address().ok());
             let admin = admin.map_or_else(String::new, |address| format!(", admin on {address}"));
-            tracing::info!("serving: {} workers{admin}", house.config.workers);
+            tracing::info!(workers = house.config.workers, "serving{admin}");
             notify(&[NotifyState::Ready]);
         }
-        if self.watchdog.is_some() {
+        if let Some(watchdog) = self.watchdog.as_mut().filter(|watchdog| now >= watchdog.due) {
+            // A little before its time is better than a turn after it.
+            watchdog.due = now + u64::try_from(watchdog.every.as_millis()).unwrap_or(u64::MAX) / 2;
             notify(&[NotifyState::Watchdog]);
         }
     }

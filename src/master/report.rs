@@ -1,13 +1,20 @@
 //! The status document of a running daemon.
 //!
-//! Owns: where each of its figures comes from. Reads atomics and /proc only, never a lock: the master must not wait for a worker.
+//! Owns: where each of its figures comes from. Reads atomics, /proc, and a table only while nobody else holds it:
+//! the master must not wait for a worker.
 
 use std::fs;
 
-use super::status::{Fill, Listener, Process, Status};
+use super::status::{Fill, FlowLine, Listener, Process, Status};
+use crate::config::Listen;
+use crate::shared::flows::FlowView;
 use crate::shared::phase::Occupant;
 use crate::timer::Tick;
+use crate::transport::{Transport, sockets};
 use crate::worker::House;
+
+/// Flows in one document at most.
+const FLOWS: usize = 1_000;
 
 /// What the master knows of itself.
 pub(super) struct About {
@@ -40,25 +47,41 @@ fn status(house: &House, about: &About, now: Tick) -> Status {
             .collect(),
         counters: shared.counters.iter().map(|(counter, n)| (counter.name().to_owned(), n)).collect(),
         tables: shared
-            .fill()
+            .fill(&house.config)
             .into_iter()
             .map(|fill| (fill.table.to_owned(), Fill { used: fill.used, size: fill.size }))
             .collect(),
-        flows: Vec::new(), // shared.flows: a snapshot without waiting for a lock
-        listeners: house
-            .config
-            .listen
-            .iter()
-            .map(|listen| Listener {
-                name: listen.name.clone(),
-                transport: listen.transport,
-                addresses: listen.addresses.clone(),
-                receive_buffer_bytes: None, // house.sockets: what was granted
-                send_buffer_bytes: None,
-                warnings: Vec::new(),
-            })
+        flows: [Transport::Tcp, Transport::Sctp]
+            .into_iter()
+            .flat_map(|transport| shared.flows.some_now(transport, FLOWS / 2))
+            .map(|flow| flow_line(&flow))
             .collect(),
+        listeners: house.config.listen.iter().zip(house.sockets.listeners()).map(listener).collect(),
         warnings: about.warnings.clone(),
+    }
+}
+
+fn listener((listen, socket): (&Listen, &sockets::Listener)) -> Listener {
+    Listener {
+        name: listen.name.clone(),
+        transport: listen.transport,
+        open: socket.is_open(),
+        addresses: socket.addresses.clone(),
+        receive_buffer_bytes: socket.granted.map(|granted| granted.receive),
+        send_buffer_bytes: socket.granted.map(|granted| granted.send),
+    }
+}
+
+fn flow_line(flow: &FlowView) -> FlowLine {
+    let peers = flow.peers.iter().filter(|peer| !peer.is_none());
+    FlowLine {
+        transport: flow.transport,
+        peers: peers.map(ToString::to_string).collect(),
+        state: format!("{:?}", flow.state).to_ascii_lowercase(),
+        seat: (flow.transport == Transport::Tcp).then_some(flow.owner),
+        queued_bytes: u64::from(flow.queued),
+        messages_in: flow.received,
+        messages_out: flow.sent,
     }
 }
 
@@ -68,13 +91,15 @@ fn process(house: &House, seat: usize, occupant: &Occupant, now: Tick) -> Proces
         seat,
         pid: occupant.pid,
         uid: effective_uid(occupant.pid),
+        ready: occupant.ready,
         restarts: occupant.restarts,
         up_s: now.since(occupant.since) / 1000,
         cpu_ms: cpu_ms(occupant.pid),
     }
 }
 
-/// From the kernel, not from what we believe: the line `Uid:` has real, effective, saved and file system id (proc_pid_status(5)).
+/// From the kernel, not from what we believe: the line `Uid:` has real, effective, saved and file system id
+/// (proc_pid_status(5)).
 fn effective_uid(pid: i32) -> Option<u32> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_ascii_whitespace().nth(1)?.parse().ok()

@@ -1,7 +1,7 @@
 //! Signals, read as input like any other: signalfd(2) in the master's poll.
 //!
-//! Owns: which signals the daemon hears. They stay blocked in every process, so that a terminal's SIGINT, which goes to the whole
-//! group, ends no worker: a worker hears of the end through shared memory.
+//! Owns: which signals the daemon hears. They stay blocked in every process, so that a terminal's SIGINT, which goes
+//! to the whole group, ends no worker: a worker hears of the end through shared memory.
 
 use std::os::fd::AsRawFd;
 

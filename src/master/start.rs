@@ -1,4 +1,5 @@
-//! The start, in the order of design §2: sysctls and limits, sockets, memory, privileges. After it, nothing needs a privilege.
+//! The start, in the order of design §2: sysctls and limits, sockets, memory, privileges. After it, nothing needs a
+//! privilege.
 //!
 //! Owns: that order. A respawn repeats none of it.
 
@@ -17,6 +18,7 @@ use crate::worker::House;
 pub(super) fn open(config: Config) -> Result<(House, Option<TcpListener>, Vec<String>), String> {
     let mut warnings = kernel::prepare(&config);
     let sockets = Sockets::open(&config).map_err(|error| error.to_string())?;
+    warnings.extend(sockets.warnings.iter().cloned());
     let admin = config.admin.address.map(|address| {
         Admin::open(address)
             .map_err(|error| format!("admin.address = {address}: {error}; is a daemon running already?"))

@@ -1,7 +1,7 @@
 //! `strowger status`: asks the running daemon and shows its answer to people, or as it came to programs.
 //!
-//! Owns: the status document (its JSON is an interface: keys are added, never renamed), the question, and the layout. Reads no
-//! shared memory: it runs beside the daemon, not in it.
+//! Owns: the status document (its JSON is an interface: keys are added, never renamed), the question, and the layout.
+//! Reads no shared memory: it runs beside the daemon, not in it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -53,6 +53,8 @@ pub struct Process {
     pub pid: i32,
     /// The effective one, from the kernel.
     pub uid: Option<u32>,
+    /// It has come round its loop since it was forked.
+    pub ready: bool,
     pub restarts: u32,
     pub up_s: u64,
     /// User and system time, all threads.
@@ -69,7 +71,8 @@ pub struct Fill {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FlowLine {
     pub transport: Transport,
-    pub peer: String,
+    /// More than one for a multi-homed peer.
+    pub peers: Vec<String>,
     pub state: String,
     /// TCP: the seat that owns the connection.
     pub seat: Option<usize>,
@@ -82,11 +85,12 @@ pub struct FlowLine {
 pub struct Listener {
     pub name: String,
     pub transport: Transport,
+    /// False: this machine has no such transport.
+    pub open: bool,
     pub addresses: Vec<SocketAddr>,
     /// As the kernel granted them, bytes; none where the kernel sizes them itself (TCP).
     pub receive_buffer_bytes: Option<usize>,
     pub send_buffer_bytes: Option<usize>,
-    pub warnings: Vec<String>,
 }
 
 /// Asks the daemon at `address`; its answer as it came.
@@ -153,7 +157,7 @@ pub fn render(status: &Status) -> String {
     };
     let up = duration(status.uptime_s);
     let _ = writeln!(text, "strowger {}, {phase}, up {up}, master process {}", status.version, status.pid);
-    for warning in status.warnings.iter().chain(status.listeners.iter().flat_map(|l| &l.warnings)) {
+    for warning in &status.warnings {
         let _ = writeln!(text, "warning: {warning}");
     }
     section(&mut text, "Processes", processes(&status.processes));
@@ -211,7 +215,7 @@ fn listeners(listeners: &[Listener]) -> Table {
         table.add_row([
             listener.name.clone(),
             listener.transport.uri_token().to_owned(),
-            addresses.join(" "),
+            if listener.open { addresses.join(" ") } else { "off".to_owned() },
             or_dash(listener.receive_buffer_bytes),
             or_dash(listener.send_buffer_bytes),
         ]);
@@ -233,7 +237,7 @@ fn flows(flows: &[FlowLine]) -> Table {
     for flow in flows {
         table.add_row([
             flow.transport.uri_token().to_owned(),
-            flow.peer.clone(),
+            flow.peers.join(" "),
             flow.state.clone(),
             or_dash(flow.seat),
             flow.queued_bytes.to_string(),
@@ -282,6 +286,7 @@ mod tests {
                 seat: 0,
                 pid: 101,
                 uid: Some(65_534),
+                ready: true,
                 restarts: 2,
                 up_s: 61,
                 cpu_ms: Some(1_234),

@@ -1,6 +1,7 @@
 //! Counters: one cache-line-separated block of atomics per process (design §5).
 //!
-//! Owns: what is counted, and its names. A process writes only its own block; readers sum. Never a lock, never a log line.
+//! Owns: what is counted, and its names. A process writes only its own block; readers sum. Never a lock, never a log
+//! line.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -176,8 +177,8 @@ impl Counters {
         self.blocks.len().saturating_sub(1)
     }
 
-    /// Adds `n` to `seat`'s own counter. Only the process on that seat may call this, so a load and a store do (no locked
-    /// instruction in a message's path). A seat that does not exist counts nowhere.
+    /// Adds `n` to `seat`'s own counter. Only the process on that seat may call this, so a load and a store do (no
+    /// locked instruction in a message's path). A seat that does not exist counts nowhere.
     pub fn add(&self, seat: usize, counter: Counter, n: u64) {
         if let Some(value) = self.value(seat, counter) {
             value.store(value.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);

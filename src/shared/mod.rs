@@ -10,7 +10,7 @@ use sys::memory::{Locked, Plan, Span};
 use crate::config::Config;
 use crate::location::Location;
 use crate::message::branch;
-use crate::transport::Parts;
+use crate::transport::{Parts, Transport};
 
 pub mod bindings;
 pub mod broken;
@@ -136,10 +136,17 @@ impl Shared {
         self.table.unanswered()
     }
 
-    /// How full the tables are, for `status`; atomics only, as above.
+    /// How full the tables are, for `status`. Never waits for a lock, for the same reason: what somebody holds just now is left
+    /// out.
     #[must_use]
-    pub fn fill(&self) -> Vec<Fill> {
-        vec![self.table.fill()]
+    pub fn fill(&self, config: &Config) -> Vec<Fill> {
+        let bindings = Fill { table: "bindings", used: self.location.count(), size: config.memory.bindings };
+        let mut fills = vec![self.table.fill(), bindings];
+        for (table, transport) in [("connections", Transport::Tcp), ("associations", Transport::Sctp)] {
+            let used = self.flows.live_now(transport);
+            fills.extend(used.map(|used| Fill { table, used, size: config.memory.flows }));
+        }
+        fills
     }
 }
 

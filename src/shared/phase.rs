@@ -1,7 +1,7 @@
 //! What the whole daemon is doing, and who sits on which seat.
 //!
-//! Owns: the phase (Running, Draining, Closing) and one record per seat: pid, heartbeat, restarts. The master writes the phase and
-//! the pids; a process writes only its own heartbeat. Never a lock: a reader takes what it finds.
+//! Owns: the phase (Running, Draining, Closing) and one record per seat: pid, heartbeat, restarts. The master writes
+//! the phase and the pids; a process writes only its own heartbeat. Never a lock: a reader takes what it finds.
 
 use std::io;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};

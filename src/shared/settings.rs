@@ -1,7 +1,7 @@
 //! The reloadable settings (`config::Live`) on their way from the master to every process.
 //!
-//! Owns: two buffers of JSON text and a version. The master writes, everybody else reads when the version changed; never a lock, so
-//! a process that died or hangs while reading holds nobody up.
+//! Owns: two buffers of JSON text and a version. The master writes, everybody else reads when the version changed;
+//! never a lock, so a process that died or hangs while reading holds nobody up.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
@@ -17,7 +17,8 @@ const BUFFER_WORDS: usize = BUFFER_BYTES / size_of::<u64>();
 /// A reader that meets a writer this often leaves it for its next turn.
 const TRIES: usize = 8;
 
-/// Version 0: nothing was published. Version `v` lies in buffer `v % 2`, so publishing `v + 1` disturbs no reader of `v`.
+/// Version 0: nothing was published. Version `v` lies in buffer `v % 2`, so publishing `v + 1` disturbs no reader of
+/// `v`.
 #[derive(FromBytes)]
 #[repr(C, align(64))]
 pub struct Head {
@@ -64,8 +65,8 @@ impl Settings {
         let head = self.head.first().ok_or_else(too_long)?;
         let version = head.version.load(Ordering::Relaxed) + 1;
         let (buffer, length) = self.buffer(version).filter(|_| text.len() <= BUFFER_BYTES).ok_or_else(too_long)?;
-        // A reader of two versions ago may still be in this buffer. Pairs with the fence in `read`: whoever meets one of the words
-        // below also sees that its version is over.
+        // A reader of two versions ago may still be in this buffer. Pairs with the fence in `read`: whoever meets one
+        // of the words below also sees that its version is over.
         fence(Ordering::Release);
         for (word, bytes) in buffer.iter().zip(text.chunks(size_of::<u64>())) {
             let mut whole = [0; size_of::<u64>()];

@@ -1,7 +1,7 @@
 //! Waking a process out of its poll: one eventfd(2) per seat.
 //!
-//! Owns: the descriptors. The master opens them before the first fork, every process inherits all; they belong to the seat, not to
-//! the process on it, so a successor hears what its predecessor was told.
+//! Owns: the descriptors. The master opens them before the first fork, every process inherits all; they belong to the
+//! seat, not to the process on it, so a successor hears what its predecessor was told.
 
 use std::fs::File;
 use std::io::{self, Read, Write};

@@ -1,5 +1,6 @@
 //! One daemon under test: started, asked, signalled, and ended by its process id.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -19,6 +20,9 @@ use crate::child::FLAW;
 /// Names the configuration file of the daemon that this program shall be.
 pub const CONFIG: &str = "PROCESSES_CONFIG";
 
+/// The daemon as it is shipped.
+pub const STROWGER: &str = env!("CARGO_BIN_EXE_strowger");
+
 pub struct Daemon {
     process: Child,
     directory: PathBuf,
@@ -28,14 +32,22 @@ pub struct Daemon {
 
 /// How a daemon is started; `Start::new().flaw("dies").begin()`.
 pub struct Start {
+    /// The program `strowger` itself, not the children of this one.
+    strowger: bool,
     lines: String,
     flaw: &'static str,
     stderr: Option<Stdio>,
+    environment: Vec<(&'static str, OsString)>,
 }
 
 impl Start {
     pub fn new() -> Start {
-        Start { lines: String::new(), flaw: "", stderr: None }
+        Start { strowger: false, lines: String::new(), flaw: "", stderr: None, environment: Vec::new() }
+    }
+
+    /// With the real worker.
+    pub fn strowger() -> Start {
+        Start { strowger: true, ..Start::new() }
     }
 
     /// Top-level keys.
@@ -47,6 +59,11 @@ impl Start {
 
     pub fn flaw(mut self, flaw: &'static str) -> Start {
         self.flaw = flaw;
+        self
+    }
+
+    pub fn environment(mut self, name: &'static str, value: impl Into<OsString>) -> Start {
+        self.environment.push((name, value.into()));
         self
     }
 
@@ -64,10 +81,19 @@ impl Start {
         let (admin, sip) = (free_tcp(), free_udp());
         let config = directory.join("strowger.toml");
         fs::write(&config, text(admin, sip, &self.lines)).unwrap();
-        let log = fs::File::create(directory.join("log")).unwrap();
-        let process = Command::new(std::env::current_exe().unwrap())
-            .env(CONFIG, &config)
-            .env(FLAW, self.flaw)
+        // Several processes write it: each line at its end.
+        let log = fs::File::options().create(true).append(true).open(directory.join("log")).unwrap();
+        let mut command = if self.strowger {
+            let mut command = Command::new(STROWGER);
+            command.arg("serve").arg("--config").arg(&config);
+            command
+        } else {
+            let mut command = Command::new(std::env::current_exe().unwrap());
+            command.env(CONFIG, &config).env(FLAW, self.flaw);
+            command
+        };
+        let process = command
+            .envs(self.environment)
             .stdin(Stdio::null())
             .stderr(self.stderr.unwrap_or_else(|| log.into()))
             // A group of its own, so that a signal to the group meets the daemon only.
@@ -79,8 +105,7 @@ impl Start {
     /// Starts it and waits until every process has come round its loop.
     pub fn serving(self) -> Daemon {
         let daemon = self.begin();
-        // Ready is said in the log; a test that takes the log away looks at the processes itself.
-        daemon.until(|status| status.processes.iter().all(|process| process.pid != 0));
+        daemon.until(|status| status.processes.iter().all(|process| process.ready));
         daemon
     }
 }
@@ -116,11 +141,15 @@ impl Daemon {
 
     /// Writes the configuration file anew, without telling the daemon.
     pub fn configure(&self, lines: &str) {
-        fs::write(self.directory.join("strowger.toml"), text(self.admin, self.sip, lines)).unwrap();
+        fs::write(self.config(), text(self.admin, self.sip, lines)).unwrap();
     }
 
     pub fn spoil_the_configuration(&self) {
-        fs::write(self.directory.join("strowger.toml"), "workers = [[[").unwrap();
+        fs::write(self.config(), "workers = [[[").unwrap();
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.directory.join("strowger.toml")
     }
 
     pub fn log(&self) -> String {

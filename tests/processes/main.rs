@@ -1,14 +1,21 @@
 //! The daemon's processes: real forks, real signals (design §2, issue 2 item 2).
 //!
-//! The master forks, so it needs a process of one thread, which libtest's are not: this program has its own main. Without the
-//! variable `PROCESSES_CONFIG` it runs the tests one after the other; with it, it is the daemon that they start, whose children
-//! do nothing but what a child owes its master. The tests speak of master and children only; calls have their own.
+//! The master forks, so it needs a process of one thread, which libtest's are not: this program has its own main.
+//! Without the variable `PROCESSES_CONFIG` it runs the tests one after the other; with it, it is the daemon that they
+//! start, whose children do nothing but what a child owes its master. The tests speak of master and children only;
+//! calls have their own.
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+/// Names and tests.
+macro_rules! tests {
+    ($($name:ident,)+) => { pub const ALL: &[(&str, fn())] = &[$((stringify!($name), $name),)+]; };
+}
 
 mod cases;
 mod child;
 mod daemon;
+mod shipped;
 
 use std::panic::catch_unwind;
 use std::path::PathBuf;
@@ -28,7 +35,7 @@ fn run_tests() -> ExitCode {
     let chosen = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word));
     let mut failed = Vec::new();
     let mut passed = 0;
-    for (name, test) in cases::ALL.iter().filter(|(name, _)| chosen(name)) {
+    for (name, test) in cases::ALL.iter().chain(shipped::ALL).filter(|(name, _)| chosen(name)) {
         let began = Instant::now();
         match catch_unwind(test) {
             Ok(()) => passed += 1,

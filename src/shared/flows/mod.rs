@@ -238,6 +238,26 @@ impl Flows {
         Some(last)
     }
 
+    /// As `live`, without waiting: `None` while somebody holds the table.
+    #[must_use]
+    pub fn live_now(&self, transport: Transport) -> Option<usize> {
+        Some(self.tables.get(number(transport)?)?.try_lock()?.live())
+    }
+
+    /// Up to `most` flows of a transport, without waiting: what could be had while nobody else held the table.
+    #[must_use]
+    pub fn some_now(&self, transport: Transport, most: usize) -> Vec<FlowView> {
+        let mut views = Vec::new();
+        let mut from = Some(1);
+        while let Some(start) = from.filter(|_| views.len() < most) {
+            let table = number(transport).and_then(|n| self.tables.get(n)).and_then(Locked::try_lock);
+            let Some(table) = table else { break };
+            from = table.slice(start, 256, |index, entry| views.push(view(transport, index, entry)));
+        }
+        views.truncate(most);
+        views
+    }
+
     /// The connections of a seat.
     #[must_use]
     pub fn owned_by(&self, seat: usize) -> Vec<FlowView> {

@@ -6,6 +6,7 @@ use sys::memory::Rebuild;
 use zerocopy::{FromBytes, KnownLayout};
 
 use super::deadlines::Deadlines;
+use super::numbers::Audit;
 use super::slot::{ClientSlot, Key, ServerSlot};
 use super::text::{Text, TextPool};
 use crate::timer::Tick;
@@ -41,21 +42,6 @@ pub struct Bucket {
     servers: [ServerSlot; SERVERS],
     clients: [ClientSlot; CLIENTS],
     pub texts: Texts,
-}
-
-/// What an audit found: everything is either live or free; `lost` is a leak.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Audit {
-    pub live: usize,
-    pub free: usize,
-    pub lost: usize,
-}
-
-impl Audit {
-    #[must_use]
-    pub fn plus(self, other: Audit) -> Audit {
-        Audit { live: self.live + other.live, free: self.free + other.free, lost: self.lost + other.lost }
-    }
 }
 
 impl Bucket {
@@ -317,8 +303,7 @@ impl Bucket {
         slots.free = free_count(self.servers_free, self.servers_fresh, &self.servers)
             + free_count(self.clients_free, self.clients_fresh, &self.clients);
         slots.lost = (SERVERS + CLIENTS).saturating_sub(slots.live + slots.free);
-        let blocks = self.texts.audit(&census);
-        (slots, Audit { live: blocks.live, free: blocks.free, lost: blocks.lost })
+        (slots, self.texts.audit(&census))
     }
 }
 

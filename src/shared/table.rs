@@ -9,7 +9,8 @@ use arrayvec::ArrayVec;
 use sys::memory::{Guard, Locked, Mapping, Plan, Span};
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::bucket::{Audit, Bucket, CLIENTS, SERVERS};
+use super::bucket::{Bucket, CLIENTS, SERVERS};
+use super::numbers::Audit;
 use super::slot::Key;
 use super::text::Text;
 use crate::message::BranchId;
@@ -110,6 +111,7 @@ pub struct Entry {
     guard: Guard<'static, Bucket>,
     number: u32,
     published: &'static Published,
+    ended: u32,
 }
 
 impl Table {
@@ -136,7 +138,9 @@ impl Table {
 
     fn lock_number(&self, number: u32) -> Option<Entry> {
         let guard = self.buckets.get(number as usize)?.lock();
-        let entry = Entry { guard, number, published: self.published.get(number as usize)? };
+        let published = self.published.get(number as usize)?;
+        let ended = guard.ended.wrapping_sub(published.ended.load(Ordering::Relaxed));
+        let entry = Entry { guard, number, published, ended };
         if entry.guard.recovered() {
             entry.publish();
         }
@@ -173,28 +177,30 @@ impl Table {
         self.published.iter().map(|p| p.unanswered.load(Ordering::Relaxed) as usize).sum()
     }
 
-    /// Contexts ended because a worker died while changing them.
+    /// Slots and text blocks of all buckets, each live or free. Never waits: third, how many buckets were in use at the moment and
+    /// are left out.
     #[must_use]
-    pub fn ended(&self) -> usize {
-        self.published.iter().map(|p| p.ended.load(Ordering::Relaxed) as usize).sum()
-    }
-
-    /// Slots and text blocks of all buckets, each live or free.
-    #[must_use]
-    pub fn audit(&self) -> (Audit, Audit) {
-        let one = |bucket: &Locked<Bucket>| bucket.lock().audit();
-        let mut sum = (Audit::default(), Audit::default());
-        for (slots, blocks) in self.buckets.iter().map(one) {
-            sum = (sum.0.plus(slots), sum.1.plus(blocks));
+    pub fn audit(&self) -> (Audit, Audit, usize) {
+        let mut sum = (Audit::default(), Audit::default(), 0);
+        for bucket in self.buckets {
+            // A bucket is held for a microsecond at a time, so asking a few times is enough but for one whose holder was stopped.
+            match (0..100).find_map(|_| bucket.try_lock()) {
+                Some(bucket) => {
+                    let (slots, blocks) = bucket.audit();
+                    sum = (sum.0 + slots, sum.1 + blocks, sum.2);
+                }
+                None => sum.2 += 1,
+            }
         }
         sum
     }
 }
 
 impl Entry {
+    /// The last owner of this bucket died in it, and so many contexts had to be ended; none: all is well.
     #[must_use]
-    pub fn recovered(&self) -> bool {
-        self.guard.recovered()
+    pub fn recovered(&self) -> Option<u32> {
+        self.guard.recovered().then_some(self.ended)
     }
 
     #[must_use]

@@ -13,7 +13,7 @@ use crate::config::{Listen, Live};
 use crate::location::Location;
 use crate::message::branch;
 use crate::proxy::Identity;
-use crate::shared::table::{Prepared, Table};
+use crate::shared::table::{Entry, Prepared, Table};
 use crate::shared::{Counter, Counters};
 use crate::timer::{Lengths, Tick};
 use crate::transport::{Address, Body, Flow, Outgoing, Transport};
@@ -120,6 +120,23 @@ impl Corridor {
     /// Other lengths than the configured ones: for tests that break a rule on purpose.
     pub fn set_lengths(&mut self, lengths: Lengths) {
         self.lengths = lengths;
+    }
+
+    /// Into a bucket of the table; says so when its last owner died in it.
+    pub(super) fn entered(&self, entry: Option<Entry>) -> Option<Entry> {
+        if let Some(ended) = entry.as_ref().and_then(Entry::recovered) {
+            self.count(Counter::LocksRecovered);
+            self.counters.add(self.seat, Counter::SlotsEnded, u64::from(ended));
+            tracing::warn!(ended, "a process died in a bucket of the transaction table; it is put right");
+        }
+        entry
+    }
+
+    /// Looks into every bucket: what a dead process left locked is put right now, not when somebody comes by.
+    pub fn inspect(&self) {
+        for number in 0..self.table.buckets() {
+            self.entered(self.table.lock_any(number));
+        }
     }
 
     pub(super) fn count(&self, counter: Counter) {

@@ -58,7 +58,7 @@ impl Corridor {
                 return;
             }
         }
-        let Some(mut entry) = self.table.lock(key) else { return };
+        let Some(mut entry) = self.entered(self.table.lock(key)) else { return };
         self.prepared.clear();
         let pass = match entry.find(key) {
             Some(head) => entry
@@ -75,7 +75,7 @@ impl Corridor {
     /// RFC 3261 §16.10.
     fn cancel(&mut self, m: &Message<'_>, arrived: Arrived<'_>, now: Tick) {
         let key = self.server_key(m);
-        let Some(mut entry) = self.table.lock(key) else { return };
+        let Some(mut entry) = self.entered(self.table.lock(key)) else { return };
         self.prepared.clear();
         let Some(head) = entry.find(key) else {
             drop(entry);
@@ -103,13 +103,10 @@ impl Corridor {
             self.outgoing.finish(begin, to, arrived.body(m), None);
             return;
         }
-        let Some(mut entry) = self.table.lock_branch(ours.id) else {
+        let Some(mut entry) = self.entered(self.table.lock_branch(ours.id)) else {
             self.count(Counter::LateResponse);
             return;
         };
-        if entry.recovered() {
-            self.count(Counter::LocksRecovered);
-        }
         self.prepared.clear();
         let Some((head, n)) = entry.find_branch(ours.id) else {
             self.count(Counter::LateResponse);

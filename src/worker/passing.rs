@@ -17,11 +17,8 @@ impl Corridor {
     pub fn deadlines(&mut self, now: Tick, limit: usize) -> bool {
         let mut left = limit;
         for number in 0..self.table.buckets() {
-            while let Some(mut entry) = self.table.lock_due(number, now) {
-                if entry.recovered() {
-                    self.count(Counter::LocksRecovered);
-                }
-                let Some(head) = entry.due(now) else { break };
+            while let Some(mut entry) = self.entered(self.table.lock_due(number, now)) {
+                        let Some(head) = entry.due(now) else { break };
                 self.prepared.clear();
                 entry.visit(head, now, &self.lengths, AtHand::Nothing, &mut self.prepared, |context| context.timers());
                 drop(entry);
@@ -38,7 +35,7 @@ impl Corridor {
     /// The request of this client transaction could not be sent.
     pub fn send_failed(&mut self, id: BranchId, now: Tick) {
         self.count(Counter::SendFailed);
-        let Some(mut entry) = self.table.lock_branch(id) else { return };
+        let Some(mut entry) = self.entered(self.table.lock_branch(id)) else { return };
         let Some((head, n)) = entry.find_branch(id) else { return };
         self.prepared.clear();
         entry
@@ -69,7 +66,7 @@ impl Corridor {
         let Some(Loss { transport, peer, at, next_bucket }) = self.losses.pop_front() else { return false };
         let end = next_bucket.saturating_add(SLICE).min(self.table.buckets());
         for number in next_bucket..end {
-            while let Some(mut entry) = self.table.lock_any(number) {
+            while let Some(mut entry) = self.entered(self.table.lock_any(number)) {
                 let Some((head, n)) = entry.waiting_on(transport, peer, at) else { break };
                 self.prepared.clear();
                 entry.visit(head, now, &self.lengths, AtHand::Nothing, &mut self.prepared, |context| {

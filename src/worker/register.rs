@@ -30,7 +30,7 @@ impl Corridor {
         message::reply(m, &reply, &mut self.outgoing.bytes);
         self.outgoing.finish(begin, way_back(m, arrived.from), Body::Empty, None);
         if repeats
-            && let Some(mut entry) = self.table.lock(key)
+            && let Some(mut entry) = self.entered(self.table.lock(key))
             && let Some(head) = entry.find(key)
         {
             entry.keep_reply(head, self.outgoing.bytes.get(begin as usize..).unwrap_or_default());
@@ -44,7 +44,7 @@ impl Corridor {
     /// True: the REGISTER is new, and its transaction waits for the answer.
     fn open_register(&mut self, m: &Message<'_>, arrived: Arrived<'_>, now: Tick) -> bool {
         let key = self.server_key(m);
-        let Some(mut entry) = self.table.lock(key) else { return false };
+        let Some(mut entry) = self.entered(self.table.lock(key)) else { return false };
         self.prepared.clear();
         if let Some(head) = entry.find(key) {
             self.count(Counter::Repeated);

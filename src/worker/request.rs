@@ -122,10 +122,7 @@ impl Corridor {
 
     fn forward(&mut self, m: &Message<'_>, arrived: Arrived<'_>, now: Tick) {
         let key = self.server_key(m);
-        let Some(mut entry) = self.table.lock(key) else { return };
-        if entry.recovered() {
-            self.count(Counter::LocksRecovered);
-        }
+        let Some(mut entry) = self.entered(self.table.lock(key)) else { return };
         self.prepared.clear();
         if let Some(head) = entry.find(key) {
             self.count(Counter::Repeated);

@@ -107,6 +107,7 @@ impl<'h> Round<'h> {
         let mut events = Events::with_capacity(256);
         if self.seat.successor {
             self.transports.adopt(&mut self.inbox);
+            self.corridor.inspect();
             info!("took over the seat");
             self.work_off(clock::now());
         }

@@ -26,7 +26,7 @@ fn first_fault(lengths: Lengths) -> Option<(u64, Fault)> {
 #[test]
 fn a_thousand_lossy_worlds_lose_no_call_and_leak_no_slot() {
     if let Some((seed, fault)) = first_fault(Lengths::default()) {
-        panic!("seed {seed}: {fault:?}; SIMULATION_SEED={seed} cargo test --test simulation runs it alone");
+        panic!("seed {seed}: {fault}; SIMULATION_SEED={seed} cargo test --test simulation runs it alone");
     }
 }
 

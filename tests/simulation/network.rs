@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::fmt;
 
 use fastrand::Rng;
 use strowger::config::Config;
@@ -20,7 +21,6 @@ const CALLS: usize = 3;
 /// Far beyond every timer of every call.
 const END: Tick = Tick(300_000);
 
-#[derive(Debug)]
 pub enum Fault {
     /// The caller did not hear what the callee said.
     CallLost { call: usize, wanted: u16, heard: Option<u16> },
@@ -30,6 +30,18 @@ pub enum Fault {
     Wrong { why: &'static str, text: String },
     /// Slots or texts were not given back.
     Left { slots: usize, blocks: usize },
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::CallLost { call, wanted, heard: Some(heard) } => write!(f, "call {call} wanted {wanted}, heard {heard}"),
+            Fault::CallLost { call, wanted, heard: None } => write!(f, "call {call} wanted {wanted}, heard nothing"),
+            Fault::ByeLost { call } => write!(f, "call {call} was answered, its BYE was not"),
+            Fault::Wrong { why, text } => write!(f, "{why}:\n{text}"),
+            Fault::Left { slots, blocks } => write!(f, "{slots} slots and {blocks} blocks of text were not given back"),
+        }
+    }
 }
 
 /// Where a message goes.
@@ -324,7 +336,7 @@ impl World {
                 return Err(Fault::ByeLost { call });
             }
         }
-        let (slots, blocks) = self.table.audit();
+        let (slots, blocks, _) = self.table.audit();
         if slots.live + slots.lost + blocks.live + blocks.lost > 0 {
             return Err(Fault::Left { slots: slots.live + slots.lost, blocks: blocks.live + blocks.lost });
         }

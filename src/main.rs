@@ -64,6 +64,9 @@ enum Command {
         /// As JSON, for programs.
         #[arg(long)]
         json: bool,
+        /// Counts every slot of shared memory too: each must be live or free.
+        #[arg(long)]
+        audit: bool,
     },
 }
 
@@ -94,7 +97,7 @@ fn run(command: Command, available: &[Transport]) -> Result<ExitCode, ExitCode> 
         Command::Serve(file) => serve(file.load(available)?, file.config, available),
         Command::Check(file) => check::run(file.config.as_deref(), available, shared::memory_bytes),
         Command::Demo(options) => phone::demo::run(&options),
-        Command::Status { file, json } => master::status::run(&file.load(available)?, json),
+        Command::Status { file, json, audit } => master::status::run(&file.load(available)?, json, audit),
     })
 }
 

@@ -93,6 +93,12 @@ impl Location {
         self.bindings.audit()
     }
 
+    /// The same without waiting: buckets that are in use at the moment are left out, and how many these were.
+    #[must_use]
+    pub fn audit_now(&self) -> (Audit, usize) {
+        self.bindings.audit_now()
+    }
+
     fn key(&self, address_of_record: &Uri<'_>, scratch: &mut Vec<u8>) -> Key {
         let start = scratch.len();
         canonical(address_of_record, scratch);

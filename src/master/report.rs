@@ -3,11 +3,13 @@
 //! Owns: where each of its figures comes from. Reads atomics, /proc, and a table only while nobody else holds it:
 //! the master must not wait for a worker.
 
+use std::collections::BTreeMap;
 use std::fs;
 
-use super::status::{Fill, FlowLine, Listener, Process, Status};
+use super::status::{Audit, Fill, FlowLine, Listener, Process, Status};
 use crate::config::Listen;
 use crate::shared::flows::FlowView;
+use crate::shared::numbers;
 use crate::shared::phase::Occupant;
 use crate::timer::Tick;
 use crate::transport::{Transport, sockets};
@@ -28,7 +30,8 @@ pub(super) struct About {
 pub(super) fn answer(question: &[u8], house: &House, about: &About, now: Tick) -> Vec<u8> {
     let document = match question {
         b"status" => serde_json::to_vec(&status(house, about, now)),
-        _ => serde_json::to_vec(&serde_json::json!({ "error": "unknown question; ask: status" })),
+        b"audit" => serde_json::to_vec(&Status { audit: Some(audit(house)), ..status(house, about, now) }),
+        _ => serde_json::to_vec(&serde_json::json!({ "error": "unknown question; ask: status, or audit" })),
     };
     let mut answer = document.unwrap_or_default();
     answer.push(b'\n');
@@ -58,7 +61,17 @@ fn status(house: &House, about: &About, now: Tick) -> Status {
             .collect(),
         listeners: house.config.listen.iter().zip(house.sockets.listeners()).map(listener).collect(),
         warnings: about.warnings.clone(),
+        audit: None,
     }
+}
+
+fn audit(house: &House) -> BTreeMap<String, Audit> {
+    let (slots, texts, skipped) = house.shared.table.audit();
+    let (location, unseen) = house.shared.location.audit_now();
+    [("transactions", slots, skipped), ("texts", texts, skipped), ("location", location, unseen)]
+        .into_iter()
+        .map(|(part, numbers::Audit { live, free, lost }, skipped)| (part.to_owned(), Audit { live, free, lost, skipped }))
+        .collect()
 }
 
 fn listener((listen, socket): (&Listen, &sockets::Listener)) -> Listener {

@@ -20,6 +20,8 @@ use crate::worker::Duty;
 
 /// What the client sends, with a line end.
 pub const QUESTION: &str = "status";
+/// The same, and every slot of shared memory is counted: a few milliseconds of the master's time for a full table.
+pub const QUESTION_AUDIT: &str = "audit";
 /// How long the daemon may take.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Longest answer taken; a daemon's own is a thousandth of it.
@@ -43,6 +45,19 @@ pub struct Status {
     pub listeners: Vec<Listener>,
     /// What the daemon could not have, said at its start too.
     pub warnings: Vec<String>,
+    /// Only when it was asked for: by part of shared memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<BTreeMap<String, Audit>>,
+}
+
+/// Slots of one part of shared memory: each has an owner or can be taken; `lost` is a leak and must be 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Audit {
+    pub live: usize,
+    pub free: usize,
+    pub lost: usize,
+    /// Buckets that were in use at the moment and are not counted.
+    pub skipped: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -97,11 +112,11 @@ pub struct Listener {
 ///
 /// # Errors
 /// Nobody listens there, does not let us ask, or does not answer within 3 s.
-pub fn ask(address: SocketAddr) -> io::Result<String> {
+pub fn ask(address: SocketAddr, question: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    stream.write_all(format!("{QUESTION}\n").as_bytes())?;
+    stream.write_all(format!("{question}\n").as_bytes())?;
     let mut answer = String::new();
     stream.take(ANSWER_BYTES).read_to_string(&mut answer)?;
     if answer.is_empty() {
@@ -112,8 +127,8 @@ pub fn ask(address: SocketAddr) -> io::Result<String> {
 
 /// The command: asks the daemon that `config` describes, prints, and gives the exit status.
 #[must_use]
-pub fn run(config: &Config, json: bool) -> ExitCode {
-    match command(config.admin.address, json) {
+pub fn run(config: &Config, json: bool, audit: bool) -> ExitCode {
+    match command(config.admin.address, json, if audit { QUESTION_AUDIT } else { QUESTION }) {
         Ok(text) => {
             // A reader that left early (`| head`) is no mistake.
             let _ = io::stdout().write_all(text.as_bytes());
@@ -130,9 +145,9 @@ pub fn run(config: &Config, json: bool) -> ExitCode {
 ///
 /// # Errors
 /// One line that says what to do.
-fn command(admin: Option<SocketAddr>, json: bool) -> Result<String, String> {
+fn command(admin: Option<SocketAddr>, json: bool, question: &str) -> Result<String, String> {
     let address = admin.ok_or("no admin listener is configured: set admin.address")?;
-    let answer = ask(address).map_err(|error| {
+    let answer = ask(address, question).map_err(|error| {
         format!(
             "no daemon answers on {address} ({error}): start it with `strowger serve`, \
              or name its configuration with `--config FILE`; its [[allow]] must list this host under `admin`"
@@ -163,6 +178,7 @@ pub fn render(status: &Status) -> String {
     section(&mut text, "Processes", processes(&status.processes));
     section(&mut text, "Listeners", listeners(&status.listeners));
     section(&mut text, "Tables", tables(&status.tables));
+    section(&mut text, "Audit", audit(status.audit.as_ref()));
     section(&mut text, "Flows", flows(&status.flows));
     section(&mut text, "Counters (what is 0 is left out)", counters(&status.counters));
     text
@@ -188,6 +204,14 @@ fn table(columns: &[&str]) -> Table {
         if name.starts_with('>') {
             column.set_cell_alignment(CellAlignment::Right);
         }
+    }
+    table
+}
+
+fn audit(parts: Option<&BTreeMap<String, Audit>>) -> Table {
+    let mut table = table(&["part", ">live", ">free", ">lost", ">buckets skipped"]);
+    for (part, Audit { live, free, lost, skipped }) in parts.into_iter().flatten() {
+        table.add_row([part.clone(), live.to_string(), free.to_string(), lost.to_string(), skipped.to_string()]);
     }
     table
 }
@@ -295,6 +319,7 @@ mod tests {
             tables: [("transactions".to_owned(), Fill { used: 1, size: 4 })].into(),
             flows: Vec::new(),
             listeners: Vec::new(),
+            audit: None,
             warnings: vec!["only 1024 open files".to_owned()],
         }
     }
@@ -324,8 +349,8 @@ mod tests {
     fn no_daemon_means_a_line_that_says_what_to_do() {
         // A port that was free a moment ago.
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let line = command(Some(free), false).unwrap_err();
+        let line = command(Some(free), false, QUESTION).unwrap_err();
         assert!(line.contains("strowger serve") && line.contains(&free.to_string()), "{line}");
-        assert!(command(None, false).unwrap_err().contains("admin.address"));
+        assert!(command(None, false, QUESTION).unwrap_err().contains("admin.address"));
     }
 }

@@ -157,7 +157,7 @@ impl Daemon {
     }
 
     pub fn ask(&self) -> io::Result<Status> {
-        Ok(serde_json::from_str(&status::ask(self.admin)?)?)
+        Ok(serde_json::from_str(&status::ask(self.admin, status::QUESTION)?)?)
     }
 
     pub fn status(&self) -> Status {

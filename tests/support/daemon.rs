@@ -44,7 +44,7 @@ impl Daemon {
             if self.process.ended().is_some() {
                 return Some(false);
             }
-            let status = self.try_status()?;
+            let status = self.ask("status")?;
             (processes(&status, "worker").len() == self.workers).then_some(true)
         });
         assert_eq!(up, Some(true), "the daemon does not come up: {}", self.process.last_words());
@@ -65,13 +65,18 @@ impl Daemon {
 
     /// The status document, asked as `strowger status` asks it, but without the start of a process.
     pub fn status(&self) -> Value {
-        wait_for(patience(3), || self.try_status()).unwrap_or_else(|| panic!("no status: {}", self.last_words()))
+        wait_for(patience(3), || self.ask("status")).unwrap_or_else(|| panic!("no status: {}", self.last_words()))
     }
 
-    fn try_status(&self) -> Option<Value> {
+    /// The status document with every slot of shared memory counted.
+    pub fn audit(&self) -> Value {
+        wait_for(patience(3), || self.ask("audit")).unwrap_or_else(|| panic!("no audit: {}", self.last_words()))
+    }
+
+    fn ask(&self, question: &str) -> Option<Value> {
         let mut stream = TcpStream::connect(self.admin).ok()?;
         stream.set_read_timeout(Some(patience(3))).ok()?;
-        stream.write_all(b"status\n").ok()?;
+        stream.write_all(format!("{question}\n").as_bytes()).ok()?;
         let mut text = String::new();
         stream.read_to_string(&mut text).ok()?;
         serde_json::from_str(&text).ok()

@@ -133,6 +133,19 @@ impl Bindings {
         (0..self.buckets.len()).fold(Audit::default(), |sum, nth| sum + self.enter_nth(nth).audit())
     }
 
+    /// The same without waiting: second, the buckets that were in use at the moment and are left out.
+    #[must_use]
+    pub fn audit_now(&self) -> (Audit, usize) {
+        let mut sum = (Audit::default(), 0);
+        for bucket in self.buckets {
+            match (0..100).find_map(|_| bucket.try_lock()) {
+                Some(bucket) => sum.0 += bucket.audit(),
+                None => sum.1 += 1,
+            }
+        }
+        sum
+    }
+
     fn enter_nth(&self, nth: usize) -> Entered {
         // `nth` is below the number of buckets, which is the number of faces.
         let (lock, face) = (&self.buckets[nth], &self.faces[nth]);

@@ -46,6 +46,8 @@ pub enum Counter {
     ConnectionsClosed,
     AssociationsUp,
     AssociationsLost,
+    /// Associations shut down in good order, by either side.
+    AssociationsClosed,
     /// Associations that could not be set up.
     AssociationFailed,
     /// Associations aborted at once because a limit is reached.

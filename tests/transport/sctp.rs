@@ -29,6 +29,7 @@ pub fn tests() -> &'static [Test] {
             associations_over_the_limit_are_aborted,
             a_response_whose_association_is_gone_goes_to_the_sent_by_port,
             a_peer_is_found_by_its_second_address,
+            an_ipv6_peer_is_served_and_called,
             a_drained_daemon_shuts_its_associations_down,
         ];
     }
@@ -373,4 +374,18 @@ fn a_drained_daemon_shuts_its_associations_down() {
         a.up == 0
     });
     z.until("gone", |z| z.parts.flows.live(Transport::Sctp) == 0);
+}
+
+fn an_ipv6_peer_is_served_and_called() {
+    let (mut z, at) = Seat::alone(&[(Transport::Sctp, "127.0.0.1:0"), (Transport::Sctp, "[::1]:0")]);
+    let six = Settings { nodelay: true, ..Settings::default() };
+    let (mut a, mut b) = (Peer::on("[::1]:0", &six), Peer::on("[::1]:0", &six));
+    let from = associate(&mut a, &mut z, at[1]);
+    assert_eq!((from.listener, SocketAddr::from(from.peer)), (1, a.at));
+    z.send(from, b"response", None);
+    assert_eq!(a.until(&mut z, 1)[0].1, b"response");
+    let mut hop = to(Transport::Sctp, b.at);
+    hop.listener = z.transports.listener_for(Transport::Sctp, hop.peer).unwrap();
+    z.send(hop, b"request", client(1));
+    assert_eq!(b.until(&mut z, 1)[0].1, b"request");
 }

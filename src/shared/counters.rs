@@ -103,6 +103,8 @@ counters! {
     ConnectionsClosed = "connections_closed",
     AssociationsUp = "associations_up",
     AssociationsLost = "associations_lost",
+    /// Associations shut down in good order, by either side.
+    AssociationsClosed = "associations_closed",
     /// Associations that could not be set up.
     AssociationFailed = "association_failed",
     /// Associations aborted at once because a limit is reached.

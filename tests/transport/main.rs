@@ -2,6 +2,7 @@
 //! in the virtual machine where the host has none.
 
 mod memory;
+#[allow(dead_code)] // shared with the tests of sys
 #[path = "../../sys/tests/rig/mod.rs"]
 mod rig;
 mod sctp;

@@ -24,10 +24,12 @@ pub fn tests() -> &'static [Test] {
             a_message_in_pieces_aborts_its_association_and_no_other,
             a_turns_messages_are_bundled,
             what_a_dead_worker_left_open_leaves_with_its_successor,
-            an_idle_association_is_closed_and_lost,
+            an_idle_association_is_closed_and_nothing_fails,
+            a_request_meets_a_shutdown_and_goes_over_a_new_association,
             associations_over_the_limit_are_aborted,
             a_response_whose_association_is_gone_goes_to_the_sent_by_port,
             a_peer_is_found_by_its_second_address,
+            an_ipv6_peer_is_served_and_called,
             a_drained_daemon_shuts_its_associations_down,
         ];
     }
@@ -175,14 +177,15 @@ fn a_peer_that_is_not_there_is_lost_and_its_requests_fail() {
         z.put(to(Transport::Sctp, nobody), &request(id), Some(id));
     }
     z.flush();
-    z.until("lost", |z| z.lost() == 1 && z.failed().len() == 2);
+    // The first may be refused before the second is sent: then it is tried, and lost, once more.
+    z.until("lost", |z| z.lost() >= 1 && z.failed().len() == 2);
     assert_eq!(z.failed(), ids);
     let lost = z.happenings.iter().find_map(|h| match h {
         Happening::Lost { peers, transport, .. } => Some((peers[..].to_vec(), *transport)),
         Happening::SendFailed { .. } => None,
     });
     assert_eq!(lost, Some((vec![nobody.into()], Transport::Sctp)));
-    assert_eq!(z.count(Counter::AssociationFailed), 1);
+    assert_eq!(z.count(Counter::AssociationFailed), z.lost() as u64);
 }
 
 fn a_stalled_peer_does_not_stop_another() {
@@ -218,13 +221,14 @@ fn a_stalled_peer_does_not_stop_another() {
 fn a_message_in_pieces_aborts_its_association_and_no_other() {
     // M11, M13: the window, half of the receive buffer, is used up before the message ends.
     let mut config = config(1, LISTEN);
-    config.sctp.receive_buffer_bytes = 8 << 10;
+    config.sctp.receive_buffer_bytes = 100_000;
     let (mut z, at) = Seat::alone_with(&config);
-    let (mut a, mut other) = (Peer::new(), Peer::new());
+    let wide = Settings { nodelay: true, sndbuf: 4 << 20, ..Settings::default() };
+    let (mut a, mut other) = (Peer::on("127.0.0.1:0", &wide), Peer::new());
     associate(&mut a, &mut z, at[0]);
     let to_other = associate(&mut other, &mut z, at[0]);
-    a.send(at[0], &[b'x'; 60_000]);
-    z.until("aborted", |z| z.count(Counter::Pieces) == 1 && z.lost() == 1);
+    a.send(at[0], &vec![b'x'; 1_000_000]);
+    z.until("aborted", |z| z.count(Counter::Pieces) >= 1 && z.lost() == 1);
     assert_eq!((z.got.len(), z.parts.flows.live(Transport::Sctp)), (2, 1));
     z.send(to_other, b"still here", None);
     assert_eq!(other.until(&mut z, 1)[0].1, b"still here");
@@ -293,15 +297,31 @@ fn what_a_dead_worker_left_open_leaves_with_its_successor() {
     assert_eq!(parts.flows.live(Transport::Sctp), 1);
 }
 
-fn an_idle_association_is_closed_and_lost() {
-    // M18.
+fn an_idle_association_is_closed_and_nothing_fails() {
+    // M18, A19.
     let mut config = config(1, LISTEN);
     config.sctp.autoclose_s = 1;
     let (mut z, at) = Seat::alone_with(&config);
     let mut a = Peer::new();
     let from = associate(&mut a, &mut z, at[0]);
-    z.until("closed", |z| z.lost() == 1);
-    assert!(z.parts.flows.find(from.id).is_none());
+    z.until("closed", |z| z.count(Counter::AssociationsClosed) == 1);
+    assert!(z.parts.flows.find(from.id).is_none() && z.happenings.is_empty());
+}
+
+fn a_request_meets_a_shutdown_and_goes_over_a_new_association() {
+    // M19.
+    let (mut z, at) = Seat::alone(LISTEN);
+    let mut a = Peer::new();
+    for n in 1..20 {
+        associate(&mut a, &mut z, at[0]);
+        sys::sctp::shutdown(a.fd.as_fd(), a.up).unwrap();
+        for m in 0..5 {
+            z.put(to(Transport::Sctp, a.at), b"request", client(n * 10 + m));
+        }
+        z.flush();
+        assert_eq!(a.until(&mut z, 5).len(), 5);
+    }
+    assert_eq!((z.failed().len(), z.transports.queued_bytes()), (0, 0));
 }
 
 fn associations_over_the_limit_are_aborted() {
@@ -354,4 +374,18 @@ fn a_drained_daemon_shuts_its_associations_down() {
         a.up == 0
     });
     z.until("gone", |z| z.parts.flows.live(Transport::Sctp) == 0);
+}
+
+fn an_ipv6_peer_is_served_and_called() {
+    let (mut z, at) = Seat::alone(&[(Transport::Sctp, "127.0.0.1:0"), (Transport::Sctp, "[::1]:0")]);
+    let six = Settings { nodelay: true, ..Settings::default() };
+    let (mut a, mut b) = (Peer::on("[::1]:0", &six), Peer::on("[::1]:0", &six));
+    let from = associate(&mut a, &mut z, at[1]);
+    assert_eq!((from.listener, SocketAddr::from(from.peer)), (1, a.at));
+    z.send(from, b"response", None);
+    assert_eq!(a.until(&mut z, 1)[0].1, b"response");
+    let mut hop = to(Transport::Sctp, b.at);
+    hop.listener = z.transports.listener_for(Transport::Sctp, hop.peer).unwrap();
+    z.send(hop, b"request", client(1));
+    assert_eq!(b.until(&mut z, 1)[0].1, b"request");
 }

@@ -27,6 +27,8 @@ pub const TESTS: &[Test] = tests![
     the_timer_process_asks_a_worker_to_open,
     a_dead_workers_connections_are_lost_to_its_successor,
     many_connections_are_served,
+    an_ipv6_peer_is_served_and_called,
+    a_taken_address_is_named_with_advice,
 ];
 
 const LISTEN: &[(Transport, &str)] = &[(Transport::Tcp, "127.0.0.1:0")];
@@ -371,4 +373,26 @@ fn many_connections_are_served() {
     }
     z.transports.close_all(&mut z.inbox);
     assert_eq!(z.parts.flows.live(Transport::Tcp), 0);
+}
+
+fn an_ipv6_peer_is_served_and_called() {
+    let (mut z, at) = Seat::alone(&[(Transport::Tcp, "127.0.0.1:0"), (Transport::Tcp, "[::1]:0")]);
+    let mut a = connect(at[1]);
+    a.write_all(&message("six", 0)).unwrap();
+    z.until_got(1);
+    assert_eq!(z.got[0].from.listener, 1);
+    let listener = TcpListener::bind("[::1]:0").unwrap();
+    let mut hop = to(Transport::Tcp, listener.local_addr().unwrap());
+    hop.listener = z.transports.listener_for(Transport::Tcp, hop.peer).unwrap();
+    assert_eq!(hop.listener, 1);
+    z.send(hop, b"request", client(1));
+    z.until("open", |z| z.count(Counter::ConnectionsOpened) == 1);
+    assert_eq!(read(&mut listener.accept().unwrap().0, 7), b"request");
+}
+
+fn a_taken_address_is_named_with_advice() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let _holder = TcpListener::bind(&taken).unwrap();
+    let error = Sockets::open(&config(2, &[(Transport::Tcp, &taken)])).err().unwrap().to_string();
+    assert!(error.contains("\"Tcp\"") && error.contains(&taken) && error.contains("choose another port"), "{error}");
 }

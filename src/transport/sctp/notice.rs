@@ -26,9 +26,14 @@ pub fn take(desk: &mut Desk, listener: u8, bytes: &[u8], peer: Option<Address>, 
                 tell_lost(flow.as_ref(), peer, inbox);
                 enter(desk, listener, association, now);
             }
-            AssociationState::Lost | AssociationState::ShutdownComplete => {
+            AssociationState::Lost => {
                 desk.count(Counter::AssociationsLost, 1);
                 lost(desk, listener, association, peer, inbox);
+            }
+            AssociationState::ShutdownComplete => {
+                // Closed in good order, which is no failure (A19): responses still to come use a new association (A17).
+                end(desk, listener, association);
+                desk.count(Counter::AssociationsClosed, 1);
             }
             AssociationState::CannotStart => {
                 desk.count(Counter::AssociationFailed, 1);
@@ -100,9 +105,13 @@ fn enter(desk: &mut Desk, listener: u8, association: u32, now: Tick) -> FlowId {
 }
 
 fn lost(desk: &mut Desk, listener: u8, association: u32, peer: Option<Address>, inbox: &mut Inbox) {
-    desk.parts.open_associations.strike(desk.seat, listener, association);
-    let flow = desk.parts.flows.find_association(association).and_then(|flow| desk.parts.flows.close(flow.id));
+    let flow = end(desk, listener, association);
     tell_lost(flow.as_ref(), peer, inbox);
+}
+
+fn end(desk: &Desk, listener: u8, association: u32) -> Option<FlowView> {
+    desk.parts.open_associations.strike(desk.seat, listener, association);
+    desk.parts.flows.find_association(association).and_then(|flow| desk.parts.flows.close(flow.id))
 }
 
 fn tell_lost(flow: Option<&FlowView>, peer: Option<Address>, inbox: &mut Inbox) {

@@ -39,6 +39,8 @@ struct Waiting {
 struct Queue {
     bytes: usize,
     messages: VecDeque<Waiting>,
+    /// The association is shutting down in good order.
+    closing: bool,
 }
 
 #[derive(Default)]
@@ -80,6 +82,13 @@ impl Queues {
             queue.messages.push_back(Waiting { bytes, way, client, since: now });
         }
         self.retry.get_or_insert(now + RETRY_MS);
+    }
+
+    /// This one waits for the end of an association, not for room.
+    pub fn closing(&mut self, key: &Key) {
+        if let Some(queue) = self.by_key.get_mut(key) {
+            queue.closing = true;
+        }
     }
 
     pub fn next_tick(&self) -> Tick {
@@ -132,11 +141,19 @@ fn try_again(desk: &mut Desk, key: &Key, queue: &mut Queue, inbox: &mut Inbox, n
         let Some(error) = error else { continue };
         match send::judge(&error) {
             Verdict::NoRoom => return false,
+            Verdict::Closing => {
+                queue.closing = true;
+                return false;
+            }
             Verdict::Gone => {
                 desk.parts.open_associations.strike(desk.seat, key.listener, key.association);
-                // A response may go over a new association (A17); a request has failed with the old one.
+                // After a shutdown in good order a new association takes over (M19), and a response always may use one (A17); a
+                // request whose association was lost has failed with it (A19).
+                let closing = queue.closing;
                 match queue.messages.front_mut() {
-                    Some(first) if first.client.is_none() && first.way.association != 0 => first.way.fall_back(),
+                    Some(first) if first.way.association != 0 && (closing || first.client.is_none()) => {
+                        first.way.fall_back();
+                    }
                     _ => fail_first(queue, inbox),
                 }
             }

@@ -61,8 +61,10 @@ impl Planned {
 }
 
 pub enum Verdict {
-    /// This association has no room now, or is shutting down (M19): try again shortly.
+    /// This association has no room now: try again shortly.
     NoRoom,
+    /// It is shutting down: when it is gone, a new one may be set up (M19).
+    Closing,
     /// There is no such association any more (M03).
     Gone,
     Failed,
@@ -71,7 +73,8 @@ pub enum Verdict {
 pub fn judge(error: &io::Error) -> Verdict {
     match error.raw_os_error() {
         _ if error.kind() == io::ErrorKind::WouldBlock => Verdict::NoRoom,
-        Some(ENOBUFS | ENOMEM | ESHUTDOWN) => Verdict::NoRoom,
+        Some(ENOBUFS | ENOMEM) => Verdict::NoRoom,
+        Some(ESHUTDOWN) => Verdict::Closing,
         Some(EPIPE) => Verdict::Gone,
         _ => Verdict::Failed,
     }
@@ -200,10 +203,13 @@ impl Sctp {
             let Some(refused) = messages.get_mut(at) else { continue };
             let Some((sending, pieces)) = outgoing.item(refused.index, arena) else { break };
             match judge(&error) {
-                Verdict::NoRoom => {
+                verdict @ (Verdict::NoRoom | Verdict::Closing) => {
                     // All further ones of this association wait behind it, see above.
                     let key = refused.key(listener);
                     self.queues.push(desk, key, (refused.way, sending.client), pieces, inbox, now);
+                    if matches!(verdict, Verdict::Closing) {
+                        self.queues.closing(&key);
+                    }
                     at += 1;
                 }
                 Verdict::Gone if refused.way.association != 0 => {

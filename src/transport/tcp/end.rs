@@ -106,16 +106,17 @@ impl Tcp {
 
     pub fn next_tick(&self) -> Tick {
         let deadline = self.deadlines.first().map_or(Tick::NEVER, |(due, _)| *due);
-        deadline.min(self.accept_again.map_or(Tick::NEVER, |(when, _)| when))
+        deadline.min(self.accept_at)
     }
 
     pub fn tick(&mut self, desk: &mut Desk, inbox: &mut Inbox, now: Tick) {
-        if let Some((when, listener)) = self.accept_again
-            && when <= now
-        {
-            self.accept_again = None;
-            if self.accept(desk, listener, now) {
-                self.accept_again = Some((now, listener));
+        if self.accept_at <= now {
+            self.accept_at = Tick::NEVER;
+            for listener in std::mem::take(&mut self.accept_again) {
+                if self.accept(desk, listener, now) {
+                    self.accept_again.push(listener);
+                    self.accept_at = now;
+                }
             }
         }
         while let Some((armed, slot)) = self.deadlines.first().copied().filter(|(due, _)| *due <= now) {

@@ -41,8 +41,9 @@ pub struct Tcp {
     deadlines: BTreeSet<(Tick, usize)>,
     /// Connections in `Phase::Ending`: to be closed when all is written.
     ending: Vec<usize>,
-    /// Listeners to ask again, and when: there was no descriptor left.
-    accept_again: Option<(Tick, u8)>,
+    /// Listeners to ask again, and when: there was no descriptor left, and the edge is consumed.
+    accept_again: Vec<u8>,
+    accept_at: Tick,
     mailbox: Reader,
     /// What was taken from the mailboxes; kept for its room.
     relay: Outgoing,
@@ -72,7 +73,8 @@ impl Tcp {
             by_id: HashMap::new(),
             deadlines: BTreeSet::new(),
             ending: Vec::new(),
-            accept_again: None,
+            accept_again: Vec::new(),
+            accept_at: Tick::NEVER,
             mailbox: Reader::new(parts.mailboxes, seat),
             relay: Outgoing::default(),
             relayed: Vec::new(),
@@ -91,9 +93,9 @@ impl Tcp {
                 // The peer was quicker to leave than we to take it.
                 Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => continue,
                 Err(_) => {
-                    // No descriptors or memory: the edge is consumed, so ask again by ourselves.
                     desk.count(Counter::SocketErrors, 1);
-                    self.accept_again = Some((now + ACCEPT_PAUSE_MS, listener));
+                    self.accept_again.push(listener);
+                    self.accept_at = now + ACCEPT_PAUSE_MS;
                     return false;
                 }
             };

@@ -1,18 +1,26 @@
 //! The transports: RFC 3261 §18, RFC 4168.
 //!
-//! Owns: sockets, connections, associations, framing. Never decides where a message goes.
+//! Owns: sockets, connections, associations, framing. One loop serves all three: `Transports::receive` reads one batch into the
+//! worker's arena, `Transports::flush` sends what a turn decided. Never decides where a message goes, never reads a clock.
 
 pub mod address;
+mod desk;
 pub mod framing;
+pub mod inbox;
 pub mod outgoing;
-pub mod sctp;
-pub mod tcp;
-pub mod udp;
+mod sctp;
+pub mod sockets;
+mod tcp;
+mod transports;
+mod udp;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub use address::Address;
-pub use outgoing::Outgoing;
+pub use inbox::{Frame, Happening, Inbox, Ready};
+pub use outgoing::{Body, Outgoing};
+pub use sockets::Sockets;
+pub use transports::{Parts, Transports};
 
 /// What carries SIP between two hops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -114,4 +122,10 @@ pub struct Flow {
 pub struct Hop {
     pub transport: Transport,
     pub address: Address,
+}
+
+/// The transports that this machine has: SCTP needs a kernel that has it (`sctp.ko`).
+#[must_use]
+pub fn available() -> Vec<Transport> {
+    Transport::ALL.into_iter().filter(|transport| *transport != Transport::Sctp || sys::sctp::supported()).collect()
 }

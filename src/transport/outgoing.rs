@@ -3,6 +3,8 @@
 //! Owns: the assembled heads of messages, and where their bodies lie. Never a socket, never a copy of a body that still lies in
 //! the arena the message was received in.
 
+use sys::datagram::Arena;
+
 use super::Flow;
 use crate::message::branch::BranchId;
 
@@ -54,5 +56,23 @@ impl Outgoing {
     #[must_use]
     pub fn head(&self, sending: &Sending) -> &[u8] {
         self.bytes.get(sending.head.0 as usize..sending.head.1 as usize).unwrap_or_default()
+    }
+
+    /// The message as it leaves: head and body.
+    #[must_use]
+    pub fn pieces<'o>(&'o self, sending: &Sending, arena: &'o Arena) -> [&'o [u8]; 2] {
+        let body = match sending.body {
+            Body::Empty => &[],
+            Body::Arena { slot, start, end } => {
+                arena.slot(usize::from(slot)).get(start as usize..end as usize).unwrap_or_default()
+            }
+        };
+        [self.head(sending), body]
+    }
+
+    /// The message with this place in `sendings`.
+    pub(super) fn item<'o>(&'o self, index: u32, arena: &'o Arena) -> Option<(&'o Sending, [&'o [u8]; 2])> {
+        let sending = self.sendings.get(index as usize)?;
+        Some((sending, self.pieces(sending, arena)))
     }
 }

@@ -1,0 +1,524 @@
+//! The one pass over a message: RFC 3261 §7, §18.3, §20.
+//!
+//! Owns: finding the lines and the values the proxy needs, and refusing at the door what nobody must forward: a bare CR, LF or NUL
+//! in the head, a Content-Length that lies, a mandatory header that is missing, doubled or unreadable. Never copies, never
+//! allocates; everything else in the message is none of its business (B01, B02).
+
+use super::contact::Contacts;
+use super::headers::{Line, Lines, Name, Named, Step, Values, compact, line_end, step};
+use super::method::Method;
+use super::reader::{Reader, is_token};
+use super::route::{Route, Routes};
+use super::span::Span;
+use super::via::{Via, Vias};
+
+/// More Via values than this are refused (Max-Forwards starts at 70; a sane path is far shorter).
+pub const MAX_VIAS: u16 = 64;
+/// More header lines than this are refused.
+pub const MAX_LINES: u16 = 256;
+/// Longer messages are refused, so that a `Span` names every byte.
+const MAX_BYTES: usize = 1 << 31;
+
+/// The start line (RFC 3261 §7.1, §7.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    Request {
+        method: Method,
+        method_text: Span,
+        uri: Span,
+    },
+    Response {
+        /// 100..=699.
+        code: u16,
+        reason: Span,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CSeq {
+    pub number: u32,
+    pub method: Method,
+    pub method_text: Span,
+}
+
+/// A message where it lies. Spans are positions in `bytes`, which begin where the frame began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// The message; what followed its Content-Length is cut off (A13).
+    pub bytes: &'a [u8],
+    pub start: Start,
+    /// Of the start line: behind the empty lines that came before (RFC 3261 §7.5).
+    pub start_at: u32,
+    /// Just behind the start line.
+    pub headers_at: u32,
+    pub body_at: u32,
+    /// The top value.
+    pub via: Via,
+    /// The one below, when there is one that can be read (in responses it always can).
+    pub next_via: Option<Via>,
+    pub via_count: u16,
+    /// Start of the first Via line: where ours goes.
+    pub via_at: u32,
+    /// What to remove to take the top value off: its whole line, or value and comma.
+    pub via_cut: Span,
+    /// The values, with their parameters.
+    pub from: Span,
+    pub from_tag: Span,
+    pub to: Span,
+    pub to_tag: Span,
+    pub call_id: Span,
+    pub cseq: CSeq,
+    /// At most 255, and the value's place.
+    pub max_forwards: Option<(u32, Span)>,
+    /// The first two Route values of a request; `routes_all` for more.
+    pub routes: [Option<Route>; 2],
+    pub route_count: u16,
+    pub last_route: Option<Route>,
+    /// Where a Record-Route goes: before the first one there is, else behind the first lines of Via.
+    pub record_route_at: u32,
+    pub content_length: Option<(u32, Span)>,
+    pub expires: Option<Span>,
+    /// Values of all Contact lines, `*` included.
+    pub contact_count: u16,
+    /// The values of the first Require and Proxy-Require line; `header` for more.
+    pub require: Option<Span>,
+    pub proxy_require: Option<Span>,
+}
+
+/// Why a message is refused. `reason` can be the reason phrase of the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Invalid {
+    pub reason: &'static str,
+    /// 400, or 505 for another SIP version.
+    pub code: u16,
+    /// Can the sender be told? True for a request other than ACK of which `salvage` gets enough for a `reply`.
+    pub answerable: bool,
+}
+
+impl std::fmt::Display for Invalid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.reason)
+    }
+}
+
+impl std::error::Error for Invalid {}
+
+/// Reads one message: a datagram, an SCTP message, or what `framing` cut. Bytes behind its Content-Length are cut off (A13); without
+/// a Content-Length the body runs to the end (A14).
+///
+/// # Errors
+/// `Invalid`: the message must not be forwarded. A response is then dropped, a request answered when that is possible (E11, E14).
+#[inline]
+pub fn scan(bytes: &[u8]) -> Result<Message<'_>, Invalid> {
+    let mut scanned = walk(bytes, false);
+    if let Err(invalid) = &mut scanned {
+        refuse(bytes, invalid);
+    }
+    scanned
+}
+
+/// What can be read of a refused request, for the answer: faults in single lines are passed over. None when it is not a request,
+/// or an ACK, or when Via, From, To, Call-ID or CSeq cannot be read.
+#[must_use]
+pub fn salvage(bytes: &[u8]) -> Option<Message<'_>> {
+    walk(bytes, true).ok().filter(|m| match m.start {
+        Start::Request { method, .. } => method != Method::Ack,
+        Start::Response { .. } => false,
+    })
+}
+
+#[cold]
+fn refuse(bytes: &[u8], invalid: &mut Invalid) {
+    invalid.answerable = salvage(bytes).is_some();
+}
+
+/// `answerable` is found out when all else failed.
+#[cold]
+fn fault(reason: &'static str) -> Invalid {
+    Invalid { reason, code: if reason == VERSION { 505 } else { 400 }, answerable: false }
+}
+
+const VERSION: &str = "Version Not Supported";
+
+/// Goes through the message. `lenient`: a fault that leaves enough for an answer is passed over.
+#[inline]
+fn walk(bytes: &[u8], lenient: bool) -> Result<Message<'_>, Invalid> {
+    let tolerate = |reason| if lenient { Ok(()) } else { Err(fault(reason)) };
+    if bytes.len() >= MAX_BYTES {
+        return Err(fault("Message too long"));
+    }
+    let start_at =
+        bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).ok_or_else(|| fault("Empty message"))?;
+    let end = line_end(bytes, start_at).map_err(|(reason, _)| fault(reason))?;
+    let start = start_line(bytes, start_at, end, lenient)?;
+    let is_request = matches!(start, Start::Request { .. });
+    let headers_at = end + 2;
+    let mut m = Message {
+        bytes,
+        start,
+        start_at: Span::new(start_at, 0).start,
+        headers_at: Span::new(headers_at, 0).start,
+        body_at: 0,
+        via: Via::default(),
+        next_via: None,
+        via_count: 0,
+        via_at: 0,
+        via_cut: Span::EMPTY,
+        from: Span::EMPTY,
+        from_tag: Span::EMPTY,
+        to: Span::EMPTY,
+        to_tag: Span::EMPTY,
+        call_id: Span::EMPTY,
+        cseq: CSeq::default(),
+        max_forwards: None,
+        routes: [None; 2],
+        route_count: 0,
+        last_route: None,
+        record_route_at: 0,
+        content_length: None,
+        expires: None,
+        contact_count: 0,
+        require: None,
+        proxy_require: None,
+    };
+    let mut at = headers_at;
+    let mut lines = 0u16;
+    let mut record_route_seen = false;
+    let body_at = loop {
+        let line = match step(bytes, at) {
+            Step::Line(line) => line,
+            Step::Body(body_at) => break body_at,
+            Step::Fault(reason, next) => {
+                tolerate(reason)?;
+                match next {
+                    Some(next) => at = next,
+                    None => break bytes.len(),
+                }
+                continue;
+            }
+        };
+        at = line.next as usize;
+        lines += 1;
+        if lines > MAX_LINES {
+            return Err(fault("Too many header lines"));
+        }
+        match line.kind {
+            Name::Other => {}
+            Name::Via => {
+                if let Err(invalid) = m.take_vias(&line, is_request) {
+                    if m.via_count == 0 {
+                        return Err(invalid);
+                    }
+                    tolerate(invalid.reason)?;
+                }
+                if !record_route_seen && (m.record_route_at == 0 || m.record_route_at == line.start) {
+                    m.record_route_at = line.next;
+                }
+            }
+            Name::From => match party(bytes, line.value) {
+                Some(tag) if m.from.is_empty() => (m.from, m.from_tag) = (line.value, tag),
+                Some(_) => tolerate("Several From")?,
+                None => tolerate("Bad From")?,
+            },
+            Name::To => match party(bytes, line.value) {
+                Some(tag) if m.to.is_empty() => (m.to, m.to_tag) = (line.value, tag),
+                Some(_) => tolerate("Several To")?,
+                None => tolerate("Bad To")?,
+            },
+            Name::CallId => {
+                if !m.call_id.is_empty() {
+                    tolerate("Several Call-ID")?;
+                } else if memchr::memchr2(b' ', b'\t', line.value.of(bytes)).is_some() {
+                    tolerate("Bad Call-ID")?;
+                } else {
+                    m.call_id = line.value;
+                }
+            }
+            Name::CSeq => match cseq(bytes, line.value) {
+                Some(cseq) if m.cseq.method_text.is_empty() => m.cseq = cseq,
+                Some(_) => tolerate("Several CSeq")?,
+                None => tolerate("Bad CSeq")?,
+            },
+            Name::MaxForwards => match Reader::new(bytes, line.value).number_in(line.value) {
+                Some(hops) if m.max_forwards.is_none() => m.max_forwards = Some((hops.min(255), line.value)),
+                Some(_) if is_request => tolerate("Several Max-Forwards")?,
+                None if is_request => tolerate("Bad Max-Forwards")?,
+                _ => {}
+            },
+            Name::Route if is_request => {
+                if m.take_routes(&line).is_none() {
+                    tolerate("Bad Route")?;
+                }
+            }
+            Name::RecordRoute => {
+                if !record_route_seen {
+                    (record_route_seen, m.record_route_at) = (true, line.start);
+                }
+            }
+            Name::ContentLength => {
+                // Digits only; a number that does not fit is no length (E14).
+                let length = Reader::new(bytes, line.value).number_in(line.value).filter(|n| *n < u32::MAX);
+                match (length, m.content_length) {
+                    (Some(length), None) => m.content_length = Some((length, line.value)),
+                    (Some(length), Some((before, _))) if length == before => {}
+                    (Some(_), Some(_)) => tolerate("Several Content-Length")?,
+                    (None, _) => tolerate("Bad Content-Length")?,
+                }
+            }
+            Name::Contact => {
+                let mut reader = Reader::new(bytes, line.value);
+                m.contact_count = m.contact_count.saturating_add(1);
+                while reader.skip_value() && reader.eat(b',') {
+                    m.contact_count = m.contact_count.saturating_add(1);
+                }
+            }
+            Name::Expires => m.expires = m.expires.or(Some(line.value)),
+            Name::Require => m.require = m.require.or(Some(line.value)),
+            Name::ProxyRequire => m.proxy_require = m.proxy_require.or(Some(line.value)),
+            Name::Route => {}
+        }
+    };
+    m.body_at = Span::new(body_at, 0).start;
+    let missing = if m.via_count == 0 {
+        "No Via"
+    } else if m.from.is_empty() {
+        "No From"
+    } else if m.to.is_empty() {
+        "No To"
+    } else if m.call_id.is_empty() {
+        "No Call-ID"
+    } else if m.cseq.method_text.is_empty() {
+        "No CSeq"
+    } else {
+        ""
+    };
+    if !missing.is_empty() {
+        return Err(fault(missing));
+    }
+    if let Start::Request { method_text, .. } = start
+        && method_text.of(bytes) != m.cseq.method_text.of(bytes)
+    {
+        tolerate("CSeq of another method")?;
+    }
+    if let Some((length, _)) = m.content_length {
+        match bytes.get(..body_at + length as usize) {
+            Some(whole) => m.bytes = whole,
+            None => tolerate("Shorter than its Content-Length")?,
+        }
+    }
+    Ok(m)
+}
+
+/// Reads `start..end`. RFC 3261 §7.1 allows single spaces only.
+#[inline]
+fn start_line(bytes: &[u8], start: usize, end: usize, lenient: bool) -> Result<Start, Invalid> {
+    let line = bytes.get(start..end).unwrap_or_default();
+    if let Some(rest) = line.get(8..).filter(|_| line.get(..8).is_some_and(|l| l.eq_ignore_ascii_case(b"SIP/2.0 "))) {
+        let code = match rest {
+            [a @ b'1'..=b'6', b @ b'0'..=b'9', c @ b'0'..=b'9', tail @ ..]
+                if matches!(tail.first(), None | Some(b' ')) =>
+            {
+                u16::from(a - b'0') * 100 + u16::from(b - b'0') * 10 + u16::from(c - b'0')
+            }
+            _ => return Err(fault("Bad status code")),
+        };
+        return Ok(Start::Response { code, reason: Span::new((start + 12).min(end), end) });
+    }
+    let bad = || fault("Bad start line");
+    let method_end = line.iter().position(|byte| !is_token(*byte)).unwrap_or(line.len());
+    let uri_end = memchr::memrchr(b' ', line).unwrap_or(0);
+    if method_end == 0 || line.get(method_end) != Some(&b' ') {
+        return Err(bad());
+    }
+    let method_text = Span::new(start, start + method_end);
+    let method = Method::from_token(method_text.of(bytes));
+    let request = Start::Request { method, method_text, uri: Span::new(start + method_end + 1, start + uri_end) };
+    if lenient {
+        return Ok(request);
+    }
+    let version = line.get(uri_end + 1..).unwrap_or_default();
+    if !version.eq_ignore_ascii_case(b"SIP/2.0") {
+        let other = version.get(..4).is_some_and(|v| v.eq_ignore_ascii_case(b"SIP/"));
+        return Err(if other { fault(VERSION) } else { bad() });
+    }
+    let uri = line.get(method_end + 1..uri_end).unwrap_or_default();
+    // No white space, nothing in angle brackets, and something with a colon.
+    let good = memchr::memchr(b':', uri).is_some() && memchr::memchr3(b' ', b'\t', b'<', uri).is_none();
+    if good { Ok(request) } else { Err(bad()) }
+}
+
+/// The tag of From or To; none when the value is not one address.
+#[inline]
+fn party(bytes: &[u8], value: Span) -> Option<Span> {
+    let mut tag = Span::EMPTY;
+    let mut reader = Reader::new(bytes, value);
+    reader.address(|name, _, value| {
+        if name.eq_ignore_ascii_case(b"tag") {
+            tag = value;
+        }
+    })?;
+    reader.is_at_end().then_some(tag)
+}
+
+#[inline]
+fn cseq(bytes: &[u8], value: Span) -> Option<CSeq> {
+    let mut reader = Reader::new(bytes, value);
+    let number = reader.number().filter(|n| *n < 1 << 31)?;
+    let before = reader.at();
+    reader.skip_space();
+    if reader.at() == before {
+        return None;
+    }
+    let method_text = reader.token();
+    let good = reader.is_at_end() && !method_text.is_empty();
+    good.then(|| CSeq { number, method: Method::from_token(method_text.of(bytes)), method_text })
+}
+
+impl Message<'_> {
+    /// Takes the values of one Via line.
+    #[inline]
+    fn take_vias(&mut self, line: &Line, is_request: bool) -> Result<(), Invalid> {
+        let bytes = self.bytes;
+        let mut reader = Reader::new(bytes, line.value);
+        loop {
+            if self.via_count >= MAX_VIAS {
+                return Err(fault("Too many Vias"));
+            }
+            match self.via_count {
+                0 => {
+                    self.via = Via::read(&mut reader).ok_or_else(|| fault("Bad Via"))?;
+                    self.via_at = line.start;
+                    self.via_cut = Span { start: line.start, end: line.next };
+                    if reader.peek() == b',' {
+                        let mut next = reader;
+                        next.eat(b',');
+                        next.skip_space();
+                        self.via_cut = Span { start: self.via.value.start, end: Span::new(0, next.at()).end };
+                    }
+                }
+                1 => {
+                    let mut at = reader;
+                    self.next_via = Via::read(&mut at);
+                    // B10: what stands in somebody else's Via does not stop a request; a response must go there.
+                    if self.next_via.is_none() && !is_request {
+                        return Err(fault("Bad Via"));
+                    }
+                    reader.skip_value();
+                }
+                _ => {
+                    reader.skip_value();
+                }
+            }
+            self.via_count += 1;
+            if !reader.eat(b',') {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes the values of one Route line.
+    fn take_routes(&mut self, line: &Line) -> Option<()> {
+        let bytes = self.bytes;
+        Route::read_line(bytes, line, |route| {
+            if let Some(place) = self.routes.get_mut(self.route_count as usize) {
+                *place = Some(route);
+            }
+            self.route_count = self.route_count.saturating_add(1);
+            self.last_route = Some(route);
+        })
+    }
+}
+
+impl<'a> Message<'a> {
+    /// The bytes of one part.
+    #[inline]
+    #[must_use]
+    pub fn of(&self, span: Span) -> &'a [u8] {
+        span.of(self.bytes)
+    }
+
+    #[inline]
+    #[must_use]
+    pub fn is_request(&self) -> bool {
+        matches!(self.start, Start::Request { .. })
+    }
+
+    /// A request's method, a response's CSeq method.
+    #[inline]
+    #[must_use]
+    pub fn method(&self) -> Method {
+        match self.start {
+            Start::Request { method, .. } => method,
+            Start::Response { .. } => self.cseq.method,
+        }
+    }
+
+    /// A response's status code, 0 for a request.
+    #[inline]
+    #[must_use]
+    pub fn code(&self) -> u16 {
+        match self.start {
+            Start::Request { .. } => 0,
+            Start::Response { code, .. } => code,
+        }
+    }
+
+    /// The Request-URI, empty for a response.
+    #[inline]
+    #[must_use]
+    pub fn uri(&self) -> &'a [u8] {
+        match self.start {
+            Start::Request { uri, .. } => self.of(uri),
+            Start::Response { .. } => &[],
+        }
+    }
+
+    #[inline]
+    #[must_use]
+    pub fn body(&self) -> &'a [u8] {
+        self.bytes.get(self.body_at as usize..).unwrap_or_default()
+    }
+
+    /// Start line and headers, the empty line included.
+    #[inline]
+    #[must_use]
+    pub fn head(&self) -> &'a [u8] {
+        self.bytes.get(self.start_at as usize..self.body_at as usize).unwrap_or_default()
+    }
+
+    /// The URI in a From or To value, without name and parameters; empty when it cannot be read.
+    #[must_use]
+    pub fn uri_in(&self, value: Span) -> &'a [u8] {
+        let address = Reader::new(self.bytes, value).address(|_, _, _| {});
+        self.of(address.map_or(Span::EMPTY, |address| address.uri))
+    }
+
+    #[must_use]
+    pub fn lines(&self) -> Lines<'a> {
+        Lines::new(self.bytes, self.headers_at)
+    }
+
+    /// All Via values that can be read, topmost first.
+    #[must_use]
+    pub fn vias(&self) -> Vias<'a> {
+        Vias::new(Values::new(self.bytes, self.headers_at, Name::Via))
+    }
+
+    /// All Route values, topmost first.
+    #[must_use]
+    pub fn routes_all(&self) -> Routes<'a> {
+        Routes::new(self.bytes, self.headers_at)
+    }
+
+    /// All Contact values that can be read; fewer than `contact_count` when some cannot.
+    #[must_use]
+    pub fn contacts(&self) -> Contacts<'a> {
+        Contacts::new(self.bytes, Values::new(self.bytes, self.headers_at, Name::Contact))
+    }
+
+    /// The values of all headers of this name (in full; in any case), also where they are written in compact form. Folds stay.
+    #[must_use]
+    pub fn header<'n>(&self, name: &'n str) -> Named<'a, 'n> {
+        Named { lines: self.lines(), name: name.as_bytes(), compact: compact(name.as_bytes()) }
+    }
+}

@@ -1,0 +1,361 @@
+//! Flows: one entry per TCP connection or SCTP association of the whole daemon (design §5).
+//!
+//! Owns: who they are with, in what state, and which process a connection belongs to; the limits on their number, total and
+//! per peer IP (M20). Opening a connection is claimed here first, so no two workers connect to one peer at once. Never a
+//! socket.
+
+mod table;
+
+use std::hash::Hasher;
+use std::io;
+
+use siphasher::sip::SipHasher13;
+use sys::memory::{Guard, Locked, Mapping, Plan, Span};
+
+use crate::timer::Tick;
+use crate::transport::{Address, FlowId, Transport};
+
+pub use table::{ADDRESSES, CAPACITY, FlowTable, State};
+use table::{Entry, Hashed, New};
+
+/// What one may know of an entry: a copy, already old.
+#[derive(Clone, Copy, Debug)]
+pub struct FlowView {
+    pub id: FlowId,
+    pub transport: Transport,
+    pub state: State,
+    pub listener: u8,
+    /// Seat of the owner; means something for TCP only.
+    pub owner: usize,
+    /// SCTP association id, else 0.
+    pub association: u32,
+    /// `Address::NONE` where there are fewer.
+    pub peers: [Address; ADDRESSES],
+    /// Bytes that wait for room.
+    pub queued: u32,
+    pub opened: Tick,
+    /// When something last came or went (as often as its owner noted it).
+    pub last: Tick,
+    /// Messages.
+    pub received: u64,
+    pub sent: u64,
+}
+
+/// Most flows of one transport: all together, and with one IP address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    pub total: usize,
+    pub per_peer: usize,
+}
+
+/// Why there is no entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// `Limit::total` is reached.
+    Total,
+    /// `Limit::per_peer` is reached.
+    Peer,
+    /// No entry is free.
+    Table,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Claim {
+    /// Nobody has one: the caller opens it.
+    Mine(FlowId),
+    /// Open, or being opened by its owner.
+    Other(FlowView),
+    Full(Refusal),
+}
+
+#[derive(Clone, Copy)]
+pub struct Flows {
+    /// TCP, SCTP: one table each.
+    tables: &'static [Locked<FlowTable>],
+    /// Entries allowed in each table.
+    most: usize,
+    key: (u64, u64),
+}
+
+impl Flows {
+    pub fn plan(plan: &mut Plan) -> Span<Locked<FlowTable>> {
+        plan.locks(2)
+    }
+
+    /// `most`: entries of each transport (`memory.flows`), at most `CAPACITY`. Call once, before the first fork.
+    ///
+    /// # Errors
+    /// No randomness, or the locks cannot be made.
+    pub fn take(mapping: &Mapping, tables: &Span<Locked<FlowTable>>, most: usize) -> io::Result<Flows> {
+        let mut keys = [[0; 8]; 2];
+        for key in &mut keys {
+            getrandom::fill(key).map_err(|cause| io::Error::other(cause.to_string()))?;
+        }
+        let [k0, k1] = keys.map(u64::from_ne_bytes);
+        Ok(Flows { tables: mapping.locks(tables)?, most: most.min(CAPACITY), key: (k0, k1) })
+    }
+
+    /// Flows of a transport now.
+    #[must_use]
+    pub fn live(&self, transport: Transport) -> usize {
+        self.lock(transport).map_or(0, |table| table.live())
+    }
+
+    #[must_use]
+    pub fn find(&self, id: FlowId) -> Option<FlowView> {
+        let (transport, index) = split(id)?;
+        let table = self.lock(transport)?;
+        table.get(index, id.generation).map(|entry| view(transport, index, entry))
+    }
+
+    /// The newest flow to this address and port that takes new requests (A15), on any listener.
+    #[must_use]
+    pub fn find_by_peer(&self, transport: Transport, peer: Address) -> Option<FlowView> {
+        let hashed = self.hashed(peer);
+        let table = self.lock(transport)?;
+        table.by_peer(hashed, usable).map(|(index, entry)| view(transport, index, entry))
+    }
+
+    #[must_use]
+    pub fn find_association(&self, association: u32) -> Option<FlowView> {
+        let table = self.lock(Transport::Sctp)?;
+        let index = table.by_association(association)?;
+        table.entry(index).map(|entry| view(Transport::Sctp, index, entry))
+    }
+
+    /// Finds a flow to `peer` that takes new requests, or enters one as `Opening` for the caller to open.
+    pub fn claim(
+        &self,
+        transport: Transport,
+        peer: Address,
+        listener: u8,
+        seat: usize,
+        limit: Limit,
+        now: Tick,
+    ) -> Claim {
+        let hashed = self.hashed(peer);
+        let ip_hash = self.ip_hash(peer);
+        let Some(mut table) = self.lock(transport) else { return Claim::Full(Refusal::Table) };
+        if let Some((index, entry)) = table.by_peer(hashed, usable) {
+            return Claim::Other(view(transport, index, entry));
+        }
+        let new =
+            New { peers: &[hashed], ip_hash, association: 0, owner: seat as u16, listener, state: State::Opening, now };
+        match self.enter(&mut table, &new, limit) {
+            Ok((index, generation)) => Claim::Mine(join(transport, index, generation)),
+            Err(refusal) => Claim::Full(refusal),
+        }
+    }
+
+    /// A peer opened a connection to us.
+    ///
+    /// # Errors
+    /// A limit is reached: close it.
+    pub fn accepted(
+        &self,
+        transport: Transport,
+        peer: Address,
+        listener: u8,
+        seat: usize,
+        limit: Limit,
+        now: Tick,
+    ) -> Result<FlowId, Refusal> {
+        let new = New {
+            peers: &[self.hashed(peer)],
+            ip_hash: self.ip_hash(peer),
+            association: 0,
+            owner: seat as u16,
+            listener,
+            state: State::Open,
+            now,
+        };
+        let mut table = self.lock(transport).ok_or(Refusal::Table)?;
+        self.enter(&mut table, &new, limit).map(|(index, generation)| join(transport, index, generation))
+    }
+
+    /// An association came up, whoever set it up, or its addresses changed. True with it: it was not known.
+    ///
+    /// # Errors
+    /// A limit is reached: abort it.
+    pub fn associated(
+        &self,
+        association: u32,
+        peers: &[Address],
+        listener: u8,
+        limit: Limit,
+        now: Tick,
+    ) -> Result<(FlowId, bool), Refusal> {
+        let mut hashed = [Hashed { address: Address::NONE, hash: 0 }; ADDRESSES];
+        let known = peers.len().min(ADDRESSES);
+        for (place, peer) in hashed.iter_mut().zip(peers) {
+            *place = self.hashed(*peer);
+        }
+        let hashed = hashed.get(..known).unwrap_or_default();
+        let transport = Transport::Sctp;
+        let mut table = self.lock(transport).ok_or(Refusal::Table)?;
+        if let Some(index) = table.by_association(association) {
+            table.set_peers(index, hashed);
+            let generation = table.entry(index).map_or(0, |entry| entry.generation);
+            return Ok((join(transport, index, generation), false));
+        }
+        let ip_hash = peers.first().map_or(0, |peer| self.ip_hash(*peer));
+        let new = New { peers: hashed, ip_hash, association, owner: 0, listener, state: State::Open, now };
+        let (index, generation) = self.enter(&mut table, &new, limit)?;
+        Ok((join(transport, index, generation), true))
+    }
+
+    /// Messages came in on an association: its flow, or none when it is not known here.
+    pub fn touch_association(&self, association: u32, received: u64, now: Tick) -> Option<FlowId> {
+        let mut table = self.lock(Transport::Sctp)?;
+        let index = table.by_association(association)?;
+        let entry = table.entry_mut(index)?;
+        entry.received += received;
+        entry.last = now;
+        Some(join(Transport::Sctp, index, entry.generation))
+    }
+
+    /// Messages came or went on a connection.
+    pub fn touch(&self, id: FlowId, received: u64, sent: u64, queued: u32, now: Tick) {
+        self.change(id, |entry| {
+            entry.received += received;
+            entry.sent += sent;
+            entry.queued = queued;
+            entry.last = now;
+        });
+    }
+
+    /// Sets the state; false when it was in that state already, or is gone.
+    pub fn set_state(&self, id: FlowId, state: State) -> bool {
+        self.change(id, |entry| std::mem::replace(&mut entry.state, state as u8) != state as u8).unwrap_or(false)
+    }
+
+    /// Ends the entry, which is given back as it was; none when another was quicker.
+    pub fn close(&self, id: FlowId) -> Option<FlowView> {
+        let (transport, index) = split(id)?;
+        let mut table = self.lock(transport)?;
+        let last = table.get(index, id.generation).map(|entry| view(transport, index, entry))?;
+        table.remove(index);
+        Some(last)
+    }
+
+    /// As `live`, without waiting: `None` while somebody holds the table.
+    #[must_use]
+    pub fn live_now(&self, transport: Transport) -> Option<usize> {
+        Some(self.tables.get(number(transport)?)?.try_lock()?.live())
+    }
+
+    /// Up to `most` flows of a transport, without waiting: what could be had while nobody else held the table.
+    #[must_use]
+    pub fn some_now(&self, transport: Transport, most: usize) -> Vec<FlowView> {
+        let mut views = Vec::new();
+        let mut from = Some(1);
+        while let Some(start) = from.filter(|_| views.len() < most) {
+            let table = number(transport).and_then(|n| self.tables.get(n)).and_then(Locked::try_lock);
+            let Some(table) = table else { break };
+            from = table.slice(start, 256, |index, entry| views.push(view(transport, index, entry)));
+        }
+        views.truncate(most);
+        views
+    }
+
+    /// The connections of a seat.
+    #[must_use]
+    pub fn owned_by(&self, seat: usize) -> Vec<FlowView> {
+        let mut owned = Vec::new();
+        self.for_each(Transport::Tcp, |flow| {
+            if flow.owner == seat {
+                owned.push(*flow);
+            }
+        });
+        owned
+    }
+
+    /// Every flow, copied in slices: the lock is never held for long, nor while `each` runs.
+    pub fn for_each(&self, transport: Transport, mut each: impl FnMut(&FlowView)) {
+        let mut slice = Vec::new();
+        let mut from = Some(1);
+        while let Some(start) = from {
+            let Some(table) = self.lock(transport) else { return };
+            from = table.slice(start, 256, |index, entry| slice.push(view(transport, index, entry)));
+            drop(table);
+            slice.iter().for_each(&mut each);
+            slice.clear();
+        }
+    }
+
+    fn enter(&self, table: &mut FlowTable, new: &New<'_>, limit: Limit) -> Result<(u32, u32), Refusal> {
+        if table.live() >= limit.total {
+            return Err(Refusal::Total);
+        }
+        if table.of_ip(new.ip_hash) >= limit.per_peer {
+            return Err(Refusal::Peer);
+        }
+        if table.live() >= self.most {
+            return Err(Refusal::Table);
+        }
+        table.insert(new).ok_or(Refusal::Table)
+    }
+
+    fn change<R>(&self, id: FlowId, with: impl FnOnce(&mut Entry) -> R) -> Option<R> {
+        let (transport, index) = split(id)?;
+        self.lock(transport)?.get_mut(index, id.generation).map(with)
+    }
+
+    fn lock(&self, transport: Transport) -> Option<Guard<'static, FlowTable>> {
+        self.tables.get(number(transport)?).map(Locked::lock)
+    }
+
+    fn hashed(&self, address: Address) -> Hashed {
+        let mut hasher = SipHasher13::new_with_keys(self.key.0, self.key.1);
+        hasher.write(zerocopy::IntoBytes::as_bytes(&address));
+        Hashed { address, hash: hasher.finish() as u32 }
+    }
+
+    fn ip_hash(&self, address: Address) -> u32 {
+        self.hashed(address.with_port(0)).hash
+    }
+}
+
+fn usable(entry: &Entry) -> bool {
+    matches!(State::from_u8(entry.state), Some(State::Opening | State::Open))
+}
+
+fn number(transport: Transport) -> Option<usize> {
+    match transport {
+        Transport::Udp => None,
+        Transport::Tcp => Some(0),
+        Transport::Sctp => Some(1),
+    }
+}
+
+/// A `FlowId` counts through both tables.
+fn join(transport: Transport, index: u32, generation: u32) -> FlowId {
+    FlowId { index: index + number(transport).unwrap_or(0) as u32 * CAPACITY as u32, generation }
+}
+
+fn split(id: FlowId) -> Option<(Transport, u32)> {
+    let from_0 = id.index.checked_sub(1)?;
+    let transport = match from_0 / CAPACITY as u32 {
+        0 => Transport::Tcp,
+        1 => Transport::Sctp,
+        _ => return None,
+    };
+    Some((transport, from_0 % CAPACITY as u32 + 1))
+}
+
+fn view(transport: Transport, index: u32, entry: &Entry) -> FlowView {
+    FlowView {
+        id: join(transport, index, entry.generation),
+        transport,
+        state: State::from_u8(entry.state).unwrap_or(State::Closing),
+        listener: entry.listener,
+        owner: usize::from(entry.owner),
+        association: entry.association,
+        peers: entry.peers,
+        queued: entry.queued,
+        opened: entry.opened,
+        last: entry.last,
+        received: entry.received,
+        sent: entry.sent,
+    }
+}

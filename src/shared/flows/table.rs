@@ -1,0 +1,354 @@
+//! The entries of one transport's flows, and how they are found.
+//!
+//! Owns: chains by peer address and by association id, the free list, the count per peer IP; all rebuilt from the live
+//! entries when a process died in here. Never a system call, never a clock.
+
+use std::sync::atomic::{Ordering, compiler_fence};
+
+use sys::memory::Rebuild;
+use zerocopy::{FromBytes, Immutable, KnownLayout};
+
+use crate::timer::Tick;
+use crate::transport::Address;
+
+/// Entries of one transport. Memory is touched only as far as entries were ever used at once.
+pub const CAPACITY: usize = 1 << 16;
+const HEADS: usize = 1 << 16;
+
+/// A peer may have this many addresses that we know (multi-homing); more are not found by address.
+pub const ADDRESSES: usize = 4;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    Opening = 1,
+    Open = 2,
+    /// Takes no new request.
+    Closing = 3,
+    /// Being aborted (M13).
+    Broken = 4,
+}
+
+impl State {
+    pub fn from_u8(byte: u8) -> Option<State> {
+        [State::Opening, State::Open, State::Closing, State::Broken].into_iter().find(|state| *state as u8 == byte)
+    }
+}
+
+/// One connection or association. All zero: free and never used. Index 0 is no entry; "link" is an entry's index times
+/// ADDRESSES plus the number of one of its addresses.
+#[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Entry {
+    pub peers: [Address; ADDRESSES],
+    hashes: [u32; ADDRESSES],
+    next: [u32; ADDRESSES],
+    ip_hash: u32,
+    next_association: u32,
+    next_free: u32,
+    pub generation: u32,
+    pub association: u32,
+    /// Seat of the process that alone reads and writes it (TCP).
+    pub owner: u16,
+    pub listener: u8,
+    /// A `State`; 0 is free.
+    pub state: u8,
+    pub queued: u32,
+    unused: u32,
+    pub opened: Tick,
+    pub last: Tick,
+    pub received: u64,
+    pub sent: u64,
+}
+
+#[derive(FromBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct FlowTable {
+    /// Entries ever used: those behind are still zero, and their pages untouched.
+    used: u32,
+    free: u32,
+    live: u32,
+    /// The entry that is being entered or removed.
+    busy: u32,
+    heads: [u32; HEADS],
+    association_heads: [u32; HEADS],
+    per_ip: [u32; HEADS],
+    entries: [Entry; CAPACITY + 1],
+}
+
+/// An address with its keyed hash; the key is drawn at start so that no peer can choose where it is chained.
+#[derive(Clone, Copy)]
+pub struct Hashed {
+    pub address: Address,
+    pub hash: u32,
+}
+
+/// What a new entry begins with.
+pub struct New<'n> {
+    pub peers: &'n [Hashed],
+    pub ip_hash: u32,
+    pub association: u32,
+    pub owner: u16,
+    pub listener: u8,
+    pub state: State,
+    pub now: Tick,
+}
+
+impl FlowTable {
+    pub fn live(&self) -> usize {
+        self.live as usize
+    }
+
+    /// Entries of peers whose IP hashes alike: their IP's own, but for one collision in 65,536.
+    pub fn of_ip(&self, ip_hash: u32) -> usize {
+        self.per_ip.get(cell(ip_hash)).map_or(0, |count| *count as usize)
+    }
+
+    pub fn get(&self, index: u32, generation: u32) -> Option<&Entry> {
+        self.entries.get(index as usize).filter(|entry| entry.state != 0 && entry.generation == generation)
+    }
+
+    pub fn get_mut(&mut self, index: u32, generation: u32) -> Option<&mut Entry> {
+        self.entries.get_mut(index as usize).filter(|entry| entry.state != 0 && entry.generation == generation)
+    }
+
+    /// Live entries with an index of `from` or more, at most `limit` places looked at; and where to go on.
+    pub fn slice(&self, from: u32, limit: u32, mut each: impl FnMut(u32, &Entry)) -> Option<u32> {
+        let end = (from + limit).min(self.used + 1);
+        for index in from.max(1)..end {
+            if let Some(entry) = self.entries.get(index as usize).filter(|entry| entry.state != 0) {
+                each(index, entry);
+            }
+        }
+        (end <= self.used).then_some(end)
+    }
+
+    /// The newest entry with this peer address that `fits`.
+    pub fn by_peer(&self, peer: Hashed, fits: impl Fn(&Entry) -> bool) -> Option<(u32, &Entry)> {
+        let mut link = *self.heads.get(cell(peer.hash))?;
+        while link != 0 {
+            let (index, which) = (link as usize / ADDRESSES, link as usize % ADDRESSES);
+            let entry = self.entries.get(index)?;
+            if entry.peers.get(which) == Some(&peer.address) && fits(entry) {
+                return Some((index as u32, entry));
+            }
+            link = *entry.next.get(which)?;
+        }
+        None
+    }
+
+    pub fn by_association(&self, association: u32) -> Option<u32> {
+        let mut index = *self.association_heads.get(association as usize % HEADS)?;
+        while index != 0 {
+            let entry = self.entries.get(index as usize)?;
+            if entry.association == association {
+                return Some(index);
+            }
+            index = entry.next_association;
+        }
+        None
+    }
+
+    pub fn entry(&self, index: u32) -> Option<&Entry> {
+        self.entries.get(index as usize).filter(|entry| entry.state != 0)
+    }
+
+    pub fn entry_mut(&mut self, index: u32) -> Option<&mut Entry> {
+        self.entries.get_mut(index as usize).filter(|entry| entry.state != 0)
+    }
+
+    /// Index and generation of the new entry; none when all are in use.
+    pub fn insert(&mut self, new: &New<'_>) -> Option<(u32, u32)> {
+        let index = if self.free != 0 { self.free } else { self.used + 1 };
+        if index as usize > CAPACITY {
+            return None;
+        }
+        self.begin(index);
+        if self.free == 0 {
+            self.used = index;
+        }
+        let entry = self.entries.get_mut(index as usize)?;
+        let generation = entry.generation.wrapping_add(1).max(1);
+        if self.free != 0 {
+            self.free = entry.next_free;
+        }
+        *entry = Entry {
+            peers: Default::default(),
+            hashes: [0; ADDRESSES],
+            next: [0; ADDRESSES],
+            ip_hash: new.ip_hash,
+            next_association: 0,
+            next_free: 0,
+            generation,
+            association: new.association,
+            owner: new.owner,
+            listener: new.listener,
+            state: new.state as u8,
+            queued: 0,
+            unused: 0,
+            opened: new.now,
+            last: new.now,
+            received: 0,
+            sent: 0,
+        };
+        for (place, peer) in entry.peers.iter_mut().zip(new.peers) {
+            *place = peer.address;
+        }
+        for (place, peer) in entry.hashes.iter_mut().zip(new.peers) {
+            *place = peer.hash;
+        }
+        self.link(index);
+        self.finish();
+        Some((index, generation))
+    }
+
+    pub fn remove(&mut self, index: u32) {
+        if self.entry(index).is_none() {
+            return;
+        }
+        self.begin(index);
+        self.unlink(index);
+        if let Some(entry) = self.entries.get_mut(index as usize) {
+            entry.state = 0;
+            entry.next_free = self.free;
+            self.free = index;
+        }
+        self.finish();
+    }
+
+    /// The peer told its addresses, or changed them.
+    pub fn set_peers(&mut self, index: u32, peers: &[Hashed]) {
+        if self.entry(index).is_none() {
+            return;
+        }
+        self.begin(index);
+        self.unlink(index);
+        if let Some(entry) = self.entries.get_mut(index as usize) {
+            entry.peers = Default::default();
+            entry.hashes = [0; ADDRESSES];
+            for (place, peer) in entry.peers.iter_mut().zip(peers) {
+                *place = peer.address;
+            }
+            for (place, peer) in entry.hashes.iter_mut().zip(peers) {
+                *place = peer.hash;
+            }
+        }
+        self.link(index);
+        self.finish();
+    }
+
+    /// The order of these stores is what a rebuild relies on, should this process die between them: hence the fences (the
+    /// next owner's view is ordered by the kernel's hand-over of the lock).
+    fn begin(&mut self, index: u32) {
+        self.busy = index;
+        compiler_fence(Ordering::SeqCst);
+    }
+
+    fn finish(&mut self) {
+        compiler_fence(Ordering::SeqCst);
+        self.busy = 0;
+    }
+
+    fn link(&mut self, index: u32) {
+        let Some(entry) = self.entries.get_mut(index as usize) else { return };
+        for which in 0..ADDRESSES {
+            let (Some(address), Some(hash)) = (entry.peers.get(which), entry.hashes.get(which)) else { continue };
+            let (Some(head), Some(next)) = (self.heads.get_mut(cell(*hash)), entry.next.get_mut(which)) else {
+                continue;
+            };
+            if address.is_none() {
+                continue;
+            }
+            *next = *head;
+            *head = (index as usize * ADDRESSES + which) as u32;
+        }
+        if entry.association != 0
+            && let Some(head) = self.association_heads.get_mut(entry.association as usize % HEADS)
+        {
+            entry.next_association = *head;
+            *head = index;
+        }
+        if let Some(count) = self.per_ip.get_mut(cell(entry.ip_hash)) {
+            *count += 1;
+        }
+        self.live += 1;
+    }
+
+    fn unlink(&mut self, index: u32) {
+        let Some(entry) = self.entries.get(index as usize).copied() else { return };
+        for which in 0..ADDRESSES {
+            let (Some(hash), Some(next)) = (entry.hashes.get(which), entry.next.get(which)) else { continue };
+            let link = (index as usize * ADDRESSES + which) as u32;
+            let Some(head) = self.heads.get_mut(cell(*hash)) else { continue };
+            if *head == link {
+                *head = *next;
+                continue;
+            }
+            let mut at = *head;
+            while at != 0 {
+                let (before, its) = (at as usize / ADDRESSES, at as usize % ADDRESSES);
+                let Some(place) = self.entries.get_mut(before).and_then(|entry| entry.next.get_mut(its)) else { break };
+                if *place == link {
+                    *place = *next;
+                    break;
+                }
+                at = *place;
+            }
+        }
+        if entry.association != 0
+            && let Some(head) = self.association_heads.get_mut(entry.association as usize % HEADS)
+        {
+            let mut at = *head;
+            if at == index {
+                *head = entry.next_association;
+                at = 0;
+            }
+            while at != 0 {
+                let Some(before) = self.entries.get_mut(at as usize) else { break };
+                if before.next_association == index {
+                    before.next_association = entry.next_association;
+                    break;
+                }
+                at = before.next_association;
+            }
+        }
+        if let Some(count) = self.per_ip.get_mut(cell(entry.ip_hash)) {
+            *count = count.saturating_sub(1);
+        }
+        self.live = self.live.saturating_sub(1);
+    }
+}
+
+impl Rebuild for FlowTable {
+    /// Everything but the entries is made anew; the entry that was busy is ended. (An association ended so comes back with
+    /// its next message; a connection ended so died with its owner, or is missed by it at its next use.)
+    fn rebuild(&mut self) {
+        self.heads.fill(0);
+        self.association_heads.fill(0);
+        self.per_ip.fill(0);
+        self.live = 0;
+        self.free = 0;
+        self.used = self.used.max(self.busy).min(CAPACITY as u32);
+        let busy = self.busy;
+        if let Some(entry) = self.entries.get_mut(busy as usize) {
+            entry.state = 0;
+            entry.generation = entry.generation.wrapping_add(1);
+        }
+        for index in 1..=self.used {
+            let Some(entry) = self.entries.get_mut(index as usize) else { break };
+            if entry.state == 0 {
+                entry.next_free = self.free;
+                self.free = index;
+            } else {
+                entry.next = [0; ADDRESSES];
+                entry.next_association = 0;
+                self.link(index);
+            }
+        }
+        self.finish();
+    }
+}
+
+fn cell(hash: u32) -> usize {
+    hash as usize % HEADS
+}

@@ -1,0 +1,79 @@
+//! What the three transports of one process work with: the shared descriptors, the batch buffers, the shared memory.
+//!
+//! Owns: one `Receiver` and one `Sender` for all listeners. Never decides what to do with an error.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use sys::datagram::{Receiver, Sender};
+
+use super::{Address, Parts, Transport};
+use crate::config::Limits;
+use crate::shared::counters::Counter;
+use crate::shared::flows::Limit;
+
+/// Messages of one `sendmmsg`; more take another.
+pub const SEND_BATCH: usize = 128;
+
+/// One `[[listen]]` as this process has it.
+pub struct End {
+    pub transport: Transport,
+    /// The shared socket (UDP, SCTP) or this seat's listener (TCP); none where the kernel has no SCTP, and for the listeners
+    /// that the timer process does not need.
+    pub fd: Option<OwnedFd>,
+    pub addresses: Vec<SocketAddr>,
+    /// Bytes of the largest message that the socket can carry whole.
+    pub most_bytes: usize,
+}
+
+impl End {
+    pub fn socket(&self) -> Option<BorrowedFd<'_>> {
+        self.fd.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Can it reach this peer: is the IP family the same?
+    pub fn suits(&self, peer: Address) -> bool {
+        self.addresses.iter().any(|address| address.is_ipv4() == peer.ip().is_ipv4())
+    }
+}
+
+pub struct Desk {
+    pub seat: usize,
+    /// Worker seats are 0..workers.
+    pub workers: usize,
+    pub parts: Parts,
+    pub limits: Limits,
+    pub ends: Vec<End>,
+    pub receiver: Receiver,
+    pub sender: Sender,
+}
+
+impl Desk {
+    pub fn count(&self, counter: Counter, n: u64) {
+        if n != 0 {
+            self.parts.counters.add(self.seat, counter, n);
+        }
+    }
+
+    pub fn end(&self, listener: u8) -> Option<&End> {
+        self.ends.get(usize::from(listener))
+    }
+
+    /// Bytes of the largest message accepted on this listener.
+    pub fn most_bytes(&self, listener: u8) -> usize {
+        self.end(listener).map_or(0, |end| end.most_bytes.min(self.limits.message_bytes))
+    }
+
+    pub fn associations(&self) -> Limit {
+        Limit { total: self.limits.associations, per_peer: self.limits.associations_per_peer }
+    }
+
+    pub fn connections(&self) -> Limit {
+        Limit { total: self.limits.connections, per_peer: self.limits.connections_per_peer }
+    }
+}
+
+/// Nothing but line ends (RFC 3261 §7.5): a keep-alive, no message.
+pub fn is_keep_alive(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n'))
+}

@@ -1,0 +1,85 @@
+//! What one turn of the loop received: frames, and things that happened to connections and associations.
+//!
+//! Owns: where each message lies in the arena. Never a message's bytes, never a socket.
+
+use arrayvec::ArrayVec;
+use mio::event::Event;
+
+use super::{Address, Flow, FlowId, Transport};
+use crate::message::branch::BranchId;
+
+/// The bytes of one message (RFC 3261 §18.3), in the arena that this turn received into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Slot of the arena; `start..end` are bytes of that slot.
+    pub slot: u16,
+    pub start: u32,
+    pub end: u32,
+    /// The way back. `peer` is the source; `fallback_port` is 0 (the sent-by port is the caller's to fill in).
+    pub from: Flow,
+    /// Framing is lost (E13): these bytes are no whole message. Answer them with 400 where that can be built; the
+    /// connection is closed after the flush that follows.
+    pub close_after: bool,
+}
+
+/// What else the transports report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Happening {
+    /// A connection or association ended, or could not be opened: every client transaction whose request went to one of
+    /// `peers` over `transport` has met a transport error (A19, RFC 3261 §18.4). May be told twice, and by any process (M27).
+    Lost { transport: Transport, peers: ArrayVec<Address, 4>, id: FlowId },
+    /// The request of this client transaction did not leave us.
+    SendFailed { client: BranchId },
+}
+
+/// Cleared, not freed, at each turn: no allocation in the steady state.
+#[derive(Debug, Default)]
+pub struct Inbox {
+    pub frames: Vec<Frame>,
+    pub happenings: Vec<Happening>,
+    /// Slots of the arena that this turn has filled: `receive` goes on with the next.
+    pub used: usize,
+}
+
+impl Inbox {
+    /// The frames are worked off: their slots may be filled again. Happenings stay until they are taken.
+    pub fn clear_frames(&mut self) {
+        self.frames.clear();
+        self.used = 0;
+    }
+
+    pub(super) fn send_failed(&mut self, client: Option<BranchId>) {
+        if let Some(client) = client {
+            self.happenings.push(Happening::SendFailed { client });
+        }
+    }
+
+    pub(super) fn lost(&mut self, transport: Transport, peers: impl IntoIterator<Item = Address>, id: FlowId) {
+        let peers = peers.into_iter().filter(|peer| !peer.is_none()).take(4).collect();
+        self.happenings.push(Happening::Lost { transport, peers, id });
+    }
+}
+
+/// What the poll said of a source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ready {
+    pub readable: bool,
+    pub writable: bool,
+    /// The peer will send no more, or the connection failed.
+    pub closed: bool,
+}
+
+impl Ready {
+    /// For sources whose registration can say nothing else.
+    pub const READABLE: Ready = Ready { readable: true, writable: false, closed: false };
+}
+
+impl From<&Event> for Ready {
+    fn from(event: &Event) -> Ready {
+        Ready {
+            readable: event.is_readable(),
+            writable: event.is_writable(),
+            closed: event.is_read_closed() || event.is_error(),
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Notifications: what the kernel says of associations (RFC 6458 §6.1).
+//!
+//! Owns: entering and ending associations in `flows`, and telling client transactions what failed (A19). Any process may read any
+//! notification, in any order (M27): everything here may come twice or late.
+
+use sys::sctp::{AssociationState, Notification, PathState, PeerAddressState, parse_notification};
+
+use super::{Desk, abort};
+use crate::message::branch::{self, BranchId};
+use crate::shared::counters::Counter;
+use crate::shared::flows::{FlowView, State};
+use crate::timer::Tick;
+use crate::transport::{Address, FlowId, Inbox, Transport};
+
+/// `peer`: the address the kernel gave with it, which is the association's primary one.
+pub fn take(desk: &mut Desk, listener: u8, bytes: &[u8], peer: Option<Address>, inbox: &mut Inbox, now: Tick) {
+    match parse_notification(bytes) {
+        Some(Notification::AssociationChange { state, association, .. }) => match state {
+            AssociationState::Up => {
+                desk.parts.broken.clear(association);
+                enter(desk, listener, association, now);
+            }
+            AssociationState::Restart => {
+                // What the peer had of ours is forgotten (M38): its outstanding requests fail, the association goes on.
+                let flow = desk.parts.flows.find_association(association);
+                tell_lost(flow.as_ref(), peer, inbox);
+                enter(desk, listener, association, now);
+            }
+            AssociationState::Lost | AssociationState::ShutdownComplete => {
+                desk.count(Counter::AssociationsLost, 1);
+                lost(desk, listener, association, peer, inbox);
+            }
+            AssociationState::CannotStart => {
+                desk.count(Counter::AssociationFailed, 1);
+                lost(desk, listener, association, peer, inbox);
+            }
+            AssociationState::Other(_) => {}
+        },
+        Some(Notification::SendFailed { context, payload, .. }) => {
+            desk.count(Counter::SendFailed, 1);
+            inbox.send_failed(client_of(context, payload));
+        }
+        Some(Notification::Shutdown { association }) => {
+            // Takes nothing new from us; SHUTDOWN_COMP follows.
+            if let Some(flow) = desk.parts.flows.find_association(association) {
+                desk.parts.flows.set_state(flow.id, State::Closing);
+            }
+        }
+        Some(Notification::PeerAddressChange { association, state, .. }) => {
+            if matches!(state, PeerAddressState::Confirmed | PeerAddressState::Added | PeerAddressState::Removed)
+                && desk.parts.flows.find_association(association).is_some()
+            {
+                enter(desk, listener, association, now);
+            }
+        }
+        // Its pieces were refused when they came.
+        Some(Notification::PartialDelivery { .. } | Notification::Other(_)) | None => {}
+    }
+}
+
+/// The flow of an association that just brought messages. One that is not known (its COMM_UP is still unread, or its entry was lost
+/// with a process that died while changing it) is entered.
+pub fn known(desk: &mut Desk, listener: u8, association: u32, now: Tick) -> FlowId {
+    match desk.parts.flows.touch_association(association, 1, now) {
+        Some(id) => id,
+        None => enter(desk, listener, association, now),
+    }
+}
+
+fn enter(desk: &mut Desk, listener: u8, association: u32, now: Tick) -> FlowId {
+    let Some(fd) = desk.end(listener).and_then(|end| end.socket()) else { return FlowId::NONE };
+    // Fails when it is gone again.
+    let Ok(addresses) = sys::sctp::peer_addresses(fd, association) else { return FlowId::NONE };
+    // A peer may claim any address (M39): requests are sent by address only to those that were confirmed.
+    let confirmed = addresses.iter().filter(|address| {
+        !matches!(sys::sctp::path_state(fd, association, **address), Ok(PathState::Unconfirmed) | Err(_))
+    });
+    let peers: arrayvec::ArrayVec<Address, 4> = confirmed.take(4).map(|address| Address::from(*address)).collect();
+    match desk.parts.flows.associated(association, &peers, listener, desk.associations(), now) {
+        Ok((id, is_new)) => {
+            desk.count(Counter::AssociationsUp, u64::from(is_new));
+            // Another process may have handled its end before we entered it (M27): its notification will not come again.
+            let gone = desk
+                .end(listener)
+                .and_then(|end| end.socket())
+                .is_none_or(|fd| sys::sctp::status(fd, association).is_err());
+            if is_new && gone {
+                desk.parts.flows.close(id);
+                return FlowId::NONE;
+            }
+            id
+        }
+        Err(_) => {
+            // M20: the kernel has no limit of its own.
+            desk.count(Counter::AssociationsRefused, 1);
+            abort(desk, listener, association);
+            FlowId::NONE
+        }
+    }
+}
+
+fn lost(desk: &mut Desk, listener: u8, association: u32, peer: Option<Address>, inbox: &mut Inbox) {
+    desk.parts.open_associations.strike(desk.seat, listener, association);
+    let flow = desk.parts.flows.find_association(association).and_then(|flow| desk.parts.flows.close(flow.id));
+    tell_lost(flow.as_ref(), peer, inbox);
+}
+
+fn tell_lost(flow: Option<&FlowView>, peer: Option<Address>, inbox: &mut Inbox) {
+    match flow {
+        Some(flow) => inbox.lost(Transport::Sctp, flow.peers, flow.id),
+        // Never came up: the notification's own address is all that is known.
+        None => inbox.lost(Transport::Sctp, peer, FlowId::NONE),
+    }
+}
+
+/// Whose request it was. The context is its slot; the generation stands in the branch of the message itself, in its first
+/// fragment (M28; further fragments only repeat the news).
+fn client_of(context: u32, payload: &[u8]) -> Option<BranchId> {
+    if context == 0 {
+        return None;
+    }
+    let at = memchr::memmem::find(payload, b"z9hG4bK")?;
+    let text = payload.get(at..)?;
+    let end = text.iter().position(|byte| b";, \t\r\n".contains(byte)).unwrap_or(text.len());
+    branch::read(text.get(..end)?).map(|ours| ours.id).filter(|id| id.slot == context)
+}

@@ -1,0 +1,157 @@
+//! Associations that have no room now.
+//!
+//! Owns: one bounded queue for each, tried again every few milliseconds, because the kernel gives no sign when one association has
+//! room again (M08, M09). Never blocks another association.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::send::{self, Verdict, Way};
+use super::{Desk, Item, SIP, SndInfo};
+use crate::message::branch::BranchId;
+use crate::shared::counters::Counter;
+use crate::timer::Tick;
+use crate::transport::{Address, Inbox};
+
+/// Milliseconds between two tries.
+const RETRY_MS: u64 = 5;
+/// Milliseconds (64 * T1) after which nobody waits for a message any more.
+const TOO_LATE_MS: u64 = 32_000;
+/// Messages of one try.
+const BATCH: usize = 32;
+
+/// Which queue: an association, or a peer to whom there was none yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    pub listener: u8,
+    /// 0: by peer.
+    pub association: u32,
+    pub peer: Address,
+}
+
+struct Waiting {
+    bytes: Vec<u8>,
+    way: Way,
+    client: Option<BranchId>,
+    since: Tick,
+}
+
+#[derive(Default)]
+struct Queue {
+    bytes: usize,
+    messages: VecDeque<Waiting>,
+}
+
+#[derive(Default)]
+pub struct Queues {
+    by_key: HashMap<Key, Queue>,
+    retry: Option<Tick>,
+    bytes: usize,
+}
+
+impl Queues {
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The usual state is that none is blocked.
+    pub fn is_blocked(&self, key: &Key) -> bool {
+        !self.by_key.is_empty() && self.by_key.contains_key(key)
+    }
+
+    /// Puts a message behind the others, or fails it when the queue is full.
+    pub fn push(
+        &mut self,
+        desk: &Desk,
+        key: Key,
+        (way, client): (Way, Option<BranchId>),
+        pieces: [&[u8]; 2],
+        inbox: &mut Inbox,
+        now: Tick,
+    ) {
+        let queue = self.by_key.entry(key).or_default();
+        let bytes = pieces.concat();
+        if queue.bytes + bytes.len() > desk.limits.association_queue_bytes {
+            desk.count(Counter::QueueFull, 1);
+            inbox.send_failed(client);
+        } else {
+            desk.count(Counter::Queued, 1);
+            queue.bytes += bytes.len();
+            self.bytes += bytes.len();
+            queue.messages.push_back(Waiting { bytes, way, client, since: now });
+        }
+        self.retry.get_or_insert(now + RETRY_MS);
+    }
+
+    pub fn next_tick(&self) -> Tick {
+        self.retry.unwrap_or(Tick::NEVER)
+    }
+
+    /// Tries each blocked association once.
+    pub fn retry(&mut self, desk: &mut Desk, inbox: &mut Inbox, now: Tick) {
+        if now < self.next_tick() {
+            return;
+        }
+        let bytes = &mut self.bytes;
+        self.by_key.retain(|key, queue| {
+            let before = queue.bytes;
+            let emptied = try_again(desk, key, queue, inbox, now);
+            *bytes = (*bytes + queue.bytes).saturating_sub(before);
+            !emptied
+        });
+        self.retry = (!self.by_key.is_empty()).then(|| now + RETRY_MS);
+    }
+}
+
+/// True when nothing waits any more.
+fn try_again(desk: &mut Desk, key: &Key, queue: &mut Queue, inbox: &mut Inbox, now: Tick) -> bool {
+    let Some(fd) = desk.ends.get(usize::from(key.listener)).and_then(|end| end.socket()) else { return true };
+    while let Some(first) = queue.messages.front() {
+        if now.since(first.since) > TOO_LATE_MS {
+            desk.count(Counter::QueueFull, 1);
+            fail_first(queue, inbox);
+            continue;
+        }
+        let count = queue.messages.len().min(BATCH);
+        let messages = &queue.messages;
+        let (sent, error) = desk.sender.send(fd, count, false, |index| match messages.get(index) {
+            Some(waiting) => Item {
+                to: waiting.way.to(),
+                pieces: [&waiting.bytes, b""],
+                sctp: Some(SndInfo { context: waiting.client.map_or(0, |client| client.slot), ..SIP }),
+            },
+            None => Item { to: send::NOWHERE, pieces: [b"", b""], sctp: None },
+        });
+        for sent in queue.messages.drain(..sent) {
+            queue.bytes -= sent.bytes.len();
+        }
+        desk.parts.counters.add(desk.seat, Counter::SentSctp, sent as u64);
+        if sent != 0 && key.association != 0 {
+            // A plain send closes what MSG_MORE had left open.
+            desk.parts.open_associations.strike(desk.seat, key.listener, key.association);
+        }
+        let Some(error) = error else { continue };
+        match send::judge(&error) {
+            Verdict::NoRoom => return false,
+            Verdict::Gone => {
+                desk.parts.open_associations.strike(desk.seat, key.listener, key.association);
+                // A response may go over a new association (A17); a request has failed with the old one.
+                match queue.messages.front_mut() {
+                    Some(first) if first.client.is_none() && first.way.association != 0 => first.way.fall_back(),
+                    _ => fail_first(queue, inbox),
+                }
+            }
+            Verdict::Failed => {
+                desk.parts.counters.add(desk.seat, Counter::SendFailed, 1);
+                fail_first(queue, inbox);
+            }
+        }
+    }
+    true
+}
+
+fn fail_first(queue: &mut Queue, inbox: &mut Inbox) {
+    if let Some(failed) = queue.messages.pop_front() {
+        queue.bytes -= failed.bytes.len();
+        inbox.send_failed(failed.client);
+    }
+}

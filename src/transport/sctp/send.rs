@@ -1,0 +1,280 @@
+//! Sending: bundled per association (RFC 9260 §6.10, design §6 "Bundling").
+//!
+//! Owns: the order of a turn's messages and the two calls that send them. MSG_MORE counts for a whole `sendmmsg`, so everything but
+//! each association's last message goes first, with it; then the last ones, without. Never waits for room.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use sys::datagram::{Arena, To};
+
+use super::queue::Key;
+use super::{Desk, Item, SIP, Sctp, SndInfo};
+use crate::shared::counters::Counter;
+use crate::shared::flows::State;
+use crate::timer::Tick;
+use crate::transport::outgoing::Sending;
+use crate::transport::{Address, Inbox, Outgoing, Transport};
+
+/// Sending there fails at once.
+pub const NOWHERE: To = To::Peer(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0));
+
+const EPIPE: i32 = 32;
+const ENOBUFS: i32 = 105;
+const ESHUTDOWN: i32 = 108;
+const ENOMEM: i32 = 12;
+
+/// Over which association, and to whom when there is none.
+#[derive(Clone, Copy, Debug)]
+pub struct Way {
+    /// 0: by `peer`; the kernel finds the association or sets one up (M01, M02).
+    pub association: u32,
+    pub peer: Address,
+}
+
+impl Way {
+    pub fn to(self) -> To {
+        if self.association != 0 { To::Association(self.association) } else { To::Peer(self.peer.into()) }
+    }
+
+    /// The association is gone: by address from now on.
+    pub fn fall_back(&mut self) {
+        self.association = 0;
+    }
+}
+
+/// One message of a flush.
+#[derive(Clone, Copy, Debug)]
+pub struct Planned {
+    /// Place in `Outgoing::sendings`.
+    index: u32,
+    way: Way,
+    /// Sent in the second call, without MSG_MORE.
+    last: bool,
+}
+
+impl Planned {
+    fn key(&self, listener: u8) -> Key {
+        let peer = if self.way.association != 0 { Address::NONE } else { self.way.peer };
+        Key { listener, association: self.way.association, peer }
+    }
+}
+
+pub enum Verdict {
+    /// This association has no room now, or is shutting down (M19): try again shortly.
+    NoRoom,
+    /// There is no such association any more (M03).
+    Gone,
+    Failed,
+}
+
+pub fn judge(error: &io::Error) -> Verdict {
+    match error.raw_os_error() {
+        _ if error.kind() == io::ErrorKind::WouldBlock => Verdict::NoRoom,
+        Some(ENOBUFS | ENOMEM | ESHUTDOWN) => Verdict::NoRoom,
+        Some(EPIPE) => Verdict::Gone,
+        _ => Verdict::Failed,
+    }
+}
+
+impl Sctp {
+    /// Sends the messages at these places of `outgoing`, all of one listener.
+    #[allow(clippy::too_many_arguments)]
+    pub fn flush(
+        &mut self,
+        desk: &mut Desk,
+        listener: u8,
+        list: &[u32],
+        outgoing: &Outgoing,
+        arena: &Arena,
+        inbox: &mut Inbox,
+        now: Tick,
+    ) {
+        let mut planned = std::mem::take(&mut self.planned);
+        self.plan(desk, listener, list, outgoing, arena, &mut planned, inbox, now);
+        let open = mark_last(desk, listener, &mut planned);
+        // The held-back ones first; within an association, the order in which they were decided.
+        planned.sort_unstable_by_key(|message| (message.last, message.way.association, message.index));
+        let rest = if open { planned.partition_point(|message| !message.last) } else { 0 };
+        let (held, last) = planned.split_at_mut(rest);
+        self.transmit(desk, listener, true, held, outgoing, arena, inbox, now);
+        self.transmit(desk, listener, false, last, outgoing, arena, inbox, now);
+        planned.clear();
+        self.planned = planned;
+    }
+
+    pub fn tick(&mut self, desk: &mut Desk, inbox: &mut Inbox, now: Tick) {
+        self.queues.retry(desk, inbox, now);
+    }
+
+    pub fn next_tick(&self) -> Tick {
+        self.queues.next_tick()
+    }
+
+    /// Decides which way each message goes; those of blocked associations wait behind the others.
+    #[allow(clippy::too_many_arguments)]
+    fn plan(
+        &mut self,
+        desk: &mut Desk,
+        listener: u8,
+        list: &[u32],
+        outgoing: &Outgoing,
+        arena: &Arena,
+        planned: &mut Vec<Planned>,
+        inbox: &mut Inbox,
+        now: Tick,
+    ) {
+        // A trunk's messages follow one another: look it up once.
+        let mut found = (Address::NONE, 0);
+        for index in list {
+            let Some((sending, pieces)) = outgoing.item(*index, arena) else { continue };
+            let mut way = Way { association: sending.to.association, peer: by_address(sending) };
+            if way.association == 0 {
+                if found.0 != way.peer {
+                    found = (way.peer, association_to(desk, listener, way.peer));
+                }
+                way.association = found.1;
+                if way.association == 0 && desk.parts.flows.live(Transport::Sctp) >= desk.limits.associations {
+                    desk.count(Counter::AssociationsRefused, 1);
+                    inbox.send_failed(sending.client);
+                    continue;
+                }
+            } else if desk.parts.broken.contains(way.association) {
+                desk.count(Counter::Broken, 1);
+                inbox.send_failed(sending.client);
+                continue;
+            }
+            let message = Planned { index: *index, way, last: true };
+            let key = message.key(listener);
+            if self.queues.is_blocked(&key) {
+                self.queues.push(desk, key, (way, sending.client), pieces, inbox, now);
+            } else {
+                planned.push(message);
+            }
+        }
+    }
+
+    /// Sends all of them; one that is refused does not stop those of other associations.
+    #[allow(clippy::too_many_arguments)]
+    fn transmit(
+        &mut self,
+        desk: &mut Desk,
+        listener: u8,
+        more: bool,
+        messages: &mut [Planned],
+        outgoing: &Outgoing,
+        arena: &Arena,
+        inbox: &mut Inbox,
+        now: Tick,
+    ) {
+        let mut at = 0;
+        while at < messages.len() {
+            // Since the first call, an association may have been found blocked.
+            let Some(first) = messages.get(at) else { break };
+            let key = first.key(listener);
+            if self.queues.is_blocked(&key) {
+                let way = first.way;
+                if let Some((sending, pieces)) = outgoing.item(first.index, arena) {
+                    self.queues.push(desk, key, (way, sending.client), pieces, inbox, now);
+                }
+                at += 1;
+                continue;
+            }
+            let rest = messages.get(at..).unwrap_or_default();
+            // Up to the next one that may not be sent.
+            let blocked = |message: &Planned| self.queues.is_blocked(&message.key(listener));
+            let count = rest.iter().position(blocked).unwrap_or(rest.len());
+            let Some(fd) = desk.ends.get(usize::from(listener)).and_then(|end| end.socket()) else {
+                fail_all(desk, rest, outgoing, inbox);
+                return;
+            };
+            let (sent, error) = desk.sender.send(fd, count, more, |index| item(rest, index, outgoing, arena));
+            desk.parts.counters.add(desk.seat, Counter::SentSctp, sent as u64);
+            if !more {
+                for message in rest.iter().take(sent).filter(|message| message.way.association != 0) {
+                    desk.parts.open_associations.strike(desk.seat, listener, message.way.association);
+                }
+            }
+            at += sent;
+            let Some(error) = error else { continue };
+            let Some(refused) = messages.get_mut(at) else { continue };
+            let Some((sending, pieces)) = outgoing.item(refused.index, arena) else { break };
+            match judge(&error) {
+                Verdict::NoRoom => {
+                    // All further ones of this association wait behind it, see above.
+                    let key = refused.key(listener);
+                    self.queues.push(desk, key, (refused.way, sending.client), pieces, inbox, now);
+                    at += 1;
+                }
+                Verdict::Gone if refused.way.association != 0 => {
+                    desk.parts.open_associations.strike(desk.seat, listener, refused.way.association);
+                    refused.way.fall_back();
+                }
+                Verdict::Gone | Verdict::Failed => {
+                    if !more && refused.way.association != 0 {
+                        // It should have closed what MSG_MORE left open: a heartbeat does.
+                        let _ = sys::sctp::heartbeat_now(fd, refused.way.association);
+                        desk.parts.open_associations.strike(desk.seat, listener, refused.way.association);
+                    }
+                    desk.parts.counters.add(desk.seat, Counter::SendFailed, 1);
+                    inbox.send_failed(sending.client);
+                    at += 1;
+                }
+            }
+        }
+    }
+}
+
+/// Where it goes when there is no association: a request to the address it is meant for, a response to the same IP at the sent-by
+/// port (A17).
+fn by_address(sending: &Sending) -> Address {
+    let is_response = sending.to.association != 0;
+    match sending.to.fallback_port {
+        port if is_response && port != 0 => sending.to.peer.with_port(port),
+        _ => sending.to.peer,
+    }
+}
+
+fn item<'o>(messages: &[Planned], index: usize, outgoing: &'o Outgoing, arena: &'o Arena) -> Item<'o> {
+    let nothing = Item { to: NOWHERE, pieces: [b"", b""], sctp: None };
+    messages.get(index).map_or(nothing, |message| {
+        outgoing.item(message.index, arena).map_or(nothing, |(sending, pieces)| {
+            let context = sending.client.map_or(0, |client| client.slot);
+            Item { to: message.way.to(), pieces, sctp: Some(SndInfo { context, ..SIP }) }
+        })
+    })
+}
+
+fn fail_all(desk: &Desk, messages: &[Planned], outgoing: &Outgoing, inbox: &mut Inbox) {
+    desk.count(Counter::SendFailed, messages.len() as u64);
+    for sending in messages.iter().filter_map(|message| outgoing.sendings.get(message.index as usize)) {
+        inbox.send_failed(sending.client);
+    }
+}
+
+/// A15: the open association with this address, 0 when there is none on this listener.
+fn association_to(desk: &Desk, listener: u8, peer: Address) -> u32 {
+    let flow = desk.parts.flows.find_by_peer(Transport::Sctp, peer);
+    let usable = flow.filter(|flow| flow.state == State::Open && flow.listener == listener);
+    usable.map_or(0, |flow| flow.association)
+}
+
+/// Finds associations with more than one message and notes them as open; only their last message is then `last`. True when
+/// there is one.
+fn mark_last(desk: &Desk, listener: u8, planned: &mut [Planned]) -> bool {
+    planned.sort_unstable_by_key(|message| (message.way.association, message.index));
+    let mut open = false;
+    for run in planned.chunk_by_mut(|one, other| one.way.association == other.way.association) {
+        let Some((last, others)) = run.split_last_mut() else { continue };
+        // A message that sets an association up leaves with COOKIE ECHO (L05), and with all that wait behind it.
+        if last.way.association == 0
+            || others.is_empty()
+            || !desk.parts.open_associations.note(desk.seat, listener, last.way.association)
+        {
+            continue;
+        }
+        others.iter_mut().for_each(|message| message.last = false);
+        open = true;
+    }
+    open
+}

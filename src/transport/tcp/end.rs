@@ -1,0 +1,158 @@
+//! How connections begin to be open, and how they end.
+//!
+//! Owns: deadlines in their order, the last words of a connection whose framing is lost, and telling who is concerned when
+//! one closes.
+
+use super::{Connection, Desk, Inbox, Phase, Tcp, Tick, Transport, recycle};
+use crate::shared::counters::Counter;
+use crate::shared::flows::State;
+
+impl Tcp {
+    /// Our connect has succeeded. What waits is written by the caller.
+    pub(super) fn opened(&mut self, desk: &Desk, slot: usize, now: Tick) {
+        if let Some(Some(connection)) = self.connections.get_mut(slot) {
+            connection.phase = Phase::Open;
+            connection.last = now;
+            desk.parts.flows.set_state(connection.id, State::Open);
+            desk.count(Counter::ConnectionsOpened, 1);
+        }
+        self.arm(slot);
+    }
+
+    /// Writes what waits for room; false when the connection is gone.
+    pub(super) fn write_waiting(&mut self, desk: &Desk, slot: usize, inbox: &mut Inbox, now: Tick) -> bool {
+        let Some(Some(connection)) = self.connections.get_mut(slot) else { return false };
+        if connection.waiting() != 0 {
+            match connection.drain(&mut self.spare) {
+                Ok(true) => connection.last = now,
+                Ok(false) => {}
+                Err(_) => {
+                    self.close(desk, slot, inbox);
+                    return false;
+                }
+            }
+        }
+        if connection.phase == Phase::Ending && connection.waiting() == 0 {
+            self.linger(desk, slot, now);
+        }
+        true
+    }
+
+    /// After a flush: connections that were to end with it.
+    pub(super) fn end_what_ends(&mut self, desk: &Desk, inbox: &mut Inbox, now: Tick) {
+        while let Some(slot) = self.ending.pop() {
+            self.write_waiting(desk, slot, inbox, now);
+        }
+    }
+
+    /// Our last word is said; waits a moment for the peer's end, so that no reset destroys what it has not read yet.
+    fn linger(&mut self, desk: &Desk, slot: usize, now: Tick) {
+        if let Some(Some(connection)) = self.connections.get_mut(slot) {
+            connection.phase = Phase::Lingering;
+            connection.last = now;
+            connection.say_end();
+            desk.parts.flows.set_state(connection.id, State::Closing);
+        }
+        self.arm(slot);
+    }
+
+    /// Ends a connection: its entry, its client transactions, its descriptor.
+    pub(super) fn close(&mut self, desk: &Desk, slot: usize, inbox: &mut Inbox) {
+        let Some(place) = self.connections.get_mut(slot) else { return };
+        let Some(mut connection) = place.take() else { return };
+        desk.count(Counter::ConnectionsClosed, 1);
+        // First the entry: from now on nobody finds it.
+        desk.parts.flows.close(connection.id);
+        for client in connection.unsent() {
+            inbox.send_failed(Some(client));
+        }
+        inbox.lost(Transport::Tcp, [connection.peer], connection.id);
+        self.by_id.remove(&connection.id);
+        self.deadlines.remove(&(connection.armed, slot));
+        let _ = self.registry.deregister(&mut connection.stream);
+        recycle(std::mem::take(&mut connection.stash), &mut self.spare);
+        self.free.push(slot);
+    }
+
+    /// When this connection ends by itself if nothing happens.
+    fn deadline(&self, connection: &Connection) -> Tick {
+        match connection.phase {
+            Phase::Connecting => connection.last + self.settings.connect_timeout_ms,
+            Phase::Ending | Phase::Lingering => connection.last + self.settings.message_timeout_ms,
+            Phase::Open => {
+                let idle = connection.last + self.settings.idle_s.saturating_mul(1000);
+                let half = connection.half_since.map_or(Tick::NEVER, |since| since + self.settings.message_timeout_ms);
+                idle.min(half)
+            }
+        }
+    }
+
+    /// Enters an earlier deadline at once; a later one is found out when the entered one comes, so traffic costs nothing here.
+    pub(super) fn arm(&mut self, slot: usize) {
+        let Some(Some(connection)) = self.connections.get(slot) else { return };
+        let (armed, due) = (connection.armed, self.deadline(connection));
+        if due < armed {
+            self.enter(slot, armed, due);
+        }
+    }
+
+    fn enter(&mut self, slot: usize, armed: Tick, due: Tick) {
+        self.deadlines.remove(&(armed, slot));
+        self.deadlines.insert((due, slot));
+        if let Some(Some(connection)) = self.connections.get_mut(slot) {
+            connection.armed = due;
+        }
+    }
+
+    pub fn next_tick(&self) -> Tick {
+        let deadline = self.deadlines.first().map_or(Tick::NEVER, |(due, _)| *due);
+        deadline.min(self.accept_again.map_or(Tick::NEVER, |(when, _)| when))
+    }
+
+    pub fn tick(&mut self, desk: &mut Desk, inbox: &mut Inbox, now: Tick) {
+        if let Some((when, listener)) = self.accept_again
+            && when <= now
+        {
+            self.accept_again = None;
+            if self.accept(desk, listener, now) {
+                self.accept_again = Some((now, listener));
+            }
+        }
+        while let Some((armed, slot)) = self.deadlines.first().copied().filter(|(due, _)| *due <= now) {
+            let Some(Some(connection)) = self.connections.get(slot) else {
+                self.deadlines.remove(&(armed, slot));
+                continue;
+            };
+            let due = self.deadline(connection);
+            if due > now {
+                self.enter(slot, armed, due);
+                continue;
+            }
+            match connection.phase {
+                Phase::Connecting => desk.count(Counter::ConnectFailed, 1),
+                Phase::Open if connection.half_since.is_some() => desk.count(Counter::HalfMessages, 1),
+                Phase::Open => desk.count(Counter::Idle, 1),
+                Phase::Ending | Phase::Lingering => {}
+            }
+            self.close(desk, slot, inbox);
+        }
+    }
+
+    /// The connections of this seat's last holder died with it.
+    pub fn adopt(&mut self, desk: &mut Desk, inbox: &mut Inbox) {
+        for flow in desk.parts.flows.owned_by(desk.seat) {
+            if !self.by_id.contains_key(&flow.id) && desk.parts.flows.close(flow.id).is_some() {
+                inbox.lost(Transport::Tcp, flow.peers, flow.id);
+            }
+        }
+    }
+
+    pub fn close_all(&mut self, desk: &mut Desk, inbox: &mut Inbox) {
+        for slot in 0..self.connections.len() {
+            if let Some(Some(connection)) = self.connections.get(slot) {
+                connection.say_end();
+                self.close(desk, slot, inbox);
+            }
+        }
+    }
+}

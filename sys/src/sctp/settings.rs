@@ -1,0 +1,122 @@
+//! The options of a one-to-many socket.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use super::uapi;
+use crate::socket::{self, Granted};
+
+/// What a one-to-many socket is told before it is bound. A number that is 0 leaves what the kernel has (M21).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// SCTP_NODELAY: no Nagle (M29).
+    pub nodelay: bool,
+    /// SCTP_FRAGMENT_INTERLEAVE, 0 to 2, RFC 6458 §8.1.20. With 0 one peer can silence all (M12). Always set.
+    pub fragment_interleave: u32,
+    /// SO_RCVBUF, bytes.
+    pub rcvbuf: usize,
+    /// SO_SNDBUF, bytes.
+    pub sndbuf: usize,
+    /// SCTP_INITMSG, RFC 6458 §8.1.3: streams we ask for, and at most take.
+    pub outbound_streams: u16,
+    pub inbound_streams: u16,
+    /// How often INIT is sent again, and the longest wait for an answer, milliseconds.
+    pub init_attempts: u16,
+    pub init_timeout_max_ms: u16,
+    /// SCTP_RTOINFO, RFC 6458 §8.1.1, milliseconds.
+    pub rto_initial_ms: u32,
+    pub rto_min_ms: u32,
+    pub rto_max_ms: u32,
+    /// SCTP_ASSOCINFO, RFC 6458 §8.1.2: retransmissions in a row before the peer counts as dead.
+    pub association_max_retransmits: u16,
+    /// SCTP_PEER_ADDR_PARAMS, RFC 6458 §8.1.12: the same for one path.
+    pub path_max_retransmits: u16,
+    /// Heartbeats on an idle path, milliseconds.
+    pub heartbeat_ms: u32,
+    /// SCTP_AUTOCLOSE, seconds: an association idle for so long is shut down; 0 is never (M18). Always set.
+    pub autoclose_s: u32,
+}
+
+/// What the socket reports of itself.
+const EVENTS: [u16; 5] = [
+    uapi::SCTP_ASSOC_CHANGE,
+    uapi::SCTP_SEND_FAILED_EVENT,
+    uapi::SCTP_SHUTDOWN_EVENT,
+    uapi::SCTP_PEER_ADDR_CHANGE,
+    uapi::SCTP_PARTIAL_DELIVERY_EVENT,
+];
+
+impl Settings {
+    pub(super) fn apply(&self, fd: BorrowedFd<'_>) -> io::Result<Granted> {
+        let set = |name, value: u32| socket::set_bytes(fd, libc::IPPROTO_SCTP, name, &value.to_ne_bytes());
+        let set_bytes = |name, value: &[u8]| socket::set_bytes(fd, libc::IPPROTO_SCTP, name, value);
+
+        let granted = socket::set_buffers(fd, self.rcvbuf, self.sndbuf)?;
+        set(uapi::SCTP_NODELAY, u32::from(self.nodelay))?;
+        set(uapi::SCTP_FRAGMENT_INTERLEAVE, self.fragment_interleave)?;
+        set(uapi::SCTP_AUTOCLOSE, self.autoclose_s)?;
+        set(uapi::SCTP_I_WANT_MAPPED_V4_ADDR, 0)?;
+        set(uapi::SCTP_RECVRCVINFO, 1)?;
+        set_bytes(uapi::SCTP_INITMSG, &self.initmsg())?;
+        set_bytes(uapi::SCTP_RTOINFO, &self.rtoinfo())?;
+        set_bytes(uapi::SCTP_ASSOCINFO, &self.associnfo())?;
+        let heartbeats = if self.heartbeat_ms > 0 { uapi::SPP_HB_ENABLE } else { 0 };
+        let paths = peer_addr_params(0, self.heartbeat_ms, self.path_max_retransmits, heartbeats);
+        set_bytes(uapi::SCTP_PEER_ADDR_PARAMS, &paths)?;
+        for event in EVENTS {
+            set_bytes(uapi::SCTP_EVENT, &event_subscription(event))?;
+        }
+        Ok(granted)
+    }
+
+    /// `struct sctp_initmsg`: num_ostreams, max_instreams, max_attempts, max_init_timeo.
+    fn initmsg(&self) -> [u8; 8] {
+        let mut bytes = [0; 8];
+        let values = [self.outbound_streams, self.inbound_streams, self.init_attempts, self.init_timeout_max_ms];
+        for (field, value) in bytes.chunks_exact_mut(2).zip(values) {
+            field.copy_from_slice(&value.to_ne_bytes());
+        }
+        bytes
+    }
+
+    /// `struct sctp_rtoinfo`: assoc_id, initial, max, min.
+    fn rtoinfo(&self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        let values = [0, self.rto_initial_ms, self.rto_max_ms, self.rto_min_ms];
+        for (field, value) in bytes.chunks_exact_mut(4).zip(values) {
+            field.copy_from_slice(&value.to_ne_bytes());
+        }
+        bytes
+    }
+
+    /// `struct sctp_assocparams`: assoc_id, asocmaxrxt, number_peer_destinations, peer_rwnd, local_rwnd, cookie_life.
+    fn associnfo(&self) -> [u8; 20] {
+        let mut bytes = [0; 20];
+        bytes[4..6].copy_from_slice(&self.association_max_retransmits.to_ne_bytes());
+        bytes
+    }
+}
+
+/// `struct sctp_paddrparams`, packed, its size rounded up to 4: assoc_id, address (none: all), hbinterval, pathmaxrxt, pathmtu,
+/// sackdelay, flags, ipv6_flowlabel, dscp.
+pub(super) fn peer_addr_params(
+    association: u32,
+    heartbeat_ms: u32,
+    path_max_retransmits: u16,
+    flags: u32,
+) -> [u8; 156] {
+    let mut bytes = [0; 156];
+    bytes[..4].copy_from_slice(&association.to_ne_bytes());
+    bytes[132..136].copy_from_slice(&heartbeat_ms.to_ne_bytes());
+    bytes[136..138].copy_from_slice(&path_max_retransmits.to_ne_bytes());
+    bytes[146..150].copy_from_slice(&flags.to_ne_bytes());
+    bytes
+}
+
+/// `struct sctp_event`: assoc_id (0: future associations), type, on.
+fn event_subscription(event: u16) -> [u8; 8] {
+    let mut bytes = [0; 8];
+    bytes[4..6].copy_from_slice(&event.to_ne_bytes());
+    bytes[6] = 1;
+    bytes
+}

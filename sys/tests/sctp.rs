@@ -1,0 +1,21 @@
+//! Kernel SCTP through one-to-many sockets: facts of sections L and M of `conformance.md`, as far as `sys` makes use of them.
+//! Skipped where the kernel has no SCTP: run this binary in the virtual machine then (design §9).
+
+mod rig;
+
+#[path = "sctp/association.rs"]
+mod association;
+#[path = "sctp/bundling.rs"]
+mod bundling;
+#[path = "sctp/end.rs"]
+mod end;
+#[path = "sctp/pressure.rs"]
+mod pressure;
+
+fn main() {
+    if !sys::sctp::supported() {
+        println!("skipped: this kernel has no SCTP (socket(AF_INET, SOCK_SEQPACKET, IPPROTO_SCTP) fails)");
+        return;
+    }
+    rig::run(&[association::TESTS, bundling::TESTS, pressure::TESTS].concat());
+}

@@ -1,6 +1,8 @@
 //! Bundling over kernel SCTP (design §6): messages of one batch for one association share packets, and what was held back
 //! for that reaches the peer also when the worker dies before it has closed the bundle.
 
+#![allow(clippy::disallowed_methods, reason = "tests measure time")]
+
 mod support;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

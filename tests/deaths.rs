@@ -4,6 +4,8 @@
 //! Lost may be what the dead worker held at that instant: messages it had read and not yet sent on, at most one batch
 //! (M32). Over UDP and SCTP nothing else; over TCP the connections of that worker end with it, so a call may need a new one.
 
+#![allow(clippy::disallowed_methods, reason = "tests measure time")]
+
 mod support;
 
 use std::net::{IpAddr, Ipv4Addr};

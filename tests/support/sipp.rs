@@ -109,7 +109,7 @@ impl Sipp {
             calls: 1,
             rate: 50,
             at_once: 50,
-            talk_ms: 50,
+            talk_ms: if slow() > 1 { 300 } else { 50 },
             ring_ms: if slow() > 1 { 200 } else { 40 },
             retransmissions: true,
             socket_per_call: false,

@@ -37,7 +37,9 @@ fn invite() -> String {
          Contact: <sip:a@192.0.2.101:5060;transport=sctp>\r\n\
          Allow: INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE\r\n\
          Supported: replaces, timer\r\n\
-         User-Agent: Exchange/1.0\r\n\
+         User-Agent: Exchange/1.0 (step by step)\r\n\
+         P-Asserted-Identity: <sip:a@example.test>\r\n\
+         Session-Expires: 1800\r\n\
          Content-Type: application/sdp\r\n\
          Content-Length: {}\r\n\r\n{BODY}",
         BODY.len()

@@ -3,8 +3,6 @@
 //! Owns: where a line starts and ends (folds included), what its name is (also compact), the values of lists that are spread over
 //! lines and commas. Never looks into a value.
 
-use memchr::memchr3;
-
 use super::reader::{Reader, trim};
 use super::span::Span;
 
@@ -31,16 +29,84 @@ pub enum Step {
     Fault(&'static str, Option<usize>),
 }
 
-/// Finds the end of the line that begins at or goes through `at`. `Ok`: position of its CRLF.
-#[inline]
-pub fn line_end(bytes: &[u8], at: usize) -> Result<usize, (&'static str, Option<usize>)> {
-    let rest = bytes.get(at..).unwrap_or_default();
-    let Some(length) = memchr3(b'\r', b'\n', 0, rest) else { return Err(("No end of headers", None)) };
-    let end = at + length;
-    match bytes.get(end..end + 2) {
-        Some(b"\r\n") => Ok(end),
-        _ => Err(bare(bytes, end)),
+/// Finds line ends: looks at 64 bytes side by side, then hands out what it found there one by one.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends<'a> {
+    bytes: &'a [u8],
+    base: usize,
+    /// Bit n: `base + n` has a control character that was not handed out yet.
+    found: u64,
+}
+
+impl<'a> Ends<'a> {
+    /// Line ends of `bytes` from `at`.
+    #[inline]
+    #[must_use]
+    pub fn new(bytes: &'a [u8], at: usize) -> Ends<'a> {
+        Ends { bytes, base: at, found: controls(bytes, at) }
     }
+
+    /// Position of the next CR, LF or NUL.
+    #[inline]
+    fn next_control(&mut self) -> Option<(usize, u8)> {
+        loop {
+            while self.found == 0 {
+                self.base += 64;
+                if self.base >= self.bytes.len() {
+                    return None;
+                }
+                self.found = controls(self.bytes, self.base);
+            }
+            let at = self.base + self.found.trailing_zeros() as usize;
+            self.found &= self.found - 1;
+            match self.bytes.get(at) {
+                Some(&byte) if matches!(byte, b'\r' | b'\n' | 0) => return Some((at, byte)),
+                _ => {}
+            }
+        }
+    }
+
+    /// The next line's end. `Ok`: position of its CRLF.
+    ///
+    /// # Errors
+    /// What is wrong with the line, and where the next one starts.
+    #[inline]
+    pub fn line_end(&mut self) -> Result<usize, (&'static str, Option<usize>)> {
+        match self.next_control() {
+            Some((end, b'\r')) if self.bytes.get(end + 1) == Some(&b'\n') => {
+                self.next_control();
+                Ok(end)
+            }
+            Some((at, _)) => Err(bare(self.bytes, at)),
+            None => Err(("No end of headers", None)),
+        }
+    }
+}
+
+/// Which of the 64 bytes from `at` are below 14, the bytes among which CR, LF and NUL are; bit 0 is the first. Written so that the
+/// compiler compares them in vector registers.
+#[inline]
+fn controls(bytes: &[u8], at: usize) -> u64 {
+    let rest = bytes.get(at..).unwrap_or_default();
+    match rest.first_chunk::<64>() {
+        Some(block) => controls_of(block),
+        None => {
+            let mut block = [b'.'; 64];
+            if let Some(place) = block.get_mut(..rest.len()) {
+                place.copy_from_slice(rest);
+            }
+            controls_of(&block)
+        }
+    }
+}
+
+#[inline]
+fn controls_of(block: &[u8; 64]) -> u64 {
+    /// Moves bit 0 of each of eight bytes into the top byte, the first byte's lowest.
+    const GATHER: u64 = 0x0102_0408_1020_4080;
+    let flags = block.map(|byte| u8::from(byte < 14));
+    let (eights, _) = flags.as_chunks::<8>();
+    eights.iter().rev().fold(0, |mask, eight| mask << 8 | u64::from_le_bytes(*eight).wrapping_mul(GATHER) >> 56)
 }
 
 /// Names the fault of a line with a CR, LF or NUL of its own at `at`, and finds the line after it.
@@ -56,17 +122,18 @@ fn bare(bytes: &[u8], at: usize) -> (&'static str, Option<usize>) {
     (reason, next)
 }
 
-/// Reads the header line at `at`.
+/// Reads the header line at `at`, which is where the last line end of `ends` was.
 #[inline]
 #[must_use]
-pub fn step(bytes: &[u8], at: usize) -> Step {
-    let mut end = match line_end(bytes, at) {
+pub fn step(ends: &mut Ends<'_>, at: usize) -> Step {
+    let bytes = ends.bytes;
+    let mut end = match ends.line_end() {
         Ok(end) if end == at => return Step::Body(at + 2),
         Ok(end) => end,
         Err((reason, next)) => return Step::Fault(reason, next),
     };
     while matches!(bytes.get(end + 2), Some(b' ' | b'\t')) {
-        end = match line_end(bytes, end + 2) {
+        end = match ends.line_end() {
             Ok(end) => end,
             Err((reason, next)) => return Step::Fault(reason, next),
         };
@@ -238,6 +305,7 @@ pub fn compact(name: &[u8]) -> Option<u8> {
 #[derive(Clone, Copy, Debug)]
 pub struct Lines<'a> {
     bytes: &'a [u8],
+    ends: Ends<'a>,
     at: usize,
 }
 
@@ -245,7 +313,7 @@ impl<'a> Lines<'a> {
     /// Lines of `bytes` from `at`, the start of a header line.
     #[must_use]
     pub fn new(bytes: &'a [u8], at: u32) -> Lines<'a> {
-        Lines { bytes, at: at as usize }
+        Lines { bytes, ends: Ends::new(bytes, at as usize), at: at as usize }
     }
 }
 
@@ -255,12 +323,12 @@ impl Iterator for Lines<'_> {
     #[inline]
     fn next(&mut self) -> Option<Line> {
         loop {
-            match step(self.bytes, self.at) {
+            match step(&mut self.ends, self.at) {
                 Step::Line(line) => {
                     self.at = line.next as usize;
                     return Some(line);
                 }
-                Step::Fault(_, Some(next)) => self.at = next,
+                Step::Fault(_, Some(next)) => (self.ends, self.at) = (Ends::new(self.bytes, next), next),
                 Step::Body(_) | Step::Fault(_, None) => return None,
             }
         }

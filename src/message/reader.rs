@@ -10,7 +10,7 @@ const TOKEN: u8 = 1;
 const SPACE: u8 = 2;
 /// Ends the name or the unquoted value of a parameter.
 const PARAMETER_END: u8 = 4;
-/// Of interest before an address: quote, angle bracket, semicolon, comma.
+/// Of interest before an address: quote, angle brackets, semicolon, comma.
 const ADDRESS_STOP: u8 = 8;
 
 /// What each byte may be. Indexing by a `u8` cannot fail.
@@ -36,7 +36,7 @@ const fn classes() -> [u8; 256] {
         if matches!(b, b';' | b',' | b'=' | b'"' | b'<') {
             class |= PARAMETER_END;
         }
-        if matches!(b, b'"' | b'<' | b';' | b',') {
+        if matches!(b, b'"' | b'<' | b'>' | b';' | b',') {
             class |= ADDRESS_STOP;
         }
         table[byte] = class;
@@ -264,7 +264,7 @@ impl<'a> Reader<'a> {
                     Some(length) => self.at += length,
                     None => self.at = self.bytes.len(),
                 },
-                b';' => self.at += 1,
+                b';' | b'>' => self.at += 1,
                 _ => return false,
             }
         }

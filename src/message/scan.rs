@@ -5,7 +5,7 @@
 //! allocates; everything else in the message is none of its business (B01, B02).
 
 use super::contact::Contacts;
-use super::headers::{Line, Lines, Name, Named, Step, Values, compact, line_end, step};
+use super::headers::{Ends, Line, Lines, Name, Named, Step, Values, compact, step};
 use super::method::Method;
 use super::reader::{Reader, is_token};
 use super::route::{Route, Routes};
@@ -149,7 +149,8 @@ fn walk(bytes: &[u8], lenient: bool) -> Result<Message<'_>, Invalid> {
     }
     let start_at =
         bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).ok_or_else(|| fault("Empty message"))?;
-    let end = line_end(bytes, start_at).map_err(|(reason, _)| fault(reason))?;
+    let mut ends = Ends::new(bytes, start_at);
+    let end = ends.line_end().map_err(|(reason, _)| fault(reason))?;
     let start = start_line(bytes, start_at, end, lenient)?;
     let is_request = matches!(start, Start::Request { .. });
     let headers_at = end + 2;
@@ -185,13 +186,13 @@ fn walk(bytes: &[u8], lenient: bool) -> Result<Message<'_>, Invalid> {
     let mut lines = 0u16;
     let mut record_route_seen = false;
     let body_at = loop {
-        let line = match step(bytes, at) {
+        let line = match step(&mut ends, at) {
             Step::Line(line) => line,
             Step::Body(body_at) => break body_at,
             Step::Fault(reason, next) => {
                 tolerate(reason)?;
                 match next {
-                    Some(next) => at = next,
+                    Some(next) => (ends, at) = (Ends::new(bytes, next), next),
                     None => break bytes.len(),
                 }
                 continue;
@@ -343,7 +344,9 @@ fn start_line(bytes: &[u8], start: usize, end: usize, lenient: bool) -> Result<S
     }
     let uri = line.get(method_end + 1..uri_end).unwrap_or_default();
     // No white space, nothing in angle brackets, and something with a colon.
-    let good = memchr::memchr(b':', uri).is_some() && memchr::memchr3(b' ', b'\t', b'<', uri).is_none();
+    let good = memchr::memchr(b':', uri).is_some()
+        && memchr::memchr3(b' ', b'<', b'>', uri).is_none()
+        && memchr::memchr(b'\t', uri).is_none();
     if good { Ok(request) } else { Err(bad()) }
 }
 

@@ -90,15 +90,31 @@ fn malformed_messages_are_refused_over_every_transport() {
             ("no CR at line ends", good.replace("\r\n", "\n").into_bytes()),
             ("a bare CR in a value", good.replace("Max-Forwards: 70", "Max-Forwards: 70\rX: y").into_bytes()),
             ("NUL in the head", good.replace("Max-Forwards: 70", "Subject: a\0b").into_bytes()),
-            ("a Content-Length of more than there is", good.replace("Content-Length: 5", "Content-Length: 50").into_bytes()),
+            (
+                "a Content-Length of more than there is",
+                good.replace("Content-Length: 5", "Content-Length: 50").into_bytes(),
+            ),
             ("a negative Content-Length", good.replace("Content-Length: 5", "Content-Length: -5").into_bytes()),
-            ("two different Content-Lengths", good.replace("Content-Length: 5", "Content-Length: 5\r\nl: 6").into_bytes()),
+            (
+                "two different Content-Lengths",
+                good.replace("Content-Length: 5", "Content-Length: 5\r\nl: 6").into_bytes(),
+            ),
             ("no Via", good.replace("Via:", "Vio:").into_bytes()),
             ("no Call-ID", good.replace("Call-ID:", "Call-IDD:").into_bytes()),
             ("CSeq of another method", good.replace("CSeq: 1 MESSAGE", "CSeq: 1 INVITE").into_bytes()),
-            ("a version of the future", good.replace("sip:u@example.test SIP/2.0", "sip:u@example.test SIP/3.0").into_bytes()),
+            (
+                "a version of the future",
+                good.replace("sip:u@example.test SIP/2.0", "sip:u@example.test SIP/3.0").into_bytes(),
+            ),
             ("half a head", good.as_bytes()[..good.len() / 2].to_vec()),
-            ("300 Vias", good.replace("Max-Forwards", &format!("{}Max-Forwards", "Via: SIP/2.0/UDP 1.2.3.4;branch=z9hG4bKx\r\n".repeat(300))).into_bytes()),
+            (
+                "300 Vias",
+                good.replace(
+                    "Max-Forwards",
+                    &format!("{}Max-Forwards", "Via: SIP/2.0/UDP 1.2.3.4;branch=z9hG4bKx\r\n".repeat(300)),
+                )
+                .into_bytes(),
+            ),
             ("binary", (0..600_u32).map(|i| u8::try_from(i * 7919 % 251).unwrap_or(0)).collect()),
         ];
         for (what, bytes) in cases {
@@ -119,7 +135,10 @@ fn messages_over_the_limit_are_refused() {
         if transport == Transport::Udp {
             // Within the default limit it may also be served: u is unknown.
             peer.send(message.as_bytes()).expect("a large datagram");
-            say(&format!("65 kB over udp: {:?}", peer.receive(patience(1)).map(|a| a.lines().next().map(str::to_owned))));
+            say(&format!(
+                "65 kB over udp: {:?}",
+                peer.receive(patience(1)).map(|a| a.lines().next().map(str::to_owned))
+            ));
         } else {
             refused(&house, transport, "600 kB", message.as_bytes());
         }

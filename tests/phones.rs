@@ -109,7 +109,8 @@ fn every_pair_of_transports_carries_calls_through_a_foreign_proxy() {
     for (from, callers, _) in &sides {
         for (to, _, callees) in &sides {
             load.watch(callers[0], callees[0]);
-            let tally = place(&mut load, &Order { calls: 50, pace: Pace::AtOnce(5), callers, callees });
+            let tally =
+                place(&mut load, &Order { calls: 50, longest: Duration::MAX, pace: Pace::AtOnce(5), callers, callees });
             let what = format!("{} to {}: {:?}", from.via_token(), to.via_token(), tally.failures);
             assert_eq!((tally.placed, tally.completed, tally.failed), (50, 50, 0), "{what}\n{}", kamailio.said());
             assert_eq!((tally.set_up.len(), tally.unacknowledged), (50, 0), "{what}");
@@ -130,14 +131,18 @@ fn an_open_loop_keeps_its_rate_and_a_wrong_number_fails() {
     let a = load.add_phone("a", Transport::Udp, LOOPBACK, kamailio.address).unwrap();
     let z = load.add_phone("z", Transport::Tcp, LOOPBACK, kamailio.address).unwrap();
     assert_eq!(load.register(&[a, z], 600).unwrap().len(), 0);
-    let order = Order { calls: 100, pace: Pace::PerSecond(100.0), callers: &[a], callees: &[z] };
+    let order =
+        Order { calls: 100, longest: Duration::MAX, pace: Pace::PerSecond(100.0), callers: &[a], callees: &[z] };
     let tally = place(&mut load, &order);
     assert_eq!((tally.completed, tally.failed), (100, 0), "{:?}", tally.failures);
     // The hundredth call begins 990 ms after the first; how much later it ends is the machine's affair.
     assert!(tally.took >= Duration::from_millis(990), "{:?}", tally.took);
 
     let nobody = load.add_phone("nobody", Transport::Udp, LOOPBACK, kamailio.address).unwrap();
-    let tally = place(&mut load, &Order { calls: 3, pace: Pace::AtOnce(1), callers: &[a], callees: &[nobody] });
+    let tally = place(
+        &mut load,
+        &Order { calls: 3, longest: Duration::MAX, pace: Pace::AtOnce(1), callers: &[a], callees: &[nobody] },
+    );
     assert_eq!(tally.failures.into_iter().collect::<Vec<_>>(), [(Failure::Refused(404), 3)]);
 }
 
@@ -149,7 +154,7 @@ fn a_phone_whose_connection_is_cut_calls_again_over_a_new_one() {
     let mut load = Load::new("example.test", Manner { patience: Duration::from_secs(1), ..Manner::default() }).unwrap();
     let a = load.add_phone("a", Transport::Tcp, LOOPBACK, proxy).unwrap();
     drop(listener.accept().unwrap());
-    let order = Order { calls: 1, pace: Pace::AtOnce(1), callers: &[a], callees: &[a] };
+    let order = Order { calls: 1, longest: Duration::MAX, pace: Pace::AtOnce(1), callers: &[a], callees: &[a] };
     assert_eq!(place(&mut load, &order).failures.into_keys().collect::<Vec<_>>(), [Failure::LineLost]);
     // The new line comes up after a moment, and then the call fails of silence.
     let mut failures = Vec::new();

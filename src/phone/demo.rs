@@ -23,9 +23,9 @@ use crate::transport::Transport;
 /// What `demo` can be told.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Options {
-    /// Calls for each pair of transports.
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=100_000))]
-    pub calls: u64,
+    /// Calls for each pair of transports [default: 100, or as many as begin in 2 s]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub calls: Option<u64>,
 }
 
 /// Callers, and as many callees, per transport. Each caller has one call at a time.
@@ -37,6 +37,10 @@ const START: Duration = Duration::from_secs(15);
 /// A call that has no answer by then has failed.
 const PATIENCE: Duration = Duration::from_secs(8);
 
+/// Without `--calls`: so many for each pair of transports, unless they take longer than this, so that a slow machine is done with all
+/// nine pairs within half a minute, too.
+const CALLS: u64 = 100;
+const LONGEST: Duration = Duration::from_secs(2);
 /// So many failed calls in one mixture end the comparison: the demo is there to show, not to wait.
 const ENOUGH: u64 = 10;
 /// A comfy-table preset: lines above, below the head and at the end, none between rows.
@@ -200,7 +204,13 @@ fn register(stage: &mut Stage, daemon: &Daemon) -> Result<bool, Trouble> {
 fn draw_one_call(stage: &mut Stage, transports: &[Transport], signals: &Signals) -> Result<bool, Trouble> {
     let (from, to) = pair_to_draw(transports);
     stage.load.watch(stage.alice, stage.bob);
-    let order = Order { calls: 1, pace: Pace::AtOnce(1), callers: &[stage.alice], callees: &[stage.bob] };
+    let order = Order {
+        calls: 1,
+        longest: Duration::MAX,
+        pace: Pace::AtOnce(1),
+        callers: &[stage.alice],
+        callees: &[stage.bob],
+    };
     let mut interrupted = Ok(());
     let tally = stage.load.place(&order, &mut |_| signals.flow(&mut interrupted))?;
     interrupted?;
@@ -235,14 +245,15 @@ fn compare(
         "CPU µs/call",
     ]);
     table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
-    let bar = bar(options.calls * pairs.len() as u64);
+    let (calls, longest) = options.calls.map_or((CALLS, LONGEST), |calls| (calls, Duration::MAX));
+    let bar = bar(calls * pairs.len() as u64);
     let (mut failures, mut placed, began) = (BTreeMap::<Failure, u64>::new(), 0, now());
     let mut retransmitted = 0;
     for &(from, to) in &pairs {
         let mixture = format!("{} → {}", from.via_token(), to.via_token());
         bar.set_message(mixture.clone());
         let (Some(callers), Some(callees)) = (stage.callers.get(&from), stage.callees.get(&to)) else { continue };
-        let order = Order { calls: options.calls, pace: Pace::AtOnce(PHONES), callers, callees };
+        let order = Order { calls, longest, pace: Pace::AtOnce(PHONES), callers, callees };
         let mut interrupted = Ok(());
         let before = daemon.cpu();
         let tally = stage.load.place(&order, &mut |tally: &Tally| {
@@ -286,6 +297,9 @@ fn compare(
     match failed {
         0 => say_end(placed, took, "none failed"),
         _ => say_end(placed, took, &format!("{failed} failed: {}", reasons(&failures))),
+    }
+    if placed < calls * pairs.len() as u64 && failed < ENOUGH {
+        say!("Some mixtures had less than {calls} calls, as many as began in {} s.", LONGEST.as_secs());
     }
     if retransmitted > 0 {
         say!("{retransmitted} messages were sent again by the phones.");

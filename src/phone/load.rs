@@ -32,6 +32,8 @@ pub enum Pace {
 #[derive(Clone, Copy, Debug)]
 pub struct Order<'o> {
     pub calls: u64,
+    /// No call begins later than this after the first, so fewer may be placed.
+    pub longest: Duration,
     pub pace: Pace,
     /// Phones that call, in turn.
     pub callers: &'o [usize],
@@ -198,11 +200,15 @@ impl Load {
         let again: u64 = self.phones.iter().map(|phone| phone.agent.retransmitted).sum();
         self.tally = Tally::new();
         let began = now();
-        let mut over = 0;
-        while self.tally.over() < order.calls {
+        let (mut over, mut calls) = (0, order.calls);
+        while self.tally.over() < calls {
             let mut next = None;
-            while self.tally.placed < order.calls {
+            while self.tally.placed < calls {
                 let now = now();
+                if now - began > order.longest {
+                    calls = self.tally.placed;
+                    break;
+                }
                 match order.pace {
                     Pace::AtOnce(most) if self.tally.open() >= most.max(1) as u64 => break,
                     Pace::AtOnce(_) => {}

@@ -54,7 +54,14 @@ pub fn request(m: &Message<'_>, house: &House<'_>, leg: &Leg<'_>, lines: &mut Ve
 }
 
 /// Appends the ACK for the failure `response_to` (its To value) of that copy (§17.1.1.3).
-pub fn ack(m: &Message<'_>, house: &House<'_>, leg: &Leg<'_>, response_to: &[u8], lines: &mut Vec<u8>, out: &mut Vec<u8>) {
+pub fn ack(
+    m: &Message<'_>,
+    house: &House<'_>,
+    leg: &Leg<'_>,
+    response_to: &[u8],
+    lines: &mut Vec<u8>,
+    out: &mut Vec<u8>,
+) {
     lines.clear();
     via(m, house, leg, lines);
     message::ack(m, leg.uri, lines, route_edit(m, house), response_to, out);

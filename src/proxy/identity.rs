@@ -80,7 +80,8 @@ impl Identity {
     fn is_host(&self, text: &[u8], ip: Option<IpAddr>, port: Option<u16>) -> bool {
         self.listeners.iter().any(|listener| {
             port.is_none_or(|port| port == listener.port)
-                && (text.eq_ignore_ascii_case(listener.host.as_bytes()) || ip.is_some_and(|ip| listener.ips.contains(&ip)))
+                && (text.eq_ignore_ascii_case(listener.host.as_bytes())
+                    || ip.is_some_and(|ip| listener.ips.contains(&ip)))
         })
     }
 
@@ -88,9 +89,8 @@ impl Identity {
     #[must_use]
     pub fn listener(&self, transport: Transport, to: &Address, came_in: u8) -> Option<u8> {
         let v4 = to.ip().is_ipv4();
-        let fits = |listener: &Listener| {
-            listener.transport == transport && listener.ips.iter().any(|ip| ip.is_ipv4() == v4)
-        };
+        let fits =
+            |listener: &Listener| listener.transport == transport && listener.ips.iter().any(|ip| ip.is_ipv4() == v4);
         if self.listeners.get(usize::from(came_in)).is_some_and(fits) {
             return Some(came_in);
         }

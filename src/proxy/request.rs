@@ -3,7 +3,9 @@
 use super::context::{Branches, Context, Step};
 use super::upstream::Which;
 use crate::message::Method;
-use crate::transaction::{InviteClient, InviteServer, NonInviteClient, NonInviteServer, invite_server, non_invite_server};
+use crate::transaction::{
+    InviteClient, InviteServer, NonInviteClient, NonInviteServer, invite_server, non_invite_server,
+};
 
 impl<B: Branches> Context<'_, B> {
     /// A new request. Its branches have flows and nothing else yet.

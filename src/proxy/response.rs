@@ -46,9 +46,7 @@ impl<B: Branches> Context<'_, B> {
                 self.failed(n, code, Which::Current);
             }
             invite_client::Action::Ack => self.step(Step::Ack(index(n))),
-            invite_client::Action::Nothing
-            | invite_client::Action::SendAgain
-            | invite_client::Action::TimedOut => {}
+            invite_client::Action::Nothing | invite_client::Action::SendAgain | invite_client::Action::TimedOut => {}
         }
     }
 

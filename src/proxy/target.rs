@@ -37,7 +37,8 @@ pub fn hops(uri: &Uri<'_>, live: &Live, identity: &Identity, came_in: u8) -> Res
     let mut flows = Hops::new();
     match configured {
         Some(next) => {
-            let hops = next.targets.iter().map(|target| Hop { transport: target.transport, address: target.address.into() });
+            let hops =
+                next.targets.iter().map(|target| Hop { transport: target.transport, address: target.address.into() });
             flows.extend(hops.filter_map(|hop| flow(hop, identity, came_in)).take(MAX_BRANCHES));
         }
         None => {

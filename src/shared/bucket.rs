@@ -330,7 +330,8 @@ impl Rebuild for Bucket {
         let mut census = self.texts.census();
         let mut ended = 0;
         for slot in self.servers.iter_mut().take(self.servers_fresh as usize).filter(|slot| slot.live != 0) {
-            let whole = [slot.request, slot.best, slot.last].map(|text| self.texts.claim(&mut census, text)) == [true; 3];
+            let whole =
+                [slot.request, slot.best, slot.last].map(|text| self.texts.claim(&mut census, text)) == [true; 3];
             if slot.busy.is_set() || !whole {
                 slot.live = 0;
                 ended += 1;
@@ -410,7 +411,10 @@ impl Bucket {
                 let slot = self.server(number)?;
                 let invite = slot.server.is_invite();
                 let branches = self.branches(number).filter_map(|branch| self.client(branch));
-                Some((number, branches.map(|b| b.client.deadline(invite)).fold(slot.server.machine.deadline(), Tick::min)))
+                Some((
+                    number,
+                    branches.map(|b| b.client.deadline(invite)).fold(slot.server.machine.deadline(), Tick::min),
+                ))
             })
             .collect();
         self.deadlines.rebuild(deadlines.into_iter());

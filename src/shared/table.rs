@@ -50,7 +50,10 @@ pub enum Act {
     /// The response at hand.
     Relay,
     /// A response from the store.
-    Stored { text: Range, origin: Origin },
+    Stored {
+        text: Range,
+        origin: Origin,
+    },
 }
 
 /// A client transaction as the composer of messages needs it. `uri` lies in `Prepared::scratch`.
@@ -214,7 +217,8 @@ impl Entry {
 
     /// One more target. False: no room.
     pub fn add_branch(&mut self, head: u32, flow: Flow, uri: &[u8], others: &[Flow]) -> bool {
-        let others: ArrayVec<&[u8], MAX_BRANCHES> = others.iter().take(MAX_BRANCHES).map(|flow| flow.as_bytes()).collect();
+        let others: ArrayVec<&[u8], MAX_BRANCHES> =
+            others.iter().take(MAX_BRANCHES).map(|flow| flow.as_bytes()).collect();
         self.guard.add_branch(head, flow, uri, &others).is_some()
     }
 

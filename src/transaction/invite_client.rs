@@ -157,7 +157,8 @@ mod tests {
 
     #[test]
     fn every_state_survives_its_plain_form() {
-        for state in [calling(false), calling(true), Proceeding, Accepted { m: NOW }, Completed { d: NOW }, Terminated] {
+        for state in [calling(false), calling(true), Proceeding, Accepted { m: NOW }, Completed { d: NOW }, Terminated]
+        {
             assert_eq!(InviteClient::from(Machine::from(state)), state);
         }
     }

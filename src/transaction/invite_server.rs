@@ -55,9 +55,7 @@ impl InviteServer {
         match (self, code) {
             (Proceeding, 100..=199) => (Proceeding, Send),
             (Proceeding, 200..=299) => (Accepted { l: now + lengths.transaction }, Send),
-            (Proceeding, _) => {
-                (Completed { g: Resend::start(now, on.g), h: now + lengths.transaction }, Send)
-            }
+            (Proceeding, _) => (Completed { g: Resend::start(now, on.g), h: now + lengths.transaction }, Send),
             (Accepted { .. }, 200..=299) => (self, Send),
             // A 2xx that lost the race against our own final response still goes out (RFC 3261 §16.7 item 5).
             (Completed { .. } | Confirmed { .. }, 200..=299) => (self, Send),
@@ -79,7 +77,9 @@ impl InviteServer {
     #[must_use]
     pub fn timer(self, now: Tick, lengths: &Lengths) -> (InviteServer, Action) {
         match self {
-            Accepted { l: end } | Completed { h: end, .. } | Confirmed { i: end } if end <= now => (Terminated, Nothing),
+            Accepted { l: end } | Completed { h: end, .. } | Confirmed { i: end } if end <= now => {
+                (Terminated, Nothing)
+            }
             Completed { g, h } if g.is_due(now) => (Completed { g: g.doubled(now, lengths.t2), h }, SendAgain),
             Proceeding | Accepted { .. } | Completed { .. } | Confirmed { .. } | Terminated => (self, Nothing),
         }

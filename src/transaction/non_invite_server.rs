@@ -11,9 +11,13 @@ use crate::timer::{Lengths, PerTransport, Tick};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NonInviteServer {
     /// `late`: when a 100 must have been sent if nothing else was (RFC 4320 §4.1).
-    Trying { late: Tick },
+    Trying {
+        late: Tick,
+    },
     Proceeding,
-    Completed { j: Tick },
+    Completed {
+        j: Tick,
+    },
     Terminated,
 }
 

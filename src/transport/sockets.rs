@@ -48,7 +48,8 @@ impl Listener {
     }
 
     /// The socket that the process with this seat uses. The timer process gets none for TCP.
-    pub(super) fn socket(&self, seat: usize) -> Option<&OwnedFd> {
+    #[must_use]
+    pub fn socket(&self, seat: usize) -> Option<&OwnedFd> {
         match self.transport {
             Transport::Udp | Transport::Sctp => self.fds.first(),
             Transport::Tcp => self.fds.get(seat),

@@ -151,7 +151,13 @@ impl Corridor {
         };
         let peer = Address::new(ip, port);
         let listener = self.identity.listener(transport, &peer, u8::MAX)?;
-        Some(Flow { peer, transport: transport as u8, listener, fallback_port: via.port.unwrap_or(5060), ..Flow::default() })
+        Some(Flow {
+            peer,
+            transport: transport as u8,
+            listener,
+            fallback_port: via.port.unwrap_or(5060),
+            ..Flow::default()
+        })
     }
 }
 

@@ -41,7 +41,8 @@ impl Corridor {
         let Some(mut entry) = self.table.lock_branch(id) else { return };
         let Some((head, n)) = entry.find_branch(id) else { return };
         self.prepared.clear();
-        entry.visit(head, now, &self.lengths, AtHand::Nothing, &mut self.prepared, |context| context.transport_error(n));
+        entry
+            .visit(head, now, &self.lengths, AtHand::Nothing, &mut self.prepared, |context| context.transport_error(n));
         drop(entry);
         self.act(None, now);
     }

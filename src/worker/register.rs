@@ -18,7 +18,8 @@ impl Corridor {
             return;
         }
         self.lines.clear();
-        let (code, reason) = self.location.register(m, now, self.wall, &self.live.registrar, &self.live.limits, &mut self.lines);
+        let (code, reason) =
+            self.location.register(m, now, self.wall, &self.live.registrar, &self.live.limits, &mut self.lines);
         if code == 200 {
             self.count(Counter::Registered);
         }
@@ -34,7 +35,9 @@ impl Corridor {
         {
             entry.keep_reply(head, self.outgoing.bytes.get(begin as usize..).unwrap_or_default());
             self.prepared.clear();
-            entry.visit(head, now, &self.lengths, AtHand::Nothing, &mut self.prepared, |context| context.answered(code, Origin::Verbatim));
+            entry.visit(head, now, &self.lengths, AtHand::Nothing, &mut self.prepared, |context| {
+                context.answered(code, Origin::Verbatim)
+            });
         }
     }
 

@@ -6,13 +6,13 @@ use super::corridor::{Arrived, Corridor};
 use super::input::way_back;
 use crate::config::What;
 use crate::location::Found;
+use crate::message::BranchId;
 use crate::message::{Message, Method, Uri, reason_phrase, uri::put_request_uri};
+use crate::proxy::MAX_BRANCHES;
 use crate::proxy::forward::{self, Leg};
 use crate::proxy::route::{self, Routing, Whose};
 use crate::proxy::target::{self, NoHop};
 use crate::proxy::validate::{self, Refusal};
-use crate::proxy::MAX_BRANCHES;
-use crate::message::BranchId;
 use crate::shared::Counter;
 use crate::shared::table::AtHand;
 use crate::timer::Tick;
@@ -136,9 +136,11 @@ impl Corridor {
         }
         let from = way_back(m, arrived.from);
         let head = entry.create(key, from, &[m.bytes]);
-        let complete = head.is_some_and(|head| self.targets.each().all(|(uri, flows)| {
-            flows.split_first().is_some_and(|(first, others)| entry.add_branch(head, *first, uri, others))
-        }));
+        let complete = head.is_some_and(|head| {
+            self.targets.each().all(|(uri, flows)| {
+                flows.split_first().is_some_and(|(first, others)| entry.add_branch(head, *first, uri, others))
+            })
+        });
         let Some(head) = head.filter(|_| complete) else {
             if let Some(head) = head {
                 entry.abandon(head);

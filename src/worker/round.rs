@@ -76,7 +76,8 @@ impl<'h> Round<'h> {
         if let Some(bell) = house.wakes.descriptor(seat.number) {
             poll.registry().register(&mut SourceFd(&bell.as_raw_fd()), WAKE, Interest::READABLE)?;
         }
-        let transports = Transports::new(&house.config, &house.config.live, &house.sockets, shared.parts(), seat.number, &poll)?;
+        let transports =
+            Transports::new(&house.config, &house.config.live, &house.sockets, shared.parts(), seat.number, &poll)?;
         let corridor = Corridor::new(
             shared.table,
             shared.location,

@@ -269,8 +269,8 @@ impl World {
                 let (plan, wait) = (self.callers[call].plan, self.rng.u64(..3_000));
                 let contact = "sip:z@10.0.0.2:5060";
                 let contact = if reliable { "sip:z@10.0.0.2:5060;transport=sctp" } else { contact };
-                let callee =
-                    self.callees[call].get_or_insert_with(|| Callee::new(text, plan, now + 50 + wait, contact, reliable));
+                let callee = self.callees[call]
+                    .get_or_insert_with(|| Callee::new(text, plan, now + 50 + wait, contact, reliable));
                 if callee.final_response.is_none() {
                     out.push(callee.ringing());
                 }

@@ -31,10 +31,7 @@ pub enum Proxy {
 impl Setup {
     /// Listeners for each of `transports` on a free port of `ip`.
     pub fn on(ip: std::net::IpAddr, transports: &[Transport]) -> Setup {
-        Setup {
-            listen: transports.iter().map(|t| (*t, vec![super::free_port(ip)])).collect(),
-            ..Setup::default()
-        }
+        Setup { listen: transports.iter().map(|t| (*t, vec![super::free_port(ip)])).collect(), ..Setup::default() }
     }
 
     pub fn address(&self, transport: Transport) -> SocketAddr {

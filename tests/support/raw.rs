@@ -29,7 +29,16 @@ impl Peer {
         toward: SocketAddr,
         set: impl FnOnce(&Socket) -> io::Result<()>,
     ) -> io::Result<Peer> {
-        let local = free_port(toward.ip());
+        Self::connect_from(transport, toward, free_port(toward.ip()), set)
+    }
+
+    /// The same from this address.
+    pub fn connect_from(
+        transport: Transport,
+        toward: SocketAddr,
+        local: SocketAddr,
+        set: impl FnOnce(&Socket) -> io::Result<()>,
+    ) -> io::Result<Peer> {
         let (kind, protocol) = match transport {
             Transport::Udp => (Type::DGRAM, Protocol::UDP),
             Transport::Tcp => (Type::STREAM, Protocol::TCP),

@@ -333,7 +333,11 @@ impl Report {
 
 impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} good, {} failed, {} repeats, {:.1} s", self.good, self.failed, self.retransmissions, self.seconds)?;
+        write!(
+            f,
+            "{} good, {} failed, {} repeats, {:.1} s",
+            self.good, self.failed, self.retransmissions, self.seconds
+        )?;
         if !self.setup_ms.is_empty() {
             write!(f, ", set-up p50 {:.1} ms p99 {:.1} ms", self.percentile(0.5), self.percentile(0.99))?;
         }

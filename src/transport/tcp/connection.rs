@@ -32,6 +32,10 @@ pub struct Connection {
     pub phase: Phase,
     /// The beginning of a message whose rest has not come.
     pub stash: Vec<u8>,
+    /// Bytes from the stash's start that hold no end of a head; 0 once its end is there.
+    pub searched: usize,
+    /// Fewer bytes than this from the stash's start make no message.
+    pub wanted: usize,
     /// Since when there is half a message.
     pub half_since: Option<Tick>,
     /// When something last came or went, or the phase began.
@@ -55,6 +59,8 @@ impl Connection {
             listener,
             phase,
             stash: Vec::new(),
+            searched: 0,
+            wanted: 0,
             half_since: None,
             last: now,
             armed: Tick::NEVER,

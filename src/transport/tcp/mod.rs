@@ -145,7 +145,6 @@ impl Tcp {
         }
         let Some(Some(connection)) = self.connections.get_mut(slot) else { return false };
         let buffer = arena.slot_mut(arena_slot);
-        let was_searched = connection.stash.len();
         let filled = match connection.read(buffer) {
             Ok(Some(filled)) => filled,
             Ok(None) => {
@@ -168,7 +167,14 @@ impl Tcp {
         connection.last = now;
         let bytes = buffer.get(..filled).unwrap_or_default();
         let most = desk.most_bytes(connection.listener).min(buffer.len());
-        let mut cutting = Cutting { at: 0, searched: was_searched, frames: 0, pings: 0, bad: false };
+        let mut cutting = Cutting {
+            at: 0,
+            searched: connection.searched,
+            wanted: connection.wanted,
+            frames: 0,
+            pings: 0,
+            bad: false,
+        };
         cutting.run(bytes, most, |start, end, close_after| {
             let from = Flow {
                 peer: connection.peer,
@@ -181,6 +187,7 @@ impl Tcp {
             let (start, end) = (start as u32, end as u32);
             inbox.frames.push(Frame { slot: arena_slot as u16, start, end, from, close_after });
         });
+        (connection.searched, connection.wanted) = (cutting.searched, cutting.wanted);
         let rest = bytes.get(cutting.at..).unwrap_or_default();
         if rest.is_empty() {
             recycle(std::mem::take(&mut connection.stash), &mut self.spare);
@@ -248,12 +255,13 @@ impl Tcp {
     }
 }
 
-/// One walk through what was read.
+/// One walk through what was read. A message that comes byte by byte is not searched from its start each time.
 struct Cutting {
     /// Up to here messages were cut off.
     at: usize,
-    /// Bytes after `at` that were searched in an earlier read.
+    /// Of `Connection`, counted from `at`.
     searched: usize,
+    wanted: usize,
     frames: u64,
     pings: u32,
     bad: bool,
@@ -261,8 +269,9 @@ struct Cutting {
 
 impl Cutting {
     fn run(&mut self, bytes: &[u8], most: usize, mut frame: impl FnMut(usize, usize, bool)) {
-        while let Some(rest) = bytes.get(self.at..).filter(|rest| !rest.is_empty()) {
+        while let Some(rest) = bytes.get(self.at..).filter(|rest| !rest.is_empty() && rest.len() >= self.wanted) {
             let searched = std::mem::take(&mut self.searched);
+            self.wanted = 0;
             match cut_from(rest, searched, most) {
                 Cut::Message { start, end } => {
                     frame(self.at + start, self.at + end, false);
@@ -274,7 +283,14 @@ impl Cutting {
                     self.at += end.max(1);
                 }
                 Cut::Skip { end } => self.at += end.max(1),
-                Cut::Need(_) => return,
+                Cut::Need(more) => {
+                    // `cut_from` must see the end of the head again, once it is there.
+                    let fresh = rest.get(searched.saturating_sub(3)..).unwrap_or_default();
+                    let head_is_whole = memchr::memmem::find(fresh, b"\r\n\r\n").is_some();
+                    self.searched = if head_is_whole { 0 } else { rest.len() };
+                    self.wanted = (rest.len() + more).min(most);
+                    return;
+                }
                 Cut::Bad(_) => {
                     // E13: what there is may be enough for a 400.
                     frame(self.at, bytes.len(), true);

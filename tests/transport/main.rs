@@ -1,0 +1,15 @@
+//! The transports on real sockets, and what they share between processes. Over SCTP only where the kernel has it: run this binary
+//! in the virtual machine where the host has none.
+
+mod memory;
+#[path = "../../sys/tests/rig/mod.rs"]
+mod rig;
+mod sctp;
+mod seat;
+mod tcp;
+mod udp;
+
+fn main() {
+    let tests: Vec<rig::Test> = [memory::TESTS, udp::TESTS, tcp::TESTS, sctp::tests()].concat();
+    rig::run(&tests);
+}

@@ -1,0 +1,357 @@
+//! Kernel SCTP on loopback. Skipped, and said so, where the kernel has none.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+
+use strowger::message::branch::{self, BranchId};
+use strowger::shared::counters::Counter;
+use strowger::transport::{Flow, FlowId, Happening, Sockets, Transport};
+use sys::datagram::{Arena, Item, Received, Receiver, Sender, SndInfo, To};
+use sys::sctp::{AssociationState, Notification, Settings, parse_notification};
+
+use crate::rig::{Test, child, joined, pause};
+use crate::seat::{Seat, client, config, parts, to};
+use crate::tests;
+
+pub fn tests() -> &'static [Test] {
+    if sys::sctp::supported() {
+        return tests![
+            messages_go_both_ways_on_stream_0_unordered,
+            a_request_reuses_the_association_of_its_peer,
+            a_ping_is_answered,
+            a_peer_that_is_not_there_is_lost_and_its_requests_fail,
+            a_stalled_peer_does_not_stop_another,
+            a_message_in_pieces_aborts_its_association_and_no_other,
+            a_turns_messages_are_bundled,
+            what_a_dead_worker_left_open_leaves_with_its_successor,
+            an_idle_association_is_closed_and_lost,
+            associations_over_the_limit_are_aborted,
+            a_response_whose_association_is_gone_goes_to_the_sent_by_port,
+            a_peer_is_found_by_its_second_address,
+            a_drained_daemon_shuts_its_associations_down,
+        ];
+    }
+    println!("SCTP tests skipped: this kernel has no SCTP");
+    &[]
+}
+
+const LISTEN: &[(Transport, &str)] = &[(Transport::Sctp, "127.0.0.1:0")];
+
+/// Another proxy or phone.
+struct Peer {
+    fd: OwnedFd,
+    at: SocketAddr,
+    arena: Arena,
+    receiver: Receiver,
+    sender: Sender,
+    up: u32,
+}
+
+impl Peer {
+    fn new() -> Peer {
+        Peer::on("127.0.0.1:0", &Settings { nodelay: true, fragment_interleave: 1, ..Settings::default() })
+    }
+
+    fn on(addresses: &str, settings: &Settings) -> Peer {
+        let addresses: Vec<_> = addresses.split(' ').map(|address| address.parse().unwrap()).collect();
+        let (fd, _) = sys::sctp::one_to_many(&addresses, settings, false).unwrap();
+        let at = sys::local_address(&fd).unwrap();
+        let arena = Arena::new(8, 70_000).unwrap();
+        Peer { fd, at, arena, receiver: Receiver::new(8), sender: Sender::new(8), up: 0 }
+    }
+
+    fn send(&mut self, to: SocketAddr, bytes: &[u8]) {
+        let info = Some(SndInfo { unordered: true, ..SndInfo::default() });
+        let item = Item { to: To::Peer(to), pieces: [bytes, b""], sctp: info };
+        let (sent, error) = self.sender.send(self.fd.as_fd(), 1, false, |_| item);
+        assert!(sent == 1, "{error:?}");
+    }
+
+    /// The messages that are there now; notes associations that came up.
+    fn read(&mut self) -> Vec<(Received, Vec<u8>)> {
+        let mut all = Vec::new();
+        loop {
+            let n = self.receiver.receive(self.fd.as_fd(), &mut self.arena, 0, 8).unwrap();
+            if n == 0 {
+                return all;
+            }
+            for i in 0..n {
+                let received = self.receiver.get(i);
+                let bytes = &self.arena.slot(received.slot)[..received.len];
+                if !received.notification {
+                    all.push((received, bytes.to_vec()));
+                } else if let Some(Notification::AssociationChange { state, association, .. }) =
+                    parse_notification(bytes)
+                {
+                    match state {
+                        AssociationState::Up => self.up = association,
+                        _ if association == self.up => self.up = 0,
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn until(&mut self, z: &mut Seat, n: usize) -> Vec<(Received, Vec<u8>)> {
+        let mut all = Vec::new();
+        z.until("messages at the peer", |_| {
+            all.append(&mut self.read());
+            all.len() >= n
+        });
+        all
+    }
+}
+
+/// An association that `a` set up, seen from z.
+fn associate(a: &mut Peer, z: &mut Seat, at: SocketAddr) -> Flow {
+    a.send(at, b"hello");
+    let before = z.got.len();
+    z.until_got(before + 1);
+    a.until(z, 0);
+    z.got.last().unwrap().from
+}
+
+/// A request with our branch.
+fn request(id: BranchId) -> Vec<u8> {
+    let mut bytes = b"OPTIONS sip:z SIP/2.0\r\nVia: SIP/2.0/SCTP a.test;branch=".to_vec();
+    let key = branch::Key([1, 2]);
+    branch::write(&mut bytes, &key, id, 5, b"z9hG4bKup");
+    bytes.extend_from_slice(b";x\r\n\r\n");
+    bytes
+}
+
+fn messages_go_both_ways_on_stream_0_unordered() {
+    let (mut z, at) = Seat::alone(LISTEN);
+    let mut a = Peer::new();
+    let from = associate(&mut a, &mut z, at[0]);
+    assert_eq!((z.got[0].text().as_str(), SocketAddr::from(from.peer)), ("hello", a.at));
+    assert!(from.association != 0 && from.id != FlowId::NONE);
+    z.send(from, b"response", None);
+    let (received, bytes) = a.until(&mut z, 1).remove(0);
+    let info = received.info.unwrap();
+    assert_eq!((&bytes[..], info.stream, info.unordered, info.ppid), (&b"response"[..], 0, true, 0)); // A06, A08
+    let flow = z.parts.flows.find(from.id).unwrap();
+    assert_eq!((flow.association, flow.peers[0]), (from.association, a.at.into()));
+    // And set up by us (M01): the first message is not lost.
+    let mut b = Peer::new();
+    z.send(to(Transport::Sctp, b.at), b"request", client(1));
+    assert_eq!(b.until(&mut z, 1)[0].1, b"request");
+    z.until("both known", |z| z.parts.flows.live(Transport::Sctp) == 2);
+    assert!(z.happenings.is_empty());
+}
+
+fn a_request_reuses_the_association_of_its_peer() {
+    // A15, M02.
+    let (mut z, at) = Seat::alone(LISTEN);
+    let mut a = Peer::new();
+    let from = associate(&mut a, &mut z, at[0]);
+    for n in 0..10 {
+        z.send(to(Transport::Sctp, a.at), b"request", client(n));
+    }
+    let all = a.until(&mut z, 10);
+    assert!(all.iter().all(|(received, _)| received.info.unwrap().association == a.up));
+    assert_eq!(z.count(Counter::AssociationsUp), 1);
+    assert_eq!(z.parts.flows.find_by_peer(Transport::Sctp, a.at.into()).map(|flow| flow.id), Some(from.id));
+}
+
+fn a_ping_is_answered() {
+    // A29.
+    let (mut z, at) = Seat::alone(LISTEN);
+    let mut a = Peer::new();
+    a.send(at[0], b"\r\n\r\n");
+    a.send(at[0], b"\r\n");
+    assert_eq!(a.until(&mut z, 1)[0].1, b"\r\n");
+    z.until("counted", |z| z.count(Counter::KeepAlives) == 2);
+    assert!(z.got.is_empty());
+}
+
+fn a_peer_that_is_not_there_is_lost_and_its_requests_fail() {
+    // A19, M01.
+    let (mut z, _) = Seat::alone(LISTEN);
+    let nobody: SocketAddr = "127.0.0.1:9".parse().unwrap();
+    let ids = [3, 4].map(|slot| BranchId { slot, generation: 70_000 + slot });
+    for id in ids {
+        z.put(to(Transport::Sctp, nobody), &request(id), Some(id));
+    }
+    z.flush();
+    z.until("lost", |z| z.lost() == 1 && z.failed().len() == 2);
+    assert_eq!(z.failed(), ids);
+    let lost = z.happenings.iter().find_map(|h| match h {
+        Happening::Lost { peers, transport, .. } => Some((peers[..].to_vec(), *transport)),
+        Happening::SendFailed { .. } => None,
+    });
+    assert_eq!(lost, Some((vec![nobody.into()], Transport::Sctp)));
+    assert_eq!(z.count(Counter::AssociationFailed), 1);
+}
+
+fn a_stalled_peer_does_not_stop_another() {
+    // M05, M08.
+    let (mut z, at) = Seat::alone(LISTEN);
+    assert_eq!(sys::sctp::sysctl("sndbuf_policy").unwrap(), 1, "set by the daemon before the socket was made");
+    let (mut stalled, mut other) = (Peer::new(), Peer::new());
+    let (to_stalled, to_other) = (associate(&mut stalled, &mut z, at[0]), associate(&mut other, &mut z, at[0]));
+    let mut put = 0;
+    while z.count(Counter::Queued) < 20 {
+        for _ in 0..20 {
+            put += 1;
+            z.put(to_stalled, format!("{put:0>4000}").as_bytes(), None);
+            z.put(to_other, b"still here", None);
+        }
+        z.flush();
+        assert_eq!(other.until(&mut z, 20).len(), 20);
+    }
+    assert!(z.transports.queued_bytes() > 0 && z.transports.next_tick().since(z.now()) <= 5);
+    let all = stalled.until(&mut z, put);
+    assert_eq!(all.len(), put, "nothing lost, nothing twice");
+    z.until("drained", |z| z.transports.queued_bytes() == 0);
+    assert_eq!(z.parts.open_associations.noted(0).count(), 0);
+    // A queue has a bound.
+    for n in 0..1000 {
+        z.put(to_stalled, &[b'x'; 4000], client(n + 1));
+    }
+    z.flush();
+    assert!(!z.failed().is_empty());
+    assert!(z.transports.queued_bytes() <= 256 << 10);
+}
+
+fn a_message_in_pieces_aborts_its_association_and_no_other() {
+    // M11, M13: the window, half of the receive buffer, is used up before the message ends.
+    let mut config = config(1, LISTEN);
+    config.sctp.receive_buffer_bytes = 8 << 10;
+    let (mut z, at) = Seat::alone_with(&config);
+    let (mut a, mut other) = (Peer::new(), Peer::new());
+    associate(&mut a, &mut z, at[0]);
+    let to_other = associate(&mut other, &mut z, at[0]);
+    a.send(at[0], &[b'x'; 60_000]);
+    z.until("aborted", |z| z.count(Counter::Pieces) == 1 && z.lost() == 1);
+    assert_eq!((z.got.len(), z.parts.flows.live(Transport::Sctp)), (2, 1));
+    z.send(to_other, b"still here", None);
+    assert_eq!(other.until(&mut z, 1)[0].1, b"still here");
+    // It may come again, with something smaller.
+    a.until(&mut z, 0);
+    associate(&mut a, &mut z, at[0]);
+}
+
+fn snmp(name: &str) -> u64 {
+    let text = std::fs::read_to_string("/proc/net/sctp/snmp").unwrap();
+    let line = text.lines().find(|line| line.split_whitespace().next() == Some(name)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+fn a_turns_messages_are_bundled() {
+    let (mut z, at) = Seat::alone(LISTEN);
+    let (mut a, mut b) = (Peer::new(), Peer::new());
+    let (to_a, to_b) = (associate(&mut a, &mut z, at[0]), associate(&mut b, &mut z, at[0]));
+    let before = (snmp("SctpOutUnorderChunks"), snmp("SctpOutSCTPPacks"));
+    for _ in 0..20 {
+        for n in 0..20 {
+            z.put(to_a, &[b'x'; 500], None);
+            if n == 7 {
+                z.put(to_b, b"alone", None);
+            }
+        }
+        z.flush();
+        assert_eq!(z.parts.open_associations.noted(0).count(), 0);
+        assert_eq!((a.until(&mut z, 20).len(), b.until(&mut z, 1).len()), (20, 1));
+    }
+    let chunks = snmp("SctpOutUnorderChunks") - before.0;
+    let packets = snmp("SctpOutSCTPPacks") - before.1;
+    println!("    {chunks} chunks in {packets} packets (acknowledgements among them)");
+    assert!(chunks >= 420 && chunks >= 4 * packets, "{chunks} chunks, {packets} packets");
+}
+
+fn what_a_dead_worker_left_open_leaves_with_its_successor() {
+    let config = config(1, LISTEN);
+    let sockets = Sockets::open(&config).unwrap();
+    let at = sockets.listeners()[0].addresses[0];
+    let parts = parts(2, 1 << 16);
+    let mut a = Peer::new();
+    let dead = child(|| {
+        let mut z = Seat::new(&config, &sockets, parts, 0);
+        let from = associate(&mut a, &mut z, at);
+        assert!(parts.open_associations.note(0, 0, from.association));
+        // The first call of a turn, and not the second.
+        let fd = sockets.listeners()[0].socket(0).unwrap().as_fd();
+        let info = Some(SndInfo { unordered: true, ..SndInfo::default() });
+        let item = Item { to: To::Association(from.association), pieces: [b"held back", b""], sctp: info };
+        let (sent, error) = Sender::new(1).send(fd, 1, true, |_| item);
+        assert!(sent == 1, "{error:?}");
+    });
+    joined(dead);
+    pause(100);
+    assert!(a.read().is_empty(), "held by MSG_MORE");
+    let mut successor = Seat::new(&config, &sockets, parts, 0);
+    successor.transports.adopt(&mut successor.inbox);
+    pause(150);
+    let all = a.read();
+    assert_eq!(all.len(), 1);
+    assert_eq!(all[0].1, b"held back");
+    assert_eq!(parts.open_associations.noted(0).count(), 0);
+    // The association goes on (M31).
+    associate(&mut a, &mut successor, at);
+    assert_eq!(parts.flows.live(Transport::Sctp), 1);
+}
+
+fn an_idle_association_is_closed_and_lost() {
+    // M18.
+    let mut config = config(1, LISTEN);
+    config.sctp.autoclose_s = 1;
+    let (mut z, at) = Seat::alone_with(&config);
+    let mut a = Peer::new();
+    let from = associate(&mut a, &mut z, at[0]);
+    z.until("closed", |z| z.lost() == 1);
+    assert!(z.parts.flows.find(from.id).is_none());
+}
+
+fn associations_over_the_limit_are_aborted() {
+    // M20.
+    let mut config = config(1, LISTEN);
+    config.live.limits.associations_per_peer = 2;
+    let (mut z, at) = Seat::alone_with(&config);
+    let mut peers = [Peer::new(), Peer::new(), Peer::new()];
+    peers.iter_mut().for_each(|peer| peer.send(at[0], b"hello"));
+    z.until("one refused", |z| z.count(Counter::AssociationsRefused) >= 1 && z.count(Counter::AssociationsLost) == 1);
+    assert_eq!(z.parts.flows.live(Transport::Sctp), 2);
+    peers.iter_mut().for_each(|peer| drop(peer.read()));
+    assert_eq!(peers.iter().filter(|peer| peer.up != 0).count(), 2);
+}
+
+fn a_response_whose_association_is_gone_goes_to_the_sent_by_port() {
+    // A17, M03.
+    let (mut z, at) = Seat::alone(LISTEN);
+    let (mut a, mut sent_by) = (Peer::new(), Peer::new());
+    let mut from = associate(&mut a, &mut z, at[0]);
+    sys::sctp::abort(a.fd.as_fd(), a.up).unwrap();
+    z.until("lost", |z| z.lost() == 1);
+    from.fallback_port = sent_by.at.port();
+    z.send(from, b"response", None);
+    assert_eq!(sent_by.until(&mut z, 1)[0].1, b"response");
+}
+
+fn a_peer_is_found_by_its_second_address() {
+    let (mut z, at) = Seat::alone(&[(Transport::Sctp, "127.0.0.1:0 127.0.0.2:0")]);
+    let two = "127.0.0.1:0 127.0.0.2:0";
+    let mut a = Peer::on(two, &Settings { nodelay: true, heartbeat_ms: 200, ..Settings::default() });
+    let from = associate(&mut a, &mut z, at[0]);
+    let second = SocketAddr::new("127.0.0.2".parse().unwrap(), a.at.port());
+    // M39: not before it is confirmed.
+    z.until("confirmed", |z| z.parts.flows.find_by_peer(Transport::Sctp, second.into()).is_some());
+    assert_eq!(z.parts.flows.find_by_peer(Transport::Sctp, second.into()).map(|flow| flow.id), Some(from.id));
+    z.send(to(Transport::Sctp, second), b"request", client(1));
+    assert_eq!(a.until(&mut z, 1)[0].1, b"request");
+    assert_eq!(z.count(Counter::AssociationsUp), 1);
+}
+
+fn a_drained_daemon_shuts_its_associations_down() {
+    let (mut z, at) = Seat::alone(LISTEN);
+    let mut a = Peer::new();
+    associate(&mut a, &mut z, at[0]);
+    assert_ne!(a.up, 0);
+    z.transports.close_all(&mut z.inbox);
+    z.until("shut down", |_| {
+        a.read();
+        a.up == 0
+    });
+    z.until("gone", |z| z.parts.flows.live(Transport::Sctp) == 0);
+}

@@ -1,0 +1,244 @@
+//! One process's transports, turned by hand.
+
+#![allow(clippy::disallowed_methods)] // a test has a clock
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Poll, Token};
+use strowger::config::*;
+use strowger::message::branch::BranchId;
+use strowger::shared::broken::Broken;
+use strowger::shared::counters::{Counter, Counters};
+use strowger::shared::flows::Flows;
+use strowger::shared::mailbox::Mailboxes;
+use strowger::shared::open_associations::OpenAssociations;
+use strowger::timer::Tick;
+use strowger::transport::outgoing::Body;
+use strowger::transport::{Flow, Happening, Inbox, Outgoing, Parts, Ready, Sockets, Transport, Transports};
+use sys::datagram::Arena;
+use sys::memory::Plan;
+
+pub fn parts(seats: usize, mailbox_bytes: usize) -> Parts {
+    let mut plan = Plan::new();
+    let flows = Flows::plan(&mut plan);
+    let mailboxes = Mailboxes::plan(&mut plan, seats, mailbox_bytes);
+    let broken = Broken::plan(&mut plan);
+    let open = OpenAssociations::plan(&mut plan, seats);
+    let counters = Counters::plan(&mut plan, seats);
+    let mapping = plan.map().unwrap();
+    Parts {
+        flows: Flows::take(&mapping, &flows, 10_000).unwrap(),
+        mailboxes: Mailboxes::take(&mapping, &mailboxes).unwrap(),
+        broken: Broken::take(&mapping, &broken).unwrap(),
+        open_associations: OpenAssociations::take(&mapping, &open).unwrap(),
+        counters: Counters::take(&mapping, &counters).unwrap(),
+    }
+}
+
+pub fn config(workers: usize, listen: &[(Transport, &str)]) -> Config {
+    let listen = listen
+        .iter()
+        .map(|(transport, addresses)| Listen {
+            name: format!("{transport:?}"),
+            transport: *transport,
+            addresses: addresses.split(' ').map(|address| address.parse().unwrap()).collect(),
+            sent_by: SentBy { host: "a.test".into(), port: 5060 },
+            stack: Stack::Auto,
+        })
+        .collect();
+    Config {
+        workers,
+        user: None,
+        listen,
+        admin: Admin { address: None },
+        memory: Memory { transactions: 1000, bindings: 1000, flows: 10_000, mailbox_bytes: 1 << 20 },
+        sctp: Sctp {
+            receive_buffer_bytes: 8 << 20,
+            send_buffer_bytes: 256 << 10,
+            init_attempts: 3,
+            init_max_timeout_ms: 500,
+            rto_initial_ms: 200,
+            rto_min_ms: 100,
+            rto_max_ms: 1000,
+            association_max_retransmits: 4,
+            path_max_retransmits: 3,
+            autoclose_s: 200,
+            heartbeat_ms: 30_000,
+        },
+        udp: Udp { receive_buffer_bytes: 1 << 20, send_buffer_bytes: 1 << 20 },
+        tcp: Tcp { connect_timeout_ms: 1000, idle_s: 60, message_timeout_ms: 2000 },
+        location: Location { store: Store::Memory },
+        live: Live {
+            domains: vec![],
+            next_hop: vec![],
+            allow: vec![],
+            limits: Limits {
+                message_bytes: 65_535,
+                contacts: 10,
+                associations: 100,
+                associations_per_peer: 50,
+                association_queue_bytes: 256 << 10,
+                connections: 1000,
+                connections_per_peer: 500,
+                connection_queue_bytes: 256 << 10,
+            },
+            registrar: Registrar { default_expires_s: 3600, min_expires_s: 60, max_expires_s: 7200 },
+            timers: Timers { t1_ms: 500, t2_ms: 4000, t4_ms: 5000, c_ms: 200_000 },
+            log: Log { level: Level::Info },
+            record_route: true,
+            drain_s: 2,
+        },
+    }
+}
+
+/// A message as it was received.
+#[derive(Clone, Debug)]
+pub struct Got {
+    pub bytes: Vec<u8>,
+    pub from: Flow,
+    pub close_after: bool,
+}
+
+impl Got {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
+    }
+}
+
+pub struct Seat {
+    pub transports: Transports,
+    pub parts: Parts,
+    poll: Poll,
+    arena: Arena,
+    pub inbox: Inbox,
+    pub outgoing: Outgoing,
+    pub got: Vec<Got>,
+    pub happenings: Vec<Happening>,
+    pub skew: u64,
+}
+
+impl Seat {
+    pub fn new(config: &Config, sockets: &Sockets, parts: Parts, seat: usize) -> Seat {
+        let poll = Poll::new().unwrap();
+        let transports = Transports::new(config, &config.live, sockets, parts, seat, &poll).unwrap();
+        Seat {
+            transports,
+            parts,
+            poll,
+            arena: Arena::new(64, 66_000).unwrap(),
+            inbox: Inbox::default(),
+            outgoing: Outgoing::default(),
+            got: Vec::new(),
+            happenings: Vec::new(),
+            skew: 0,
+        }
+    }
+
+    /// One daemon of one worker on these listeners.
+    pub fn alone(listen: &[(Transport, &str)]) -> (Seat, Vec<SocketAddr>) {
+        Seat::alone_with(&config(1, listen))
+    }
+
+    pub fn alone_with(config: &Config) -> (Seat, Vec<SocketAddr>) {
+        let sockets = Sockets::open(config).unwrap();
+        let addresses = sockets.listeners().iter().map(|listener| listener.addresses[0]).collect();
+        (Seat::new(config, &sockets, parts(2, 1 << 20), 0), addresses)
+    }
+
+    pub fn now(&self) -> Tick {
+        static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+        Tick(START.get_or_init(Instant::now).elapsed().as_millis() as u64 + 1000 + self.skew)
+    }
+
+    pub fn put(&mut self, to: Flow, bytes: &[u8], client: Option<BranchId>) {
+        let begin = self.outgoing.begin();
+        self.outgoing.bytes.extend_from_slice(bytes);
+        self.outgoing.finish(begin, to, Body::Empty, client);
+    }
+
+    pub fn flush(&mut self) {
+        let now = self.now();
+        self.transports.flush(&mut self.outgoing, &self.arena, &mut self.inbox, now);
+        self.happenings.append(&mut self.inbox.happenings);
+    }
+
+    pub fn send(&mut self, to: Flow, bytes: &[u8], client: Option<BranchId>) {
+        self.put(to, bytes, client);
+        self.flush();
+    }
+
+    /// Polls once, at most for 20 ms; `answer` may answer each message before the flush.
+    pub fn turn_with(&mut self, mut answer: impl FnMut(&Got, &mut Outgoing)) {
+        let mut events = Events::with_capacity(64);
+        self.transports.before_sleep();
+        self.poll.poll(&mut events, Some(Duration::from_millis(20))).unwrap();
+        self.transports.woke();
+        let now = self.now();
+        let mut work: Vec<(Token, Ready)> =
+            events.iter().filter(|e| Transports::owns(e.token())).map(|e| (e.token(), e.into())).collect();
+        while !work.is_empty() {
+            work.retain(|(token, ready)| {
+                self.transports.receive(*token, *ready, &mut self.arena, &mut self.inbox, now)
+            });
+            for frame in &self.inbox.frames {
+                let bytes = &self.arena.slot(usize::from(frame.slot))[frame.start as usize..frame.end as usize];
+                let got = Got { bytes: bytes.to_vec(), from: frame.from, close_after: frame.close_after };
+                answer(&got, &mut self.outgoing);
+                self.got.push(got);
+            }
+            self.inbox.clear_frames();
+            self.flush();
+        }
+        self.transports.posted(&self.arena, &mut self.inbox, now);
+        self.transports.tick(&mut self.inbox, now);
+        self.happenings.append(&mut self.inbox.happenings);
+    }
+
+    pub fn turn(&mut self) {
+        self.turn_with(|_, _| {});
+    }
+
+    #[track_caller]
+    pub fn until(&mut self, what: &str, mut is_so: impl FnMut(&Seat) -> bool) {
+        let end = Instant::now() + Duration::from_secs(30);
+        while !is_so(self) {
+            assert!(Instant::now() < end, "waited in vain: {what}");
+            self.turn();
+        }
+    }
+
+    #[track_caller]
+    pub fn until_got(&mut self, n: usize) {
+        self.until("messages", |seat| seat.got.len() >= n);
+    }
+
+    pub fn count(&self, counter: Counter) -> u64 {
+        self.parts.counters.sum(counter)
+    }
+
+    pub fn lost(&self) -> usize {
+        self.happenings.iter().filter(|h| matches!(h, Happening::Lost { .. })).count()
+    }
+
+    pub fn failed(&self) -> Vec<BranchId> {
+        let client = |h: &Happening| match h {
+            Happening::SendFailed { client } => Some(*client),
+            Happening::Lost { .. } => None,
+        };
+        self.happenings.iter().filter_map(client).collect()
+    }
+}
+
+pub fn client(slot: u32) -> Option<BranchId> {
+    Some(BranchId { slot, generation: 7 })
+}
+
+pub fn to(transport: Transport, peer: SocketAddr) -> Flow {
+    Flow { peer: peer.into(), transport: transport as u8, ..Flow::default() }
+}
+
+/// A SIP message of some sort, `n` bytes of body.
+pub fn message(name: &str, n: usize) -> Vec<u8> {
+    format!("OPTIONS sip:{name} SIP/2.0\r\nContent-Length: {n}\r\n\r\n{}", "x".repeat(n)).into_bytes()
+}

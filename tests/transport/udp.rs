@@ -1,0 +1,85 @@
+//! UDP on loopback.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use strowger::shared::counters::Counter;
+use strowger::transport::Transport;
+
+use crate::rig::Test;
+use crate::seat::{Seat, client, config, to};
+use crate::tests;
+
+pub const TESTS: &[Test] = tests![
+    a_batch_is_read_and_answered_with_one_call_each,
+    an_ipv6_listener_answers_over_ipv6,
+    oversized_and_empty_datagrams_are_dropped_and_counted,
+    a_request_that_cannot_leave_is_reported_and_the_rest_is_sent,
+];
+
+fn peer(address: &str) -> UdpSocket {
+    let socket = UdpSocket::bind(address).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    socket
+}
+
+fn a_batch_is_read_and_answered_with_one_call_each() {
+    let (mut z, at) = Seat::alone(&[(Transport::Udp, "127.0.0.1:0")]);
+    let a = peer("127.0.0.1:0");
+    for n in 0..50 {
+        a.send_to(format!("message {n}").as_bytes(), at[0]).unwrap();
+    }
+    z.turn_with(|got, outgoing| {
+        let begin = outgoing.begin();
+        outgoing.bytes.extend_from_slice(&got.bytes);
+        outgoing.finish(begin, got.from, strowger::transport::outgoing::Body::Empty, None);
+    });
+    assert_eq!((z.got.len(), z.count(Counter::Batches), z.count(Counter::SentUdp)), (50, 1, 50));
+    assert_eq!(SocketAddr::from(z.got[0].from.peer), a.local_addr().unwrap());
+    let mut buffer = [0; 100];
+    for n in 0..50 {
+        let length = a.recv(&mut buffer).unwrap();
+        assert_eq!(buffer[..length], *format!("message {n}").as_bytes());
+    }
+}
+
+fn an_ipv6_listener_answers_over_ipv6() {
+    let (mut z, at) = Seat::alone(&[(Transport::Udp, "127.0.0.1:0"), (Transport::Udp, "[::1]:0")]);
+    let a = peer("[::1]:0");
+    a.send_to(b"hello", at[1]).unwrap();
+    z.until_got(1);
+    let from = z.got[0].from;
+    assert_eq!((from.listener, from.peer.ip()), (1, "::1".parse().unwrap()));
+    assert_eq!(z.transports.listener_for(Transport::Udp, from.peer), Some(1));
+    z.send(from, b"answer", None);
+    let mut buffer = [0; 100];
+    assert_eq!(a.recv(&mut buffer).unwrap(), 6);
+}
+
+fn oversized_and_empty_datagrams_are_dropped_and_counted() {
+    let mut config = config(1, &[(Transport::Udp, "127.0.0.1:0")]);
+    config.live.limits.message_bytes = 1000;
+    let (mut z, at) = Seat::alone_with(&config);
+    let a = peer("127.0.0.1:0");
+    for bytes in [&[b'x'; 1001][..], b"", b"\r\n\r\n", b"\0\0\0\0", &[b'y'; 1000]] {
+        a.send_to(bytes, at[0]).unwrap();
+    }
+    z.until_got(2);
+    assert_eq!((z.count(Counter::TooLarge), z.count(Counter::KeepAlives)), (1, 2));
+    assert_eq!(z.got[1].bytes.len(), 1000);
+}
+
+fn a_request_that_cannot_leave_is_reported_and_the_rest_is_sent() {
+    let (mut z, _) = Seat::alone(&[(Transport::Udp, "127.0.0.1:0")]);
+    let a = peer("127.0.0.1:0");
+    let a_address = a.local_addr().unwrap();
+    z.put(to(Transport::Udp, a_address), b"one", client(1));
+    // Not from a socket on loopback.
+    z.put(to(Transport::Udp, "192.0.2.1:5060".parse().unwrap()), b"two", client(2));
+    z.put(to(Transport::Udp, a_address), &[0; 65_600], client(3));
+    z.put(to(Transport::Udp, a_address), b"four", client(4));
+    z.flush();
+    assert_eq!(z.failed(), [client(2), client(3)].map(Option::unwrap));
+    let mut buffer = [0; 10];
+    assert_eq!((a.recv(&mut buffer).unwrap(), a.recv(&mut buffer).unwrap()), (3, 4));
+}

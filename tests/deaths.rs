@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use strowger::transport::Transport;
-use support::daemon::{Daemon, counter, used};
+use support::daemon::{Daemon, counter};
 use support::proxy::Setup;
 use support::sipp::{Scenario, Sipp, names, register};
 use support::{Room, kernel, left_to_the_vm, patience, say, slow, tally_sctp};

@@ -70,7 +70,9 @@ fn audit(house: &House) -> BTreeMap<String, Audit> {
     let (location, unseen) = house.shared.location.audit_now();
     [("transactions", slots, skipped), ("texts", texts, skipped), ("location", location, unseen)]
         .into_iter()
-        .map(|(part, numbers::Audit { live, free, lost }, skipped)| (part.to_owned(), Audit { live, free, lost, skipped }))
+        .map(|(part, numbers::Audit { live, free, lost }, skipped)| {
+            (part.to_owned(), Audit { live, free, lost, skipped })
+        })
         .collect()
 }
 

@@ -1,5 +1,7 @@
 //! The one clock of the processes.
 
+#![expect(clippy::disallowed_methods, reason = "the one clock")]
+
 use nix::time::{ClockId, clock_gettime};
 
 use crate::timer::Tick;

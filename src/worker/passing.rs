@@ -18,7 +18,7 @@ impl Corridor {
         let mut left = limit;
         for number in 0..self.table.buckets() {
             while let Some(mut entry) = self.entered(self.table.lock_due(number, now)) {
-                        let Some(head) = entry.due(now) else { break };
+                let Some(head) = entry.due(now) else { break };
                 self.prepared.clear();
                 entry.visit(head, now, &self.lengths, AtHand::Nothing, &mut self.prepared, |context| context.timers());
                 drop(entry);

@@ -35,7 +35,9 @@ pub enum Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Fault::CallLost { call, wanted, heard: Some(heard) } => write!(f, "call {call} wanted {wanted}, heard {heard}"),
+            Fault::CallLost { call, wanted, heard: Some(heard) } => {
+                write!(f, "call {call} wanted {wanted}, heard {heard}")
+            }
             Fault::CallLost { call, wanted, heard: None } => write!(f, "call {call} wanted {wanted}, heard nothing"),
             Fault::ByeLost { call } => write!(f, "call {call} was answered, its BYE was not"),
             Fault::Wrong { why, text } => write!(f, "{why}:\n{text}"),
@@ -57,10 +59,13 @@ enum Side {
     Z,
 }
 
+/// When it arrives, its number, where, and what.
+type Flying = (Tick, u64, To, Vec<u8>);
+
 pub struct World {
     rng: Rng,
     now: Tick,
-    flying: BinaryHeap<Reverse<(Tick, u64, To, Vec<u8>)>>,
+    flying: BinaryHeap<Reverse<Flying>>,
     sent: u64,
     loss: f64,
     transports: [Transport; 2],
@@ -150,7 +155,7 @@ impl World {
             self.agents();
             self.arrivals();
             // The timer process looks every 20 ms; so does this one.
-            if self.now.0 % 20 == 0 {
+            if self.now.0.is_multiple_of(20) {
                 while self.corridor.deadlines(self.now, 64) {}
                 self.proxy_sends();
             }

@@ -1,12 +1,28 @@
 //! The configuration: what every key means, its unit, range and default.
 //!
-//! Owns: the settings as typed values. `read` makes them from TOML and environment and names every mistake.
-//! Never opens a socket.
+//! Owns: the settings as typed values. `source` and `keys` read TOML and environment, `read` makes typed values of them,
+//! `sense` compares them with each other, `reload` lets SIGHUP in, `check` is the command. Every mistake is named, not only
+//! the first. Never opens a socket.
 
-use std::net::SocketAddr;
+pub mod check;
+pub mod exit;
+mod keys;
+mod mistake;
+mod read;
+mod reload;
+mod sense;
+mod source;
+#[cfg(test)]
+mod tests;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+pub use mistake::Mistake;
+pub use reload::Reloaded;
 
 use crate::transport::Transport;
 
@@ -28,10 +44,46 @@ pub struct Config {
     pub live: Live,
 }
 
+impl Config {
+    /// Reads the file (or only the built-in defaults), lays the environment (`STROWGER_...`) over it and checks everything.
+    ///
+    /// `available`: the transports this machine's kernel has; a default without `[[listen]]` serves these on loopback. A
+    /// listener that the file names is kept whether available or not.
+    ///
+    /// # Errors
+    /// Every mistake found, in the order of the keys.
+    pub fn load(path: Option<&Path>, available: &[Transport]) -> Result<Config, Vec<Mistake>> {
+        let text = path.map(source::text).transpose().map_err(|mistake| vec![mistake])?;
+        read::config(text.as_deref(), source::environment(), available)
+    }
+
+    /// What the built-in defaults serve, without file and environment.
+    ///
+    /// # Errors
+    /// None, as a test shows; the type is that of `load`.
+    pub fn built_in(available: &[Transport]) -> Result<Config, Vec<Mistake>> {
+        read::config(None, Vec::new(), available)
+    }
+
+    /// Reads TOML text, as `load` does a file, without the environment: for tests and the demo.
+    ///
+    /// # Errors
+    /// Every mistake found.
+    pub fn from_text(toml: &str, available: &[Transport]) -> Result<Config, Vec<Mistake>> {
+        read::config(Some(toml), Vec::new(), available)
+    }
+
+    /// Seats: the workers and the timer process (shared memory has a place for each).
+    #[must_use]
+    pub fn seats(&self) -> usize {
+        self.workers + 1
+    }
+}
+
 /// What SIGHUP reloads: one value, replaced whole, sent to the workers as JSON.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Live {
-    /// Lower-case domains that we are registrar for. Our listening addresses count as ours too.
+    /// Lower-case domains that we are registrar for. Our listening addresses and sent-by names count as ours too.
     pub domains: Vec<String>,
     pub next_hop: Vec<NextHop>,
     pub allow: Vec<Allow>,
@@ -45,8 +97,37 @@ pub struct Live {
     pub drain_s: u64,
 }
 
+/// What somebody asks of us, as the allow lists tell it apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// To register.
+    Register,
+    /// To forward what is neither for our domains nor by our Route.
+    Relay,
+    /// To answer on the admin listener; the listener given with it says nothing.
+    Admin,
+}
+
+impl Live {
+    /// May a peer at `ip` ask for `what` on the listener (index into `Config::listen`)? An IPv4-mapped IPv6 address counts
+    /// as IPv4. Allocates nothing.
+    #[must_use]
+    pub fn may(&self, listener: usize, what: What, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        self.allow.iter().any(|allow| {
+            let networks = match what {
+                What::Register => &allow.register,
+                What::Relay => &allow.relay,
+                What::Admin => &allow.admin,
+            };
+            let here = what == What::Admin || allow.listener.is_none_or(|only| only == listener);
+            here && networks.iter().any(|network| network.contains(&ip))
+        })
+    }
+}
+
 /// One `[[listen]]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Listen {
     /// For `[[allow]]`, logs and status; default `TRANSPORT:FIRST_ADDRESS`.
     pub name: String,
@@ -60,14 +141,15 @@ pub struct Listen {
 }
 
 /// Our name on one listener, as it goes into Via and Record-Route.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SentBy {
     /// IPv6 in brackets, lower case.
     pub host: String,
     pub port: u16,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Stack {
     Kernel,
     User,
@@ -75,7 +157,7 @@ pub enum Stack {
 }
 
 /// `[[next_hop]]`: requests for `domain` (lower case) go to `targets`, tried in order.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NextHop {
     pub domain: String,
     pub targets: Vec<Target>,
@@ -89,7 +171,7 @@ pub struct Target {
 }
 
 /// `[[allow]]`: source networks per listener.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Allow {
     /// Index into `Config::listen`; `None`: every listener.
     pub listener: Option<usize>,
@@ -101,14 +183,14 @@ pub struct Allow {
     pub admin: Vec<IpNet>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Admin {
     /// TCP address for `strowger status`; `None`: off.
     pub address: Option<SocketAddr>,
 }
 
 /// Sizes of the one shared mapping; fixed at start, touched lazily.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Memory {
     /// Transactions (server and client together) that can exist at once.
     pub transactions: usize,
@@ -121,7 +203,7 @@ pub struct Memory {
 }
 
 /// Bounds on what the network may make us do.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Largest message accepted on UDP and TCP, bytes; SCTP: this or an eighth of the receive buffer, whichever is less.
     pub message_bytes: usize,
@@ -139,7 +221,7 @@ pub struct Limits {
     pub connection_queue_bytes: usize,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registrar {
     pub default_expires_s: u32,
     pub min_expires_s: u32,
@@ -147,7 +229,7 @@ pub struct Registrar {
 }
 
 /// RFC 3261 §17 table 4; milliseconds.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timers {
     pub t1_ms: u64,
     pub t2_ms: u64,
@@ -166,13 +248,13 @@ pub enum Level {
     Trace,
 }
 
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Log {
     pub level: Level,
 }
 
 /// Kernel SCTP socket settings (RFC 6458 §8, sctp(7)).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Sctp {
     pub receive_buffer_bytes: usize,
     pub send_buffer_bytes: usize,
@@ -189,13 +271,13 @@ pub struct Sctp {
     pub heartbeat_ms: u32,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Udp {
     pub receive_buffer_bytes: usize,
     pub send_buffer_bytes: usize,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Tcp {
     pub connect_timeout_ms: u64,
     /// A connection without traffic is closed after this many seconds.
@@ -204,12 +286,13 @@ pub struct Tcp {
     pub message_timeout_ms: u64,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Location {
     pub store: Store,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Store {
     Memory,
 }

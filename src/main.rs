@@ -1,1 +1,111 @@
-fn main() {}
+//! The command line: the only place that knows it.
+//!
+//! Owns: what can be asked, the help that explains it, exit statuses. Never does the work.
+
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use strowger::config::{Config, check, exit};
+use strowger::transport::{self, Transport};
+use strowger::{log, master, phone, shared, worker};
+
+/// A SIP proxy and registrar whose first transport is SCTP.
+#[derive(Parser)]
+#[command(name = "strowger", version, after_long_help = MORE, subcommand_required = true, arg_required_else_help = true)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const MORE: &str = "\
+Examples:
+  strowger demo
+      See it work: a daemon, phones and a few hundred calls on this machine.
+  strowger serve
+      Serve 127.0.0.1:5060 over UDP, TCP and (where the kernel has it) SCTP with the built-in defaults.
+  strowger check --config /etc/strowger/strowger.toml && systemctl reload strowger
+      Look first, then let the running daemon read it (SIGHUP).
+  STROWGER_WORKERS=4 STROWGER_LOG__LEVEL=debug strowger serve --config strowger.toml
+      Every key of the file is also a variable: STROWGER_, capitals, __ for the dot.
+  STROWGER_LISTEN='[{transport=\"sctp\", address=[\"192.0.2.1:5060\", \"198.51.100.1:5060\"]}]' strowger serve
+      A list of tables is one variable, written as in TOML.
+  strowger status --json
+      Ask the running daemon for processes, counters, table fill and flows.
+
+Exit status:
+   0  done
+   1  the configuration is wrong, or a call of the demo failed
+   2  the command line is wrong
+  69  status: no daemon answers
+  70  serve: more than 10 processes died within 10 seconds
+  71  the system refused a socket, memory, a process or a user
+
+The file config/strowger.toml of the project explains every key with its default, unit and range.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the daemon in the foreground (as systemd wants it).
+    ///
+    /// SIGTERM and SIGINT let running calls' transactions end (drain_s), SIGHUP reads the configuration again.
+    Serve(File),
+    /// Says what a configuration would serve and what is wrong with it: one line per mistake, exit status 0 or 1.
+    Check(File),
+    /// Tries everything out on this machine: daemon, phones, calls over every transport and across them.
+    ///
+    /// Ends by itself; exit status 0 only if no call failed.
+    Demo(phone::demo::Options),
+    /// Asks the running daemon: processes, restarts, counters, table fill, flows.
+    Status {
+        #[command(flatten)]
+        file: File,
+        /// As JSON, for programs.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(clap::Args)]
+struct File {
+    /// TOML file; without it the built-in defaults serve (everything in memory, loopback only).
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl File {
+    /// The configuration, or its mistakes on stderr.
+    fn load(&self, available: &[Transport]) -> Result<Config, ExitCode> {
+        Config::load(self.config.as_deref(), available).map_err(|mistakes| {
+            mistakes.iter().for_each(|mistake| eprintln!("strowger: {mistake}"));
+            ExitCode::from(exit::WRONG)
+        })
+    }
+}
+
+fn main() -> ExitCode {
+    let available = transport::available();
+    run(CommandLine::parse().command, &available).unwrap_or_else(|status| status)
+}
+
+fn run(command: Command, available: &[Transport]) -> Result<ExitCode, ExitCode> {
+    Ok(match command {
+        Command::Serve(file) => serve(file.load(available)?, file.config, available),
+        Command::Check(file) => check::run(file.config.as_deref(), available, shared::memory_bytes),
+        Command::Demo(options) => phone::demo::run(&options),
+        Command::Status { file, json } => master::status::run(&file.load(available)?, json),
+    })
+}
+
+/// The log comes first: from here on nothing waits for whoever reads stderr.
+fn serve(config: Config, path: Option<PathBuf>, available: &[Transport]) -> ExitCode {
+    if let Err(error) = log::start(config.live.log.level) {
+        eprintln!("strowger: stderr cannot be written without waiting, the log is lost: {error}");
+    }
+    check::warnings(&config, available).iter().for_each(|warning| tracing::warn!("{warning}"));
+    if let Some(mistake) = check::Room::of_this_machine().refuses(shared::memory_bytes(&config)) {
+        tracing::warn!("{mistake}");
+    }
+    master::serve(config, path, worker::run)
+}

@@ -12,6 +12,7 @@ use super::span::Span;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Line {
     pub start: u32,
+    pub kind: Name,
     /// The name without white space.
     pub name: Span,
     /// The value without the white space around it; inside, folds stay.
@@ -46,6 +47,7 @@ pub fn line_end(bytes: &[u8], at: usize) -> Result<usize, (&'static str, Option<
 #[cold]
 fn bare(bytes: &[u8], at: usize) -> (&'static str, Option<usize>) {
     let reason = match bytes.get(at) {
+        Some(b'\r') if at + 1 == bytes.len() => "No end of headers",
         Some(b'\r') => "Bare CR",
         Some(b'\n') => "Bare LF",
         _ => "NUL in the head",
@@ -69,11 +71,9 @@ pub fn step(bytes: &[u8], at: usize) -> Step {
             Err((reason, next)) => return Step::Fault(reason, next),
         };
     }
-    let line = bytes.get(at..end).unwrap_or_default();
-    let Some(colon) = line.iter().position(|byte| *byte == b':') else {
+    let Some((colon, kind)) = name(bytes, at, end) else {
         return Step::Fault("Header line without a colon", Some(end + 2));
     };
-    let colon = at + colon;
     let name = match bytes.get(colon.wrapping_sub(1)) {
         Some(b' ' | b'\t') => trim(bytes, at, colon),
         _ => Span::new(at, colon),
@@ -81,12 +81,36 @@ pub fn step(bytes: &[u8], at: usize) -> Step {
     if name.is_empty() || name.start as usize != at {
         return Step::Fault("Header line without a name", Some(end + 2));
     }
+    let kind = kind.unwrap_or_else(|| Name::read(name.of(bytes)));
     let value = trim(bytes, colon + 1, end);
-    Step::Line(Line { start: name.start, name, value, next: Span::new(0, end + 2).end })
+    Step::Line(Line { start: name.start, kind, name, value, next: Span::new(0, end + 2).end })
+}
+
+/// Where the colon of the line `at..end` is, and what the name before it is, where that was seen on the way: sixteen bytes are
+/// looked at side by side, which is more than most names have.
+#[inline]
+fn name(bytes: &[u8], at: usize, end: usize) -> Option<(usize, Option<Name>)> {
+    const ONES: u128 = u128::from_le_bytes([1; 16]);
+    if let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<16>()) {
+        let word = u128::from_le_bytes(*chunk);
+        // The lowest zero byte of `other` is the first colon (a borrow can spoil only bytes above it).
+        let other = word ^ (ONES * b':' as u128);
+        let colons = other.wrapping_sub(ONES) & !other & (ONES * 0x80);
+        if colons != 0 {
+            let length = colons.trailing_zeros() / 8;
+            let colon = at + length as usize;
+            let lower = (word | (ONES * 0x20)) & !(u128::MAX << (length * 8));
+            // White space before the colon is rare; it is cut off first, and then the name is read the slow way.
+            let spaced = matches!(bytes.get(colon.wrapping_sub(1)), Some(b' ' | b'\t'));
+            return (colon < end).then(|| (colon, (!spaced).then(|| Name::of_word(length, lower))));
+        }
+    }
+    let line = bytes.get(at..end).unwrap_or_default();
+    line.iter().position(|byte| *byte == b':').map(|colon| (at + colon, None))
 }
 
 /// The headers that the proxy reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Name {
     Via,
     From,
@@ -101,36 +125,80 @@ pub enum Name {
     Expires,
     Require,
     ProxyRequire,
+    #[default]
     Other,
+}
+
+/// A name in lower case as the little-endian number that its bytes make.
+const fn word(name: &[u8]) -> u128 {
+    let mut word = 0;
+    let mut at = name.len();
+    while at > 0 {
+        at -= 1;
+        word = word << 8 | name[at] as u128;
+    }
+    word
 }
 
 impl Name {
     /// Reads a name or its compact form (RFC 3261 §7.3.3), in any case of letters.
-    #[inline]
     #[must_use]
     pub fn read(name: &[u8]) -> Name {
-        let is = |text: &[u8]| name.eq_ignore_ascii_case(text);
-        let first = name.first().copied().unwrap_or(0) | 0x20;
-        match (name.len(), first) {
-            (1, b'v') => Name::Via,
-            (1, b'f') => Name::From,
-            (1, b't') => Name::To,
-            (1, b'i') => Name::CallId,
-            (1, b'l') => Name::ContentLength,
-            (1, b'm') => Name::Contact,
-            (2, b't') if is(b"to") => Name::To,
-            (3, b'v') if is(b"via") => Name::Via,
-            (4, b'f') if is(b"from") => Name::From,
-            (4, b'c') if is(b"cseq") => Name::CSeq,
-            (5, b'r') if is(b"route") => Name::Route,
-            (7, b'c') if is(b"call-id") => Name::CallId,
-            (7, b'c') if is(b"contact") => Name::Contact,
-            (7, b'e') if is(b"expires") => Name::Expires,
-            (7, b'r') if is(b"require") => Name::Require,
-            (12, b'm') if is(b"max-forwards") => Name::MaxForwards,
-            (12, b'r') if is(b"record-route") => Name::RecordRoute,
-            (13, b'p') if is(b"proxy-require") => Name::ProxyRequire,
-            (14, b'c') if is(b"content-length") => Name::ContentLength,
+        let mut chunk = [0u8; 16];
+        let Some(place) = chunk.get_mut(..name.len()).filter(|place| place.len() < 16) else { return Name::Other };
+        place.copy_from_slice(name);
+        place.make_ascii_lowercase();
+        Name::of_word(u32::try_from(name.len()).unwrap_or(0), u128::from_le_bytes(chunk))
+    }
+
+    /// Reads a name of `length` bytes, given in lower case as a little-endian number.
+    #[inline]
+    fn of_word(length: u32, lower: u128) -> Name {
+        const VIA: u128 = word(b"via");
+        const FROM: u128 = word(b"from");
+        const TO: u128 = word(b"to");
+        const CALL_ID: u128 = word(b"call-id");
+        const CSEQ: u128 = word(b"cseq");
+        const MAX_FORWARDS: u128 = word(b"max-forwards");
+        const ROUTE: u128 = word(b"route");
+        const RECORD_ROUTE: u128 = word(b"record-route");
+        const CONTENT_LENGTH: u128 = word(b"content-length");
+        const CONTACT: u128 = word(b"contact");
+        const EXPIRES: u128 = word(b"expires");
+        const REQUIRE: u128 = word(b"require");
+        const PROXY_REQUIRE: u128 = word(b"proxy-require");
+        match length {
+            1 => match lower.to_le_bytes()[0] {
+                b'v' => Name::Via,
+                b'f' => Name::From,
+                b't' => Name::To,
+                b'i' => Name::CallId,
+                b'l' => Name::ContentLength,
+                b'm' => Name::Contact,
+                _ => Name::Other,
+            },
+            2 if lower == TO => Name::To,
+            3 if lower == VIA => Name::Via,
+            4 => match lower {
+                FROM => Name::From,
+                CSEQ => Name::CSeq,
+                _ => Name::Other,
+            },
+            5 if lower == ROUTE => Name::Route,
+            7 => match lower {
+                CALL_ID => Name::CallId,
+                CONTACT => Name::Contact,
+                EXPIRES => Name::Expires,
+                REQUIRE => Name::Require,
+                _ => Name::Other,
+            },
+            12 => match lower {
+                MAX_FORWARDS => Name::MaxForwards,
+                RECORD_ROUTE => Name::RecordRoute,
+                _ => Name::Other,
+            },
+            13 if lower == PROXY_REQUIRE => Name::ProxyRequire,
+            14 if lower == CONTENT_LENGTH => Name::ContentLength,
             _ => Name::Other,
         }
     }
@@ -252,8 +320,8 @@ impl<'a> Iterator for Values<'a> {
         let start = match self.at {
             Some(at) => at,
             None => {
-                let (bytes, name) = (self.bytes, self.name);
-                self.line = self.lines.find(|line| Name::read(line.name.of(bytes)) == name)?;
+                let name = self.name;
+                self.line = self.lines.find(|line| line.kind == name)?;
                 self.line.value.start as usize
             }
         };

@@ -27,3 +27,6 @@ pub use scan::{CSeq, Invalid, Message, Start, salvage, scan};
 pub use span::Span;
 pub use uri::{Scheme, Uri};
 pub use via::{Rport, Via};
+
+#[cfg(test)]
+mod tests;

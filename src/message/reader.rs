@@ -31,7 +31,9 @@ const fn classes() -> [u8; 256] {
         if matches!(b, b' ' | b'\t' | b'\r' | b'\n') {
             class |= SPACE | PARAMETER_END;
         }
-        if matches!(b, b';' | b',' | b'=') {
+        // A quote or bracket inside of a bare value would leave open where the value ends: it ends there, and what follows is
+        // no parameter.
+        if matches!(b, b';' | b',' | b'=' | b'"' | b'<') {
             class |= PARAMETER_END;
         }
         if matches!(b, b'"' | b'<' | b';' | b',') {

@@ -32,15 +32,16 @@ pub fn reply(m: &Message<'_>, r: &Reply<'_>, out: &mut Vec<u8>) {
     let mut vias = 0;
     let mut timestamp = None;
     for line in m.lines() {
-        let name = m.of(line.name);
-        match Name::read(name) {
+        match line.kind {
             Name::Via => {
                 out.extend_from_slice(b"Via: ");
                 put_top_via(m, line.value, r.fix_via.filter(|_| vias == 0), out);
                 out.extend_from_slice(b"\r\n");
                 vias += 1;
             }
-            Name::Other if r.code == 100 && name.eq_ignore_ascii_case(b"timestamp") => timestamp = Some(line.value),
+            Name::Other if r.code == 100 && m.of(line.name).eq_ignore_ascii_case(b"timestamp") => {
+                timestamp = Some(line.value)
+            }
             _ => {}
         }
     }

@@ -110,7 +110,11 @@ impl std::error::Error for Invalid {}
 /// `Invalid`: the message must not be forwarded. A response is then dropped, a request answered when that is possible (E11, E14).
 #[inline]
 pub fn scan(bytes: &[u8]) -> Result<Message<'_>, Invalid> {
-    walk(bytes, false).map_err(|fault| refuse(bytes, fault))
+    let mut scanned = walk(bytes, false);
+    if let Err(invalid) = &mut scanned {
+        refuse(bytes, invalid);
+    }
+    scanned
 }
 
 /// What can be read of a refused request, for the answer: faults in single lines are passed over. None when it is not a request,
@@ -124,24 +128,28 @@ pub fn salvage(bytes: &[u8]) -> Option<Message<'_>> {
 }
 
 #[cold]
-fn refuse(bytes: &[u8], fault: Fault) -> Invalid {
-    Invalid { reason: fault.0, code: if fault.0 == VERSION { 505 } else { 400 }, answerable: salvage(bytes).is_some() }
+fn refuse(bytes: &[u8], invalid: &mut Invalid) {
+    invalid.answerable = salvage(bytes).is_some();
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Fault(&'static str);
+/// `answerable` is found out when all else failed.
+#[cold]
+fn fault(reason: &'static str) -> Invalid {
+    Invalid { reason, code: if reason == VERSION { 505 } else { 400 }, answerable: false }
+}
 
 const VERSION: &str = "Version Not Supported";
 
 /// Goes through the message. `lenient`: a fault that leaves enough for an answer is passed over.
 #[inline]
-fn walk(bytes: &[u8], lenient: bool) -> Result<Message<'_>, Fault> {
-    let tolerate = |reason| if lenient { Ok(()) } else { Err(Fault(reason)) };
+fn walk(bytes: &[u8], lenient: bool) -> Result<Message<'_>, Invalid> {
+    let tolerate = |reason| if lenient { Ok(()) } else { Err(fault(reason)) };
     if bytes.len() >= MAX_BYTES {
-        return Err(Fault("Message too long"));
+        return Err(fault("Message too long"));
     }
-    let start_at = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).ok_or(Fault("Empty message"))?;
-    let end = line_end(bytes, start_at).map_err(|(reason, _)| Fault(reason))?;
+    let start_at =
+        bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).ok_or_else(|| fault("Empty message"))?;
+    let end = line_end(bytes, start_at).map_err(|(reason, _)| fault(reason))?;
     let start = start_line(bytes, start_at, end, lenient)?;
     let is_request = matches!(start, Start::Request { .. });
     let headers_at = end + 2;
@@ -192,16 +200,16 @@ fn walk(bytes: &[u8], lenient: bool) -> Result<Message<'_>, Fault> {
         at = line.next as usize;
         lines += 1;
         if lines > MAX_LINES {
-            return Err(Fault("Too many header lines"));
+            return Err(fault("Too many header lines"));
         }
-        match Name::read(line.name.of(bytes)) {
+        match line.kind {
             Name::Other => {}
             Name::Via => {
-                if let Err(fault) = m.take_vias(&line, is_request) {
+                if let Err(invalid) = m.take_vias(&line, is_request) {
                     if m.via_count == 0 {
-                        return Err(fault);
+                        return Err(invalid);
                     }
-                    tolerate(fault.0)?;
+                    tolerate(invalid.reason)?;
                 }
                 if !record_route_seen && (m.record_route_at == 0 || m.record_route_at == line.start) {
                     m.record_route_at = line.next;
@@ -220,7 +228,7 @@ fn walk(bytes: &[u8], lenient: bool) -> Result<Message<'_>, Fault> {
             Name::CallId => {
                 if !m.call_id.is_empty() {
                     tolerate("Several Call-ID")?;
-                } else if line.value.of(bytes).iter().any(|byte| *byte <= b' ') {
+                } else if memchr::memchr2(b' ', b'\t', line.value.of(bytes)).is_some() {
                     tolerate("Bad Call-ID")?;
                 } else {
                     m.call_id = line.value;
@@ -285,7 +293,7 @@ fn walk(bytes: &[u8], lenient: bool) -> Result<Message<'_>, Fault> {
         ""
     };
     if !missing.is_empty() {
-        return Err(Fault(missing));
+        return Err(fault(missing));
     }
     if let Start::Request { method_text, .. } = start
         && method_text.of(bytes) != m.cseq.method_text.of(bytes)
@@ -303,7 +311,7 @@ fn walk(bytes: &[u8], lenient: bool) -> Result<Message<'_>, Fault> {
 
 /// Reads `start..end`. RFC 3261 §7.1 allows single spaces only.
 #[inline]
-fn start_line(bytes: &[u8], start: usize, end: usize, lenient: bool) -> Result<Start, Fault> {
+fn start_line(bytes: &[u8], start: usize, end: usize, lenient: bool) -> Result<Start, Invalid> {
     let line = bytes.get(start..end).unwrap_or_default();
     if let Some(rest) = line.get(8..).filter(|_| line.get(..8).is_some_and(|l| l.eq_ignore_ascii_case(b"SIP/2.0 "))) {
         let code = match rest {
@@ -312,15 +320,15 @@ fn start_line(bytes: &[u8], start: usize, end: usize, lenient: bool) -> Result<S
             {
                 u16::from(a - b'0') * 100 + u16::from(b - b'0') * 10 + u16::from(c - b'0')
             }
-            _ => return Err(Fault("Bad status code")),
+            _ => return Err(fault("Bad status code")),
         };
         return Ok(Start::Response { code, reason: Span::new((start + 12).min(end), end) });
     }
-    let bad = Fault("Bad start line");
+    let bad = || fault("Bad start line");
     let method_end = line.iter().position(|byte| !is_token(*byte)).unwrap_or(line.len());
     let uri_end = memchr::memrchr(b' ', line).unwrap_or(0);
     if method_end == 0 || line.get(method_end) != Some(&b' ') {
-        return Err(bad);
+        return Err(bad());
     }
     let method_text = Span::new(start, start + method_end);
     let method = Method::from_token(method_text.of(bytes));
@@ -331,12 +339,12 @@ fn start_line(bytes: &[u8], start: usize, end: usize, lenient: bool) -> Result<S
     let version = line.get(uri_end + 1..).unwrap_or_default();
     if !version.eq_ignore_ascii_case(b"SIP/2.0") {
         let other = version.get(..4).is_some_and(|v| v.eq_ignore_ascii_case(b"SIP/"));
-        return Err(if other { Fault(VERSION) } else { bad });
+        return Err(if other { fault(VERSION) } else { bad() });
     }
     let uri = line.get(method_end + 1..uri_end).unwrap_or_default();
     // No white space, nothing in angle brackets, and something with a colon.
-    let good = !uri.is_empty() && uri.iter().all(|b| *b > b' ' && *b != b'<' && *b != b'>') && uri.contains(&b':');
-    if good { Ok(request) } else { Err(bad) }
+    let good = memchr::memchr(b':', uri).is_some() && memchr::memchr3(b' ', b'\t', b'<', uri).is_none();
+    if good { Ok(request) } else { Err(bad()) }
 }
 
 /// The tag of From or To; none when the value is not one address.
@@ -369,16 +377,16 @@ fn cseq(bytes: &[u8], value: Span) -> Option<CSeq> {
 impl Message<'_> {
     /// Takes the values of one Via line.
     #[inline]
-    fn take_vias(&mut self, line: &Line, is_request: bool) -> Result<(), Fault> {
+    fn take_vias(&mut self, line: &Line, is_request: bool) -> Result<(), Invalid> {
         let bytes = self.bytes;
         let mut reader = Reader::new(bytes, line.value);
         loop {
             if self.via_count >= MAX_VIAS {
-                return Err(Fault("Too many Vias"));
+                return Err(fault("Too many Vias"));
             }
             match self.via_count {
                 0 => {
-                    self.via = Via::read(&mut reader).ok_or(Fault("Bad Via"))?;
+                    self.via = Via::read(&mut reader).ok_or_else(|| fault("Bad Via"))?;
                     self.via_at = line.start;
                     self.via_cut = Span { start: line.start, end: line.next };
                     if reader.peek() == b',' {
@@ -393,7 +401,7 @@ impl Message<'_> {
                     self.next_via = Via::read(&mut at);
                     // B10: what stands in somebody else's Via does not stop a request; a response must go there.
                     if self.next_via.is_none() && !is_request {
-                        return Err(Fault("Bad Via"));
+                        return Err(fault("Bad Via"));
                     }
                     reader.skip_value();
                 }
@@ -476,6 +484,13 @@ impl<'a> Message<'a> {
     #[must_use]
     pub fn head(&self) -> &'a [u8] {
         self.bytes.get(self.start_at as usize..self.body_at as usize).unwrap_or_default()
+    }
+
+    /// The URI in a From or To value, without name and parameters; empty when it cannot be read.
+    #[must_use]
+    pub fn uri_in(&self, value: Span) -> &'a [u8] {
+        let address = Reader::new(self.bytes, value).address(|_, _, _| {});
+        self.of(address.map_or(Span::EMPTY, |address| address.uri))
     }
 
     #[must_use]

@@ -163,8 +163,10 @@ fn same_headers(a: &[u8], z: &[u8]) -> bool {
 
 /// Equal but for the case of letters and for escapes.
 fn same_text(a: &[u8], z: &[u8]) -> bool {
+    let escaped = |text: &[u8]| memchr::memchr(b'%', text).is_some();
     a.eq_ignore_ascii_case(z)
-        || unescaped(a).map(|b| b.to_ascii_lowercase()).eq(unescaped(z).map(|b| b.to_ascii_lowercase()))
+        || (escaped(a) || escaped(z))
+            && unescaped(a).map(|b| b.to_ascii_lowercase()).eq(unescaped(z).map(|b| b.to_ascii_lowercase()))
 }
 
 /// The key text of an address-of-record (F04): unescaped user, `@`, host in lower case; no port, no parameters. Appended to `out`.
@@ -183,15 +185,22 @@ pub fn canonical(uri: &Uri<'_>, out: &mut Vec<u8>) {
 
 /// Writes a URI as a Request-URI may be (B27): without headers and without the method parameter.
 pub fn put_request_uri(text: &[u8], out: &mut Vec<u8>) {
-    let Some(uri) = Uri::parse(text).filter(|uri| uri.is_sip() && (!uri.headers.is_empty() || !uri.params.is_empty()))
-    else {
-        out.extend_from_slice(text.strip_suffix(b"?").unwrap_or(text));
+    if memchr::memchr2(b';', b'?', text).is_none() {
+        out.extend_from_slice(text);
+        return;
+    }
+    let Some(uri) = Uri::parse(text).filter(Uri::is_sip) else {
+        out.extend_from_slice(text);
         return;
     };
-    let tail = uri.params.len() + usize::from(!uri.params.is_empty());
-    let headers = uri.headers.len() + usize::from(!uri.headers.is_empty());
-    out.extend_from_slice(text.get(..text.len().saturating_sub(tail + headers)).unwrap_or_default());
-    for param in uri.params.split(|b| *b == b';').filter(|param| !same_text(cut_at(param, b'=').0, b"method")) {
+    let host_at = memchr::memchr(b'@', text).map_or(0, |at| at + 1);
+    let behind_host = text.get(host_at..).and_then(|rest| memchr::memchr2(b';', b'?', rest));
+    out.extend_from_slice(text.get(..behind_host.map_or(text.len(), |length| host_at + length)).unwrap_or_default());
+    for param in uri
+        .params
+        .split(|b| *b == b';')
+        .filter(|param| !param.is_empty() && !same_text(cut_at(param, b'=').0, b"method"))
+    {
         out.push(b';');
         out.extend_from_slice(param);
     }
@@ -290,4 +299,116 @@ fn pairs(text: &[u8], between: u8) -> impl Iterator<Item = (&[u8], &[u8])> {
         let (name, value) = cut_at(pair, b'=');
         (name, value.unwrap_or_default())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn uri(text: &str) -> Uri<'_> {
+        Uri::parse(text.as_bytes()).unwrap_or_else(|| panic!("{text}"))
+    }
+
+    #[test]
+    fn a_uri_is_taken_apart() {
+        let u = uri("sips:john.doe:secret@Example.TEST:5061;transport=SCTP;lr;x=%20?Subject=a&b=c");
+        assert_eq!((u.scheme, u.user, u.password), (Scheme::Sips, &b"john.doe"[..], Some(&b"secret"[..])));
+        assert_eq!((u.host, u.port, u.transport()), (&b"Example.TEST"[..], Some(5061), Some(&b"SCTP"[..]))); // A03
+        assert!(u.lr() && u.maddr().is_none());
+        assert_eq!(u.headers, b"Subject=a&b=c");
+        let u = uri("sip:user;par=u%40example.test@[2001:db8::1];maddr=192.0.2.1");
+        assert_eq!((u.user, u.host_text, u.port), (&b"user;par=u%40example.test"[..], &b"[2001:db8::1]"[..], None));
+        assert_eq!((u.host_ip(), u.maddr()), (Some("2001:db8::1".parse().unwrap()), Some(&b"192.0.2.1"[..])));
+        let u = uri("sip:+1/2?3;p=4@h");
+        assert_eq!((u.user, u.host, u.params, u.headers), (&b"+1/2?3;p=4"[..], &b"h"[..], &b""[..], &b""[..]));
+        assert_eq!(uri("tel:+1-201-555;ext=1").scheme, Scheme::Other); // B03
+        assert!(!uri("sip:h;lr").has_user);
+    }
+
+    #[test]
+    fn what_is_no_uri_is_refused() {
+        for text in [
+            "",
+            "sip",
+            "sip:",
+            "sip:@",
+            "sip:a@",
+            ":h",
+            "sip:h:",
+            "sip:h:99999",
+            "sip:h:5x",
+            "sip:[::1",
+            "sip:[::1]x",
+            "s p:h",
+            "sip:a b",
+        ] {
+            assert_eq!(Uri::parse(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn equal_uris_are_equal_both_ways() {
+        for (a, z) in [
+            ("sip:%61lice@atlanta.test;transport=TCP", "sip:alice@AtLanTa.test;Transport=tcp"),
+            ("sip:carol@chicago.test", "sip:carol@chicago.test;newparam=5"),
+            ("sip:carol@chicago.test;newparam=5", "sip:carol@chicago.test;security=on"),
+            ("sip:z@h;transport=udp;user=phone", "sip:z@h;user=phone;transport=udp"),
+            (
+                "sip:alice@atlanta.test?subject=project%20x&priority=urgent",
+                "sip:alice@atlanta.test?priority=urgent&subject=project%20x",
+            ),
+            ("sip:a@[2001:db8::1]", "sip:a@[2001:DB8:0::1]"),
+            ("tel:+1", "tel:+1"),
+        ] {
+            assert!(equals(&uri(a), &uri(z)) && equals(&uri(z), &uri(a)), "{a} {z}"); // F11
+        }
+    }
+
+    #[test]
+    fn different_uris_differ_both_ways() {
+        for (a, z) in [
+            ("SIP:ALICE@AtLanTa.test;Transport=udp", "sip:alice@AtLanTa.test;Transport=UDP"),
+            ("sip:bob@biloxi.test", "sip:bob@biloxi.test:5060"),
+            ("sip:bob@biloxi.test", "sip:bob@biloxi.test;transport=udp"),
+            ("sip:bob@biloxi.test", "sip:bob@biloxi.test;user=ip"),
+            ("sip:bob@biloxi.test", "sip:bob@biloxi.test;maddr=192.0.2.1"),
+            ("sip:carol@chicago.test;security=off", "sip:carol@chicago.test;security=on"),
+            ("sip:carol@chicago.test", "sip:carol@chicago.test?Subject=next%20meeting"),
+            ("sip:bob@phone21.test", "sip:bob@192.0.2.4"),
+            ("sip:bob@h", "sips:bob@h"),
+            ("sip:bob@h", "sip:bob:x@h"),
+            ("sip:h", "sip:@h"),
+        ] {
+            assert!(!equals(&uri(a), &uri(z)) && !equals(&uri(z), &uri(a)), "{a} {z}"); // F11
+        }
+    }
+
+    #[test]
+    fn an_address_of_record_has_one_name() {
+        for (text, key) in [
+            ("sip:%41lmon@Example.TEST:5060;transport=sctp?x=y", "Almon@example.test"),
+            ("sips:almon:pw@example.test", "almon@example.test"),
+            ("sip:example.test", "@example.test"),
+            ("sip:a@[2001:DB8:0::1]:5070", "a@2001:db8::1"),
+        ] {
+            let mut out = Vec::new();
+            canonical(&uri(text), &mut out);
+            assert_eq!(out, key.as_bytes()); // F04
+        }
+    }
+
+    #[test]
+    fn a_request_uri_has_no_headers_and_no_method() {
+        for (text, written) in [
+            ("sip:z@h;transport=sctp;method=INVITE;lr?Subject=x", "sip:z@h;transport=sctp;lr"),
+            ("sip:z@h;METHOD=INVITE", "sip:z@h"),
+            ("sip:z;method=x@h?", "sip:z;method=x@h"),
+            ("sip:z?y@h", "sip:z?y@h"),
+            ("tel:+1?x", "tel:+1?x"),
+        ] {
+            let mut out = Vec::new();
+            put_request_uri(text.as_bytes(), &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), written); // B27
+        }
+    }
 }

@@ -66,13 +66,13 @@ impl Via {
         }
         let host = if reader.peek() == b'[' {
             let start = reader.at();
-            reader.until(|byte| byte == b']');
+            reader.skip_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'[' | b':' | b'.' | b'%'));
             if !reader.eat(b']') {
                 return None;
             }
             Span::new(start, reader.at())
         } else {
-            reader.until(|byte| matches!(byte, b':' | b';' | b',') || is_space(byte))
+            reader.until(|byte| matches!(byte, b':' | b';' | b',' | b'"' | b'<') || is_space(byte))
         };
         let mut via = Via { transport, host, ..Via::default() };
         if reader.peek() != b';' {

@@ -3,7 +3,7 @@
 //! Owns: where a message of a stream ends. Pure: never reads a socket, never copies, never looks into a message beyond its
 //! Content-Length.
 
-use memchr::memchr;
+use memchr::{memchr, memmem};
 
 use crate::message::headers::{Lines, Name};
 use crate::message::reader::Reader;
@@ -29,8 +29,8 @@ pub fn cut(buffer: &[u8], limit: usize) -> Cut {
     cut_from(buffer, 0, limit)
 }
 
-/// Like `cut`; the first `searched` bytes gave `Cut::Need` before (that buffer's length) and are not searched again for the end of
-/// the head, so a peer that sends byte by byte costs no more than one that sends at once.
+/// Like `cut`; the first `searched` bytes gave `Cut::Need` before (that buffer's length). They are not walked line by line again: one
+/// quick search says whether the head ended among them, so a peer that sends byte by byte costs hardly more than its system calls.
 #[must_use]
 pub fn cut_from(buffer: &[u8], searched: usize, limit: usize) -> Cut {
     match buffer {
@@ -65,9 +65,13 @@ pub fn cut_from(buffer: &[u8], searched: usize, limit: usize) -> Cut {
     }
 }
 
-/// Where the body begins, if the empty line has come; only lines that end behind `searched` are looked at.
+/// Where the body begins, if the empty line has come; lines that end before `searched` are known to be good, but the empty line may
+/// be among them (the body was not whole), and then what looks like one in the body is none.
 fn head_end(buffer: &[u8], searched: usize) -> Result<Option<usize>, &'static str> {
     let mut at = searched.min(buffer.len());
+    if let Some(end) = buffer.get(..at).and_then(|seen| memmem::find(seen, b"\r\n\r\n")) {
+        return Ok(Some(end + 4));
+    }
     while let Some(length) = buffer.get(at..).and_then(|rest| memchr(b'\n', rest)) {
         let end = at + length + 1;
         match buffer.get(..end) {
@@ -85,7 +89,7 @@ fn content_length(head: &[u8]) -> Result<usize, &'static str> {
     let start = memchr(b'\n', head).map_or(head.len(), |at| at + 1);
     let mut found: Option<u32> = None;
     for line in Lines::new(head, u32::try_from(start).map_err(|_| "Message too long")?) {
-        if Name::read(line.name.of(head)) != Name::ContentLength {
+        if line.kind != Name::ContentLength {
             continue;
         }
         let length = Reader::new(head, line.value).number_in(line.value).filter(|n| *n < u32::MAX);
@@ -96,4 +100,78 @@ fn content_length(head: &[u8]) -> Result<usize, &'static str> {
         found = Some(length);
     }
     found.map(|length| length as usize).ok_or("No Content-Length")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MESSAGE: &[u8] = b"OPTIONS sip:z@z SIP/2.0\r\nVia: x\r\nContent-Length : 4\r\n\r\nbody";
+    const LIMIT: usize = 1000;
+
+    #[test]
+    fn a_stream_is_cut_into_messages_pings_and_single_line_ends() {
+        let mut stream = b"\r\n".to_vec();
+        stream.extend_from_slice(MESSAGE);
+        stream.extend_from_slice(b"\r\n\r\n");
+        stream.extend_from_slice(MESSAGE);
+        assert_eq!(cut(&stream, LIMIT), Cut::Skip { end: 2 }); // E10
+        assert_eq!(cut(&stream[2..], LIMIT), Cut::Message { start: 0, end: MESSAGE.len() });
+        assert_eq!(cut(&stream[2 + MESSAGE.len()..], LIMIT), Cut::Ping { end: 4 }); // K15
+        assert_eq!(cut(&stream[6 + MESSAGE.len()..], LIMIT), Cut::Message { start: 0, end: MESSAGE.len() });
+    }
+
+    #[test]
+    fn a_message_that_dribbles_in_is_cut_when_its_last_byte_is_there_and_never_asks_for_too_much() {
+        let mut searched = 0;
+        for have in 0..MESSAGE.len() {
+            let Cut::Need(more) = cut_from(&MESSAGE[..have], searched, LIMIT) else { panic!("{have}") };
+            assert!(more >= 1 && have + more <= MESSAGE.len(), "{have} {more}");
+            searched = have;
+        }
+        assert_eq!(cut_from(MESSAGE, searched, LIMIT), Cut::Message { start: 0, end: MESSAGE.len() });
+    }
+
+    #[test]
+    fn an_empty_line_in_a_body_that_dribbles_in_ends_nothing() {
+        let message = b"BYE sip:z SIP/2.0\r\nl: 10\r\n\r\n12\r\n\r\n7890";
+        let mut searched = 0;
+        for have in 0..message.len() {
+            assert!(matches!(cut_from(&message[..have], searched, LIMIT), Cut::Need(_)), "{have}");
+            searched = have;
+        }
+        assert_eq!(cut_from(message, searched, LIMIT), Cut::Message { start: 0, end: message.len() });
+    }
+
+    #[test]
+    fn half_a_ping_waits() {
+        for (bytes, more) in [(&b""[..], 1), (b"\r", 1), (b"\r\n", 2), (b"\r\n\r", 1)] {
+            assert_eq!(cut(bytes, LIMIT), Cut::Need(more)); // K15
+        }
+    }
+
+    #[test]
+    fn a_stream_without_a_good_content_length_is_lost() {
+        for (lines, reason) in [
+            ("", "No Content-Length"),
+            ("Content-Length: -1\r\n", "Bad Content-Length"),
+            ("l: x\r\n", "Bad Content-Length"),
+            ("l: 99999999999\r\n", "Bad Content-Length"),
+            ("l: 1\r\nContent-Length: 2\r\n", "Several Content-Length"),
+            ("l: 2000\r\n", "Message too long"),
+        ] {
+            assert_eq!(cut(format!("BYE sip:z SIP/2.0\r\n{lines}\r\nxx").as_bytes(), LIMIT), Cut::Bad(reason)); // E10, E13, E14
+        }
+        let folded = b"BYE sip:z SIP/2.0\r\nl:\r\n 2\r\n\r\nxx";
+        assert_eq!(cut(folded, LIMIT), Cut::Message { start: 0, end: folded.len() });
+    }
+
+    #[test]
+    fn an_endless_head_and_one_without_carriage_returns_end_the_stream() {
+        assert_eq!(cut(&b"X".repeat(LIMIT), LIMIT), Cut::Bad("Message too long"));
+        assert_eq!(cut(&b"X: y\r\n".repeat(LIMIT), LIMIT), Cut::Bad("Message too long"));
+        assert_eq!(cut(b"BYE sip:z SIP/2.0\nVia", LIMIT), Cut::Bad("Bare LF"));
+        assert_eq!(cut(b"\nBYE", LIMIT), Cut::Bad("Bare LF"));
+        assert_eq!(cut(b"\rBYE", LIMIT), Cut::Bad("Bare CR"));
+    }
 }

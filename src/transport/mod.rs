@@ -18,7 +18,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub use address::Address;
 pub use inbox::{Frame, Happening, Inbox, Ready};
-pub use outgoing::Outgoing;
+pub use outgoing::{Body, Outgoing};
 pub use sockets::Sockets;
 pub use transports::{Parts, Transports};
 
@@ -122,4 +122,10 @@ pub struct Flow {
 pub struct Hop {
     pub transport: Transport,
     pub address: Address,
+}
+
+/// The transports that this machine has: SCTP needs a kernel that has it (`sctp.ko`).
+#[must_use]
+pub fn available() -> Vec<Transport> {
+    Transport::ALL.into_iter().filter(|transport| *transport != Transport::Sctp || sys::sctp::supported()).collect()
 }

@@ -213,14 +213,31 @@ impl<T: Plain + Rebuild> Locked<T> {
     /// When this thread already holds the lock (a mistake in our code that would otherwise hang), or the mutex was overwritten.
     pub fn lock(&self) -> Guard<'_, T> {
         // SAFETY: `Mapping::locks` initialised the mutex before it gave out this reference, and it never moves.
-        let locked = unsafe { libc::pthread_mutex_lock(self.mutex.get()) };
+        self.guard(unsafe { libc::pthread_mutex_lock(self.mutex.get()) })
+    }
+
+    /// As [`Locked::lock`], but never waits: `None` while somebody (this thread too) holds it. For a process that must go on even
+    /// when the holder was stopped.
+    ///
+    /// # Panics
+    /// When the mutex was overwritten.
+    pub fn try_lock(&self) -> Option<Guard<'_, T>> {
+        // SAFETY: as in `lock`.
+        match unsafe { libc::pthread_mutex_trylock(self.mutex.get()) } {
+            libc::EBUSY => None,
+            locked => Some(self.guard(locked)),
+        }
+    }
+
+    /// What the mutex said: it is ours, or its last owner died, or it is broken.
+    fn guard(&self, locked: i32) -> Guard<'_, T> {
         match locked {
             0 => Guard::new(self, false),
             libc::EOWNERDEAD => {
                 // The guard comes first: should `rebuild` panic, dropping it aborts this process, and the next owner tries.
                 let mut guard = Guard::new(self, true);
                 guard.rebuild();
-                // SAFETY: as above, and this thread owns the mutex.
+                // SAFETY: as in `lock`, and this thread owns the mutex.
                 let consistent = unsafe { posix!(pthread_mutex_consistent(self.mutex.get())) };
                 if let Err(e) = consistent {
                     panic!("shared lock cannot be made consistent: {e}");

@@ -15,8 +15,8 @@ use sys::memory::{Guard, Locked, Mapping, Plan, Span};
 use crate::timer::Tick;
 use crate::transport::{Address, FlowId, Transport};
 
-pub use table::{ADDRESSES, CAPACITY, State};
-use table::{Entry, FlowTable, Hashed, New};
+pub use table::{ADDRESSES, CAPACITY, FlowTable, State};
+use table::{Entry, Hashed, New};
 
 /// What one may know of an entry: a copy, already old.
 #[derive(Clone, Copy, Debug)]
@@ -236,6 +236,26 @@ impl Flows {
         let last = table.get(index, id.generation).map(|entry| view(transport, index, entry))?;
         table.remove(index);
         Some(last)
+    }
+
+    /// As `live`, without waiting: `None` while somebody holds the table.
+    #[must_use]
+    pub fn live_now(&self, transport: Transport) -> Option<usize> {
+        Some(self.tables.get(number(transport)?)?.try_lock()?.live())
+    }
+
+    /// Up to `most` flows of a transport, without waiting: what could be had while nobody else held the table.
+    #[must_use]
+    pub fn some_now(&self, transport: Transport, most: usize) -> Vec<FlowView> {
+        let mut views = Vec::new();
+        let mut from = Some(1);
+        while let Some(start) = from.filter(|_| views.len() < most) {
+            let table = number(transport).and_then(|n| self.tables.get(n)).and_then(Locked::try_lock);
+            let Some(table) = table else { break };
+            from = table.slice(start, 256, |index, entry| views.push(view(transport, index, entry)));
+        }
+        views.truncate(most);
+        views
     }
 
     /// The connections of a seat.

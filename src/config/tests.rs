@@ -1,0 +1,384 @@
+//! The configuration as operators meet it: files and variables in, typed values or lines out.
+
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+const KERNEL: [Transport; 3] = Transport::ALL;
+
+/// The explained file, which the tests hold against the code.
+const EXPLAINED: &str = include_str!("../../config/strowger.toml");
+
+/// Every table and key at once, none of them wrong.
+const COMPLETE: &str = r#"
+    workers = 3
+    user = "root"
+    domains = ["Example.TEST", "192.0.2.1"]
+    record_route = false
+    drain_s = 5
+    [[listen]]
+    name = "core"
+    transport = "sctp"
+    address = ["192.0.2.1:5060", "198.51.100.1:5060"]
+    advertise = "sip.Example.test:5070"
+    stack = "kernel"
+    [[listen]]
+    transport = "udp"
+    address = "[::]:5060"
+    advertise = "[2001:DB8::1]"
+    [[next_hop]]
+    domain = "z.test"
+    targets = ["sctp:192.0.2.9:5062", "udp:[2001:db8::9]"]
+    [[allow]]
+    listener = "core"
+    register = ["192.0.2.0/24"]
+    relay = ["192.0.2.7"]
+    [[allow]]
+    admin = ["::1/128"]
+    [admin]
+    address = "off"
+    [log]
+    level = "debug"
+    [location]
+    store = "memory"
+"#;
+
+fn lines(toml: &str) -> Vec<String> {
+    Config::from_text(toml, &KERNEL).unwrap_err().iter().map(ToString::to_string).collect()
+}
+
+/// The only mistake of a text.
+fn line(toml: &str) -> String {
+    let lines = lines(toml);
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    lines.into_iter().next().unwrap()
+}
+
+fn with_variables(toml: &str, variables: &[(&str, &str)]) -> Result<Config, Vec<Mistake>> {
+    let variables = variables.iter().map(|(name, value)| ((*name).to_string(), (*value).to_string())).collect();
+    read::config(Some(toml), variables, &KERNEL)
+}
+
+/// Everything as JSON: two configurations are the same when these are.
+fn whole(config: &Config) -> serde_json::Value {
+    serde_json::json!([config.fixed(), config.live])
+}
+
+#[test]
+fn without_a_file_loopback_is_served_over_what_the_machine_has() {
+    let config = Config::built_in(&KERNEL).unwrap();
+    let names: Vec<_> = config.listen.iter().map(|listen| listen.name.as_str()).collect();
+    assert_eq!(names, ["udp:127.0.0.1:5060", "tcp:127.0.0.1:5060", "sctp:127.0.0.1:5060"]);
+    assert!(config.workers >= 1);
+    assert_eq!(Config::built_in(&[Transport::Udp, Transport::Tcp]).unwrap().listen.len(), 2);
+}
+
+#[test]
+fn the_explained_file_says_the_defaults() {
+    let explained = Config::from_text(EXPLAINED, &KERNEL).unwrap();
+    assert_eq!(whole(&explained), whole(&Config::built_in(&KERNEL).unwrap()));
+}
+
+#[test]
+fn the_explained_file_names_every_key() {
+    let notes = keys::Notes::default();
+    let tree = source::tree(Some(COMPLETE), Vec::new()).unwrap();
+    read::all(keys::Keys::new("", tree, &notes), &notes, &KERNEL);
+    let known = notes.known();
+    assert!(known.contains("listen[].advertise") && known.contains("next_hop[].targets"));
+    let mut table = String::new();
+    let mut named = std::collections::BTreeSet::new();
+    for line in EXPLAINED.lines() {
+        // A key that has no default stands behind one `#` without a blank.
+        let line = line.strip_prefix('#').unwrap_or(line);
+        if let Some(name) = line.strip_prefix("[[").and_then(|rest| rest.split_once("]]")) {
+            table = format!("{}[].", name.0);
+            named.insert(name.0.to_string());
+        } else if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            table = format!("{}.", name.0);
+            named.insert(name.0.to_string());
+        } else if let Some((key, _)) = line.split_once(" = ").filter(|(key, _)| !key.contains(' ')) {
+            named.insert(format!("{table}{key}"));
+        }
+    }
+    assert_eq!(named, known);
+}
+
+#[test]
+fn a_complete_file_is_read_as_it_is_meant() {
+    let config = Config::from_text(COMPLETE, &KERNEL).unwrap();
+    assert_eq!((config.workers, config.seats(), config.user.as_deref()), (3, 4, Some("root")));
+    assert_eq!(config.live.domains, ["example.test", "192.0.2.1"]);
+    let [core, udp] = config.listen.as_slice() else { panic!("{:?}", config.listen) };
+    assert_eq!((core.addresses.len(), core.stack), (2, Stack::Kernel));
+    assert_eq!(core.sent_by, SentBy { host: "sip.example.test".to_string(), port: 5070 });
+    assert_eq!(udp.sent_by, SentBy { host: "[2001:db8::1]".to_string(), port: 5060 });
+    let targets = &config.live.next_hop.first().unwrap().targets;
+    assert_eq!(targets.first().unwrap().address.to_string(), "192.0.2.9:5062");
+    assert_eq!(targets.get(1).unwrap().address.to_string(), "[2001:db8::9]:5060");
+    assert_eq!(config.admin.address, None);
+    assert_eq!((config.live.log.level, config.live.record_route, config.live.drain_s), (Level::Debug, false, 5));
+}
+
+#[test]
+fn what_sighup_reloads_survives_its_way_as_json() {
+    let live = Config::from_text(COMPLETE, &KERNEL).unwrap().live;
+    let json = serde_json::to_string(&live).unwrap();
+    assert_eq!(serde_json::from_str::<Live>(&json).unwrap(), live);
+}
+
+#[test]
+fn every_key_is_also_a_variable_and_the_variable_wins() {
+    let variables = [
+        ("STROWGER_WORKERS", "7"),
+        ("STROWGER_SCTP__AUTOCLOSE_S", "400"),
+        ("STROWGER_RECORD_ROUTE", "false"),
+        ("STROWGER_DOMAINS", "a.test, z.test"),
+        ("STROWGER_LOG__LEVEL", "trace"),
+        ("STROWGER_LISTEN", r#"[{transport="tcp", address="127.0.0.1:5070"}]"#),
+        ("STROWGER_ADMIN__ADDRESS", ""),
+        ("STROWGER_SERVICE_HOST", "10.0.0.1"),
+        ("STROWGER_PORT_5060_TCP", "tcp://10.0.0.1:5060"),
+        ("HOME", "/root"),
+    ];
+    let config = with_variables("workers = 2\n[sctp]\nautoclose_s = 200", &variables).unwrap();
+    assert_eq!((config.workers, config.sctp.autoclose_s), (7, 400));
+    assert_eq!(config.live.domains, ["a.test", "z.test"]);
+    assert!(!config.live.record_route && config.live.log.level == Level::Trace);
+    assert_eq!(config.listen.first().unwrap().name, "tcp:127.0.0.1:5070");
+    assert!(config.admin.address.is_some(), "an empty variable is none");
+}
+
+#[test]
+fn a_wrong_variable_is_named() {
+    let mistakes = with_variables("", &[("STROWGER_WORKERS", "many"), ("STROWGER_WORKER", "1")]).unwrap_err();
+    let lines: Vec<_> = mistakes.iter().map(ToString::to_string).collect();
+    let many = "workers = \"many\": a whole number of processes, 0 for one per core from 0 to 128 (default 0) \
+                (set by STROWGER_WORKERS)";
+    assert_eq!(lines, [many, "worker = \"1\": no such key; did you mean `workers`?"]);
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let text = r#"
+        workers = -1
+        drian_s = 2
+        domains = [5, "no spaces"]
+        [[listen]]
+        transport = "SCTP"
+        [[listen]]
+        transport = "udp"
+        address = "localhost:5060"
+        port = 5060
+        [sctp]
+        autoclose = 400
+        [log]
+        level = true
+        [timers]
+        c_ms = 180000
+    "#;
+    let lines = lines(text);
+    let keys: Vec<_> = lines.iter().map(|line| line.split([' ', ':']).next().unwrap()).collect();
+    let expected = [
+        "workers",
+        "listen[0].transport",
+        "listen[0].address",
+        "listen[1].address[0]",
+        "domains[0]",
+        "domains[1]",
+        "timers.c_ms",
+        "log.level",
+        "drian_s",
+        "listen[1].port",
+        "sctp.autoclose",
+    ];
+    let mut sorted = expected;
+    sorted.sort_unstable();
+    let mut found = keys.clone();
+    found.sort_unstable();
+    assert_eq!(found, sorted, "{lines:#?}");
+    assert!(lines.iter().any(|line| line == "drian_s = 2: no such key; did you mean `drain_s`?"), "{lines:#?}");
+    let autoclose = "sctp.autoclose = 400: no such key; did you mean `sctp.autoclose_s`?";
+    assert!(lines.iter().any(|line| line == autoclose), "{lines:#?}");
+}
+
+#[test]
+fn a_key_of_another_table_is_found_there() {
+    assert_eq!(line("autoclose_s = 400"), "autoclose_s = 400: no such key; did you mean `sctp.autoclose_s`?");
+}
+
+#[test]
+fn what_is_not_toml_is_one_line_with_its_place() {
+    let line = line("workers = 2\ndomains = [\"a.test\"\n[log]\n");
+    assert!(line.starts_with("configuration file: TOML parse error at line 3"), "{line}");
+    assert_eq!(line.lines().count(), 1);
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let mistakes = Config::load(Some(Path::new("/no/such.toml")), &KERNEL).unwrap_err();
+    assert!(mistakes.first().unwrap().to_string().starts_with("/no/such.toml: cannot be read: "));
+}
+
+/// One `[[listen]]` and further lines.
+fn listen(transport: &str, address: &str, more: &str) -> String {
+    format!("[[listen]]\ntransport = \"{transport}\"\naddress = {address}\n{more}")
+}
+
+#[test]
+fn a_wildcard_must_say_who_it_is() {
+    let missing = line(&listen("udp", "\"0.0.0.0:5060\"", ""));
+    assert!(missing.starts_with("listen[0].advertise: missing: HOST or HOST:PORT"), "{missing}");
+    let again = line(&listen("udp", "\"0.0.0.0:5060\"", "advertise = \"0.0.0.0\""));
+    assert!(again.starts_with("listen[0].advertise = \"0.0.0.0\": HOST or HOST:PORT"), "{again}");
+    assert!(Config::from_text(&listen("udp", "\"0.0.0.0:5060\"", "advertise = \"a.test\""), &KERNEL).is_ok());
+}
+
+#[test]
+fn an_address_list_is_sctps_with_one_port_and_one_family() {
+    let wrong = |transport, list| line(&listen(transport, list, ""));
+    assert!(wrong("udp", r#"["127.0.0.1:5060", "127.0.0.2:5060"]"#).contains("one address; only transport = \"sctp\""));
+    assert!(wrong("sctp", r#"["127.0.0.1:5060", "127.0.0.2:5061"]"#).contains("one port for all addresses"));
+    assert!(wrong("sctp", r#"["127.0.0.1:5060", "[::1]:5060"]"#).contains("IPv4 only or IPv6 only"));
+    assert!(wrong("udp", "\"127.0.0.1:0\"").contains("port 1 to 65535"));
+    assert!(wrong("udp", "[]").starts_with("listen[0].address = []: IP:PORT"));
+}
+
+#[test]
+fn two_listeners_do_not_share_an_address_or_a_name() {
+    let two = |a: &str, z: &str| line(&format!("{}{}", listen("udp", a, ""), listen("udp", z, "name = \"z\"")));
+    let right = "listen[1].address = 127.0.0.1:5060: another address: listen[0] has udp there already";
+    assert_eq!(two("\"127.0.0.1:5060\"", "\"127.0.0.1:5060\""), right);
+    let text = listen("udp", "\"0.0.0.0:5060\"", "advertise = \"a.test\"\n") + &listen("udp", "\"127.0.0.1:5060\"", "");
+    assert!(line(&text).contains("listen[0] has udp there already"));
+    let name = listen("udp", "\"127.0.0.1:1\"", "name = \"a\"\n") + &listen("tcp", "\"127.0.0.1:1\"", "name = \"a\"");
+    assert_eq!(line(&name), "listen[1].name = a: a name of its own: listen[0] has this one");
+    assert!(
+        line(&listen("tcp", "\"127.0.0.1:5059\"", "")).starts_with("admin.address = 127.0.0.1:5059: another address")
+    );
+}
+
+#[test]
+fn what_later_versions_bring_is_refused_by_name() {
+    let user = line(&listen("sctp", "\"127.0.0.1:5060\"", "stack = \"user\""));
+    assert_eq!(user, "listen[0].stack = \"user\": not in this version; kernel or auto");
+    let store = line("[location]\nstore = \"sqlite:/var/lib/strowger.db\"");
+    assert_eq!(store, "location.store = \"sqlite:/var/lib/strowger.db\": not in this version; memory");
+}
+
+#[test]
+fn an_unknown_user_is_a_mistake() {
+    assert!(line("user = \"no-such-user\"").starts_with("user = \"no-such-user\": a user of this machine"));
+}
+
+#[test]
+fn timers_keep_what_the_rfc_asks() {
+    // RFC 3261 §16.6 item 11 and §18 (A18).
+    assert!(line("[timers]\nc_ms = 180000").contains("from 180001"));
+    let autoclose = "sctp.autoclose_s = 31: at least 32 seconds, the 64*T1 of a transaction (RFC 3261 §18)";
+    assert_eq!(line("[sctp]\nautoclose_s = 31"), autoclose);
+    assert!(line("[timers]\nt2_ms = 499").starts_with("timers.t2_ms = 499: at least timers.t1_ms, which is 500"));
+}
+
+#[test]
+fn next_hops_need_a_place_that_a_listener_can_reach() {
+    let hop = |target: &str| format!("[[next_hop]]\ndomain = \"z.test\"\ntargets = [\"{target}\"]");
+    assert!(line(&hop("192.0.2.1:5060")).starts_with("next_hop[0].targets[0] = \"192.0.2.1:5060\": TRANSPORT:IP:PORT"));
+    assert!(line(&hop("sctp:[2001:db8::1]:5060")).contains("add a [[listen]] with sctp over IPv6"));
+    assert!(line("[[next_hop]]\ntargets = [\"udp:192.0.2.1\"]").starts_with("next_hop[0].domain: missing"));
+}
+
+#[test]
+fn a_wrong_listener_is_not_blamed_twice() {
+    let text = listen("sctp", "\"192.0.2.1\"", "name = \"core\"\n")
+        + "[[allow]]\nlistener = \"core\"\n[[next_hop]]\ndomain = \"z.test\"\ntargets = [\"sctp:192.0.2.1\"]";
+    assert!(line(&text).starts_with("listen[0].address[0] = \"192.0.2.1\": IP:PORT"));
+}
+
+#[test]
+fn allow_lists_name_listeners_and_networks() {
+    assert!(line("[[allow]]\nlistener = \"core\"").contains("the name of a listener: udp:127.0.0.1:5060, tcp:"));
+    let network = line("[[allow]]\nrelay = [\"192.0.2.1/24\"]");
+    assert_eq!(network, "allow[0].relay[0] = \"192.0.2.1/24\": 192.0.2.0/24 (or /32 for the one address)");
+    assert!(line("[[allow]]\nregister = [\"all\"]").contains("a network such as 192.0.2.0/24"));
+    assert!(
+        line("[[allow]]\nlistener = \"udp:127.0.0.1:5060\"\nadmin = []").starts_with("allow[0].admin = []: only in")
+    );
+}
+
+#[test]
+fn by_default_only_loopback_may_do_anything() {
+    let live = Config::built_in(&KERNEL).unwrap().live;
+    for what in [What::Register, What::Relay, What::Admin] {
+        for here in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+            assert!(live.may(0, what, here.parse().unwrap()), "{what:?} {here}");
+        }
+        for elsewhere in ["192.0.2.1", "::2", "::ffff:192.0.2.1"] {
+            assert!(!live.may(0, what, elsewhere.parse().unwrap()), "{what:?} {elsewhere}");
+        }
+    }
+}
+
+#[test]
+fn an_allow_list_replaces_the_default_of_what_it_speaks_of() {
+    let live = Config::from_text(COMPLETE, &KERNEL).unwrap().live;
+    let peer = "192.0.2.7".parse().unwrap();
+    assert!(live.may(0, What::Register, peer) && live.may(0, What::Relay, peer));
+    assert!(!live.may(1, What::Register, peer), "the list is the listener core's");
+    assert!(!live.may(0, What::Relay, "192.0.2.8".parse().unwrap()));
+    assert!(!live.may(0, What::Register, "127.0.0.1".parse().unwrap()));
+    assert!(live.may(0, What::Admin, "::1".parse().unwrap()));
+    assert!(!live.may(0, What::Admin, "127.0.0.1".parse().unwrap()));
+    let only_relay = Config::from_text("[[allow]]\nrelay = [\"192.0.2.0/24\"]", &KERNEL).unwrap().live;
+    assert!(only_relay.may(0, What::Admin, "127.0.0.1".parse().unwrap()), "nobody spoke of admin");
+}
+
+#[test]
+fn a_reload_changes_what_may_change_and_names_the_rest() {
+    let running = Config::from_text(COMPLETE, &KERNEL).unwrap();
+    let text = COMPLETE.replace("workers = 3", "workers = 4").replace("drain_s = 5", "drain_s = 9");
+    let new = Config::from_text(&format!("{text}[sctp]\nautoclose_s = 600"), &KERNEL).unwrap();
+    let reloaded = running.changed_to(new).unwrap();
+    assert_eq!(reloaded.live.drain_s, 9);
+    let mut warnings = reloaded.warnings;
+    warnings.sort();
+    assert_eq!(
+        warnings,
+        ["sctp.autoclose_s = 600: needs a restart; still 300", "workers = 4: needs a restart; still 3"]
+    );
+}
+
+#[test]
+fn a_reload_meets_the_listeners_that_run() {
+    let running = Config::from_text(COMPLETE, &KERNEL).unwrap();
+    // The listener `core` moves to second place, and a new one has an allow list.
+    let text = listen("udp", "\"127.0.0.1:5060\"", "name = \"new\"\n")
+        + &listen("sctp", "\"127.0.0.1:5060\"", "name = \"core\"\n")
+        + "[[allow]]\nlistener = \"core\"\nrelay = []\n[[allow]]\nlistener = \"new\"\nrelay = [\"192.0.2.1\"]";
+    let reloaded = running.changed_to(Config::from_text(&text, &KERNEL).unwrap()).unwrap();
+    assert_eq!(reloaded.live.allow.first().unwrap().listener, Some(0));
+    assert!(!reloaded.live.may(0, What::Relay, "192.0.2.1".parse().unwrap()));
+    assert!(reloaded.warnings.iter().any(|line| line.starts_with("allow.listener = new:")), "{:?}", reloaded.warnings);
+    // A next hop that only the new file's listeners could reach is refused whole.
+    let text =
+        listen("tcp", "\"127.0.0.1:5060\"", "") + "[[next_hop]]\ndomain = \"z.test\"\ntargets = [\"tcp:192.0.2.1\"]";
+    assert!(running.changed_to(Config::from_text(&text, &KERNEL).unwrap()).is_err());
+}
+
+#[test]
+fn check_warns_of_what_works_and_is_perhaps_not_meant() {
+    let warnings =
+        |toml: &str, available: &[Transport]| check::warnings(&Config::from_text(toml, &KERNEL).unwrap(), available);
+    assert_eq!(warnings("", &KERNEL), Vec::<String>::new());
+    let without = warnings("", &[Transport::Udp, Transport::Tcp]);
+    assert!(without.first().unwrap().contains("cannot open the sctp listeners"), "{without:?}");
+    let outside = listen("udp", "\"192.0.2.1:5060\"", "");
+    for (network, warned) in [("0.0.0.0/0", true), ("8.8.8.0/24", true), ("10.0.0.0/7", true), ("10.1.0.0/16", false)] {
+        let text = format!("{outside}[[allow]]\nregister = [\"{network}\", \"fd00::/8\"]");
+        let found = warnings(&text, &KERNEL).iter().filter(|line| line.contains("without a password")).count();
+        assert_eq!(found == 1, warned, "{network}");
+    }
+    assert!(warnings("[[allow]]\nregister = [\"0.0.0.0/0\"]", &KERNEL).is_empty(), "loopback listeners only");
+    let slow = warnings("[sctp]\ninit_attempts = 20", &KERNEL);
+    assert!(slow.first().unwrap().starts_with("a dead SCTP peer is found after 60000 ms"), "{slow:?}");
+}

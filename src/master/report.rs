@@ -1,0 +1,126 @@
+//! The status document of a running daemon.
+//!
+//! Owns: where each of its figures comes from. Reads atomics, /proc, and a table only while nobody else holds it:
+//! the master must not wait for a worker.
+
+use std::fs;
+
+use super::status::{Fill, FlowLine, Listener, Process, Status};
+use crate::config::Listen;
+use crate::shared::flows::FlowView;
+use crate::shared::phase::Occupant;
+use crate::timer::Tick;
+use crate::transport::{Transport, sockets};
+use crate::worker::House;
+
+/// Flows in one document at most.
+const FLOWS: usize = 1_000;
+
+/// What the master knows of itself.
+pub(super) struct About {
+    pub(super) pid: i32,
+    pub(super) since: Tick,
+    /// What could not be had at the start.
+    pub(super) warnings: Vec<String>,
+}
+
+/// The answer to one question of an admin client, a line of JSON.
+pub(super) fn answer(question: &[u8], house: &House, about: &About, now: Tick) -> Vec<u8> {
+    let document = match question {
+        b"status" => serde_json::to_vec(&status(house, about, now)),
+        _ => serde_json::to_vec(&serde_json::json!({ "error": "unknown question; ask: status" })),
+    };
+    let mut answer = document.unwrap_or_default();
+    answer.push(b'\n');
+    answer
+}
+
+fn status(house: &House, about: &About, now: Tick) -> Status {
+    let shared = &house.shared;
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        uptime_s: now.since(about.since) / 1000,
+        pid: about.pid,
+        phase: shared.phases.current(),
+        processes: (0..shared.phases.seats())
+            .filter_map(|seat| Some(process(house, seat, &shared.phases.occupant(seat)?, now)))
+            .collect(),
+        counters: shared.counters.iter().map(|(counter, n)| (counter.name().to_owned(), n)).collect(),
+        tables: shared
+            .fill(&house.config)
+            .into_iter()
+            .map(|fill| (fill.table.to_owned(), Fill { used: fill.used, size: fill.size }))
+            .collect(),
+        flows: [Transport::Tcp, Transport::Sctp]
+            .into_iter()
+            .flat_map(|transport| shared.flows.some_now(transport, FLOWS / 2))
+            .map(|flow| flow_line(&flow))
+            .collect(),
+        listeners: house.config.listen.iter().zip(house.sockets.listeners()).map(listener).collect(),
+        warnings: about.warnings.clone(),
+    }
+}
+
+fn listener((listen, socket): (&Listen, &sockets::Listener)) -> Listener {
+    Listener {
+        name: listen.name.clone(),
+        transport: listen.transport,
+        open: socket.is_open(),
+        addresses: socket.addresses.clone(),
+        receive_buffer_bytes: socket.granted.map(|granted| granted.receive),
+        send_buffer_bytes: socket.granted.map(|granted| granted.send),
+    }
+}
+
+fn flow_line(flow: &FlowView) -> FlowLine {
+    let peers = flow.peers.iter().filter(|peer| !peer.is_none());
+    FlowLine {
+        transport: flow.transport,
+        peers: peers.map(ToString::to_string).collect(),
+        state: format!("{:?}", flow.state).to_ascii_lowercase(),
+        seat: (flow.transport == Transport::Tcp).then_some(flow.owner),
+        queued_bytes: u64::from(flow.queued),
+        messages_in: flow.received,
+        messages_out: flow.sent,
+    }
+}
+
+fn process(house: &House, seat: usize, occupant: &Occupant, now: Tick) -> Process {
+    Process {
+        role: house.duty(seat),
+        seat,
+        pid: occupant.pid,
+        uid: effective_uid(occupant.pid),
+        ready: occupant.ready,
+        restarts: occupant.restarts,
+        up_s: now.since(occupant.since) / 1000,
+        cpu_ms: cpu_ms(occupant.pid),
+    }
+}
+
+/// From the kernel, not from what we believe: the line `Uid:` has real, effective, saved and file system id
+/// (proc_pid_status(5)).
+fn effective_uid(pid: i32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+/// User and system time of all threads.
+fn cpu_ms(pid: i32) -> Option<u64> {
+    // 0 would be ourselves.
+    let time = sys::process::cpu_time_of(Some(pid).filter(|&pid| pid > 0)?).ok()?;
+    u64::try_from(time.as_millis()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uid_and_time_of_a_process_come_from_the_kernel() {
+        let ourselves = i32::try_from(std::process::id()).unwrap();
+        assert_eq!(effective_uid(ourselves), Some(nix::unistd::geteuid().as_raw()));
+        assert!(cpu_ms(ourselves).is_some());
+        assert_eq!((effective_uid(0), cpu_ms(0)), (None, None));
+    }
+}

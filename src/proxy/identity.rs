@@ -1,0 +1,117 @@
+//! Who we are: our names on every listener, our domains, and the lines that carry them.
+//!
+//! Owns: the answer to "is that us?", and the bytes of Via and Record-Route up to what changes per message. Made once at start and
+//! once per reload; never asked to allocate for a message.
+
+use std::net::IpAddr;
+
+use crate::config::{Listen, Live};
+use crate::message::Uri;
+use crate::transport::{Address, Transport};
+
+#[derive(Clone, Debug)]
+pub struct Identity {
+    listeners: Vec<Listener>,
+    domains: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+struct Listener {
+    transport: Transport,
+    ips: Vec<IpAddr>,
+    port: u16,
+    host: String,
+    /// `Via: SIP/2.0/SCTP host:port;branch=`
+    via: Vec<u8>,
+    /// `Record-Route: <sip:host:port;lr>` with CRLF, and the same with the transport in any case.
+    record_route: Vec<u8>,
+    record_route_switching: Vec<u8>,
+}
+
+impl Identity {
+    #[must_use]
+    pub fn new(listen: &[Listen], live: &Live) -> Identity {
+        let listeners = listen
+            .iter()
+            .map(|listen| {
+                let transport = listen.transport;
+                let (host, port) = (listen.sent_by.host.as_str(), listen.sent_by.port);
+                let switching = format!("Record-Route: <sip:{host}:{port};transport={};lr>\r\n", transport.uri_token());
+                // Without the parameter the next request of the dialog would come over UDP (RFC 3263 §4.1), so only UDP leaves
+                // it out (RFC 3261 §16.6 item 4).
+                let single = match transport {
+                    Transport::Udp => format!("Record-Route: <sip:{host}:{port};lr>\r\n"),
+                    Transport::Tcp | Transport::Sctp => switching.clone(),
+                };
+                Listener {
+                    transport,
+                    ips: listen.addresses.iter().map(|address| address.ip().to_canonical()).collect(),
+                    port: listen.addresses.first().map_or(port, std::net::SocketAddr::port),
+                    host: host.to_ascii_lowercase(),
+                    via: format!("Via: SIP/2.0/{} {host}:{port};branch=", transport.via_token()).into_bytes(),
+                    record_route: single.into_bytes(),
+                    record_route_switching: switching.into_bytes(),
+                }
+            })
+            .collect();
+        Identity { listeners, domains: live.domains.clone() }
+    }
+
+    /// Is it one of our addresses or advertised names, with one of our ports or none?
+    #[must_use]
+    pub fn is_address(&self, uri: &Uri<'_>) -> bool {
+        self.is_host(uri.host_text, uri.host_ip(), uri.port)
+    }
+
+    /// Is it a domain that we are registrar for, or one of our addresses?
+    #[must_use]
+    pub fn is_ours(&self, uri: &Uri<'_>) -> bool {
+        let port = uri.port.is_none_or(|port| port == 5060 || self.listeners.iter().any(|l| l.port == port));
+        port && self.domains.iter().any(|domain| uri.host_text.eq_ignore_ascii_case(domain.as_bytes()))
+            || self.is_address(uri)
+    }
+
+    /// Did we write a Via with this sent-by?
+    #[must_use]
+    pub fn is_sent_by(&self, host: &[u8], port: Option<u16>) -> bool {
+        self.is_host(host, None, port)
+    }
+
+    fn is_host(&self, text: &[u8], ip: Option<IpAddr>, port: Option<u16>) -> bool {
+        self.listeners.iter().any(|listener| {
+            port.is_none_or(|port| port == listener.port)
+                && (text.eq_ignore_ascii_case(listener.host.as_bytes())
+                    || ip.is_some_and(|ip| listener.ips.contains(&ip)))
+        })
+    }
+
+    /// The listener to send from: the one the message came in on when it fits, else the first that does.
+    #[must_use]
+    pub fn listener(&self, transport: Transport, to: &Address, came_in: u8) -> Option<u8> {
+        let v4 = to.ip().is_ipv4();
+        let fits =
+            |listener: &Listener| listener.transport == transport && listener.ips.iter().any(|ip| ip.is_ipv4() == v4);
+        if self.listeners.get(usize::from(came_in)).is_some_and(fits) {
+            return Some(came_in);
+        }
+        self.listeners.iter().position(fits).and_then(|index| u8::try_from(index).ok())
+    }
+
+    /// Our Via up to and without the branch.
+    #[must_use]
+    pub fn via(&self, listener: u8) -> &[u8] {
+        self.listeners.get(usize::from(listener)).map_or(&[], |listener| &listener.via)
+    }
+
+    /// Appends our Record-Route: one line, or, where the request changes its way through us, two: the upper one is where the callee's
+    /// side reaches us, the lower one where the caller's side does (RFC 5658 §5).
+    pub fn record_route(&self, came_in: u8, goes_out: u8, out: &mut Vec<u8>) {
+        let Some(inside) = self.listeners.get(usize::from(came_in)) else { return };
+        if came_in == goes_out {
+            out.extend_from_slice(&inside.record_route);
+        } else if let Some(outside) = self.listeners.get(usize::from(goes_out)) {
+            out.extend_from_slice(&outside.record_route_switching);
+            out.extend_from_slice(&inside.record_route_switching);
+        }
+    }
+}

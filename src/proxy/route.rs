@@ -1,0 +1,89 @@
+//! Where a request wants to go: route information preprocessing (RFC 3261 §16.4) and the kind of target (§16.5).
+
+use super::identity::Identity;
+use crate::message::{Message, Route, StrictRoute, Uri};
+
+/// What §16.4 found.
+#[derive(Clone, Copy, Debug)]
+pub struct Routing<'m> {
+    /// The Request-URI that counts.
+    pub uri: &'m [u8],
+    /// Top Route values that named us and come off.
+    pub cut: u8,
+    pub strict: Option<StrictRoute>,
+    /// The next Route value that is left: where the request goes.
+    pub next: Option<Route>,
+    /// It came to us by a Route of ours.
+    pub by_our_route: bool,
+}
+
+/// Whose business the request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose<'m> {
+    /// A further Route value decides.
+    Route(Uri<'m>),
+    /// An address-of-record of ours: the location service decides.
+    Location(Uri<'m>),
+    /// Our own.
+    Ourselves,
+    /// Somebody else's: the Request-URI is the only target (§16.5).
+    Elsewhere(Uri<'m>),
+    /// A Route that cannot be read.
+    Unreadable,
+}
+
+/// Takes our names off the route.
+#[must_use]
+pub fn preprocess<'m>(m: &Message<'m>, uri: &Uri<'m>, identity: &Identity) -> Routing<'m> {
+    let mut routing = Routing { uri: m.uri(), cut: 0, strict: None, next: None, by_our_route: false };
+    if m.route_count == 0 {
+        return routing;
+    }
+    let mut left = m.route_count;
+    // A strict router put our Record-Route into the Request-URI; the real one is the last Route (§16.4).
+    if uri.lr()
+        && identity.is_address(uri)
+        && let Some(last) = m.last_route
+    {
+        routing.strict = Some(StrictRoute::Previous);
+        routing.uri = m.of(last.uri);
+        routing.by_our_route = true;
+        left -= 1;
+    }
+    // Our doubled Record-Route makes two of them ours (RFC 5658 §5).
+    for route in m.routes.iter().flatten().take(usize::from(left)) {
+        let ours = Uri::parse(m.of(route.uri)).is_some_and(|uri| !uri.has_user && identity.is_address(&uri));
+        if !ours {
+            break;
+        }
+        routing.cut += 1;
+        routing.by_our_route = true;
+        left -= 1;
+    }
+    if left > 0 {
+        routing.next = m.routes_all().nth(usize::from(routing.cut));
+        if routing.next.is_some_and(|next| !next.lr) {
+            routing.strict = Some(match routing.strict {
+                Some(_) => StrictRoute::Both,
+                None => StrictRoute::Next,
+            });
+        }
+    }
+    routing
+}
+
+/// Decides by the first Route left, else by the Request-URI.
+#[must_use]
+pub fn whose<'m>(m: &Message<'m>, routing: &Routing<'m>, identity: &Identity) -> Whose<'m> {
+    if let Some(route) = routing.next {
+        return Uri::parse(m.of(route.uri)).map_or(Whose::Unreadable, Whose::Route);
+    }
+    let Some(uri) = Uri::parse(routing.uri) else { return Whose::Unreadable };
+    if !identity.is_ours(&uri) {
+        Whose::Elsewhere(uri)
+    } else if uri.has_user {
+        Whose::Location(uri)
+    } else {
+        Whose::Ourselves
+    }
+}

@@ -1,0 +1,113 @@
+//! Carrying out what was decided, after the lock is gone: acts become bytes for a flow.
+
+use super::corridor::{Arrived, Corridor};
+use super::input::tag;
+use crate::message::{self, Message, Reply, ViaFix, reason_phrase, scan};
+use crate::proxy::Origin;
+use crate::proxy::forward::{self, Leg};
+use crate::shared::Counter;
+use crate::shared::table::{Act, Branch};
+use crate::timer::Tick;
+use crate::transport::{Body, Flow, Outgoing};
+
+impl Corridor {
+    /// Does all that `self.prepared` asks for. `at_hand` is the message that caused it.
+    pub(super) fn act(&mut self, at_hand: Option<(&Message<'_>, Arrived<'_>)>, _now: Tick) {
+        let Corridor { prepared, outgoing, lines, identity, key, live, counters, seat, .. } = self;
+        let house = forward::House { identity, key, record_route: live.record_route };
+        let stored = prepared.request.and_then(|range| scan(prepared.bytes(range)).ok());
+        // The request is at hand when it has just come, else it was fetched from the store.
+        let request = match (&stored, at_hand) {
+            (Some(m), _) => Some((m, None)),
+            (None, Some((m, arrived))) if m.is_request() => Some((m, Some(arrived))),
+            (None, _) => None,
+        };
+        let response = at_hand.filter(|(m, _)| !m.is_request());
+        for act in &prepared.acts {
+            match *act {
+                Act::Request(Branch { id, flow, uri }) => {
+                    let Some((m, arrived)) = request else { continue };
+                    if arrived.is_none() {
+                        counters.add(*seat, Counter::Retransmissions, 1);
+                    }
+                    let leg = Leg { from: prepared.upstream, to: flow, id, uri: prepared.bytes(uri) };
+                    let begin = outgoing.begin();
+                    forward::request(m, &house, &leg, lines, &mut outgoing.bytes);
+                    let body = body(m, arrived, outgoing);
+                    outgoing.finish(begin, flow, body, Some(id));
+                }
+                Act::Ack(Branch { id, flow, uri }) => {
+                    let (Some((m, _)), Some((response, _))) = (request, response) else { continue };
+                    let leg = Leg { from: prepared.upstream, to: flow, id, uri: prepared.bytes(uri) };
+                    let begin = outgoing.begin();
+                    forward::ack(m, &house, &leg, response.of(response.to), lines, &mut outgoing.bytes);
+                    outgoing.finish(begin, flow, Body::Empty, None);
+                }
+                Act::Cancel(Branch { id, flow, uri }) => {
+                    let Some((m, _)) = request else { continue };
+                    let leg = Leg { from: prepared.upstream, to: flow, id, uri: prepared.bytes(uri) };
+                    let begin = outgoing.begin();
+                    forward::cancel(m, &house, &leg, lines, &mut outgoing.bytes);
+                    outgoing.finish(begin, flow, Body::Empty, None);
+                }
+                Act::Reply(code) => {
+                    let Some((m, _)) = request else { continue };
+                    let to_tag = tag(prepared.key);
+                    let fix_via = ViaFix::needed(&m.via, m.bytes, prepared.upstream.peer.into());
+                    let reply = Reply { code, reason: reason_phrase(code), to_tag: Some(&to_tag), fix_via, extra: &[] };
+                    let begin = outgoing.begin();
+                    message::reply(m, &reply, &mut outgoing.bytes);
+                    outgoing.finish(begin, prepared.upstream, Body::Empty, None);
+                    count_answer(code, |counter| counters.add(*seat, counter, 1));
+                }
+                Act::Relay => {
+                    let Some((m, arrived)) = response else { continue };
+                    let begin = outgoing.begin();
+                    message::forward_response(m, &mut outgoing.bytes);
+                    outgoing.finish(begin, prepared.upstream, arrived.body(m), None);
+                    if m.code() >= 200 {
+                        counters.add(*seat, Counter::Answered, 1);
+                    }
+                }
+                Act::Stored { text, origin } => {
+                    let text = prepared.bytes(text);
+                    resend(text, origin, prepared.upstream, outgoing);
+                }
+            }
+        }
+    }
+}
+
+/// A response from the store.
+fn resend(text: &[u8], origin: Origin, upstream: Flow, outgoing: &mut Outgoing) {
+    let begin = outgoing.begin();
+    match origin {
+        Origin::Verbatim if !text.is_empty() => outgoing.bytes.extend_from_slice(text),
+        Origin::Received | Origin::Own | Origin::Verbatim => {
+            // What could not be stored for want of room is not sent again.
+            let Ok(m) = scan(text) else { return };
+            message::forward_response(&m, &mut outgoing.bytes);
+            outgoing.bytes.extend_from_slice(m.body());
+        }
+    }
+    outgoing.finish(begin, upstream, Body::Empty, None);
+}
+
+/// The body where it lies, or, of a stored message, behind its head.
+fn body(m: &Message<'_>, arrived: Option<Arrived<'_>>, outgoing: &mut Outgoing) -> Body {
+    match arrived {
+        Some(arrived) => arrived.body(m),
+        None => {
+            outgoing.bytes.extend_from_slice(m.body());
+            Body::Empty
+        }
+    }
+}
+
+fn count_answer(code: u16, count: impl Fn(Counter)) {
+    match code {
+        408 => count(Counter::TimedOut),
+        200.. => count(Counter::Answered),
+        _ => {}
+    }
+}

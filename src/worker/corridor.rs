@@ -1,0 +1,145 @@
+//! The corridor that every input walks: message → shared → transaction and proxy → (unlock) → message.
+//!
+//! Owns: the way of one frame, one deadline, one loss, one failure through the rooms, and the buffers it needs. Never reads a clock
+//! (the time is an argument) and never touches a socket (what is to be sent lies in `outgoing`), so the simulation of the tests
+//! walks the same corridor as the daemon.
+//!
+//! `input` lets messages in, `request` and `register` decide on new ones, `act` carries out what was decided, `passing` is for time
+//! and losses.
+
+use std::collections::VecDeque;
+
+use crate::config::{Listen, Live};
+use crate::location::Location;
+use crate::message::branch;
+use crate::proxy::Identity;
+use crate::shared::table::{Entry, Prepared, Table};
+use crate::shared::{Counter, Counters};
+use crate::timer::{Lengths, Tick};
+use crate::transport::{Address, Body, Flow, Outgoing, Transport};
+
+/// One process's corridor.
+pub struct Corridor {
+    pub(super) table: Table,
+    pub(super) location: Location,
+    pub(super) counters: Counters,
+    pub(super) seat: usize,
+    pub(super) key: branch::Key,
+    pub(super) listen: Vec<Listen>,
+    pub(super) live: Live,
+    pub(super) lengths: Lengths,
+    pub(super) identity: Identity,
+    /// New calls are refused: the daemon is about to end.
+    pub draining: bool,
+    /// Seconds since the epoch, for Date; the loop sets it.
+    pub wall: u64,
+    /// What is to be sent; the loop flushes it.
+    pub outgoing: Outgoing,
+    pub(super) prepared: Prepared,
+    pub(super) lines: Vec<u8>,
+    pub(super) targets: Targets,
+    pub(super) losses: VecDeque<Loss>,
+}
+
+/// The targets of one request (RFC 3261 §16.5), gathered before the lock is taken.
+#[derive(Default)]
+pub(super) struct Targets {
+    /// URIs, one after another.
+    pub uris: Vec<u8>,
+    /// Each: end of its URI, and its addresses as a range of `flows`.
+    pub ends: Vec<(usize, usize)>,
+    pub flows: Vec<Flow>,
+}
+
+/// A peer that was lost: its waiting client transactions are looked for bucket by bucket.
+pub(super) struct Loss {
+    pub transport: Transport,
+    pub peer: Address,
+    pub at: Tick,
+    pub next_bucket: u32,
+}
+
+/// The message that is being worked on.
+#[derive(Clone, Copy)]
+pub struct Arrived<'a> {
+    pub bytes: &'a [u8],
+    /// Slot of the arena, and where in it `bytes` begins: so that a body can be sent from where it lies.
+    pub slot: u16,
+    pub start: u32,
+    pub from: Flow,
+}
+
+impl Arrived<'_> {
+    /// The body of the message scanned from these bytes, where it lies.
+    pub(super) fn body(&self, m: &crate::message::Message<'_>) -> Body {
+        let end = self.start + u32::try_from(m.bytes.len()).unwrap_or(0);
+        let start = self.start + m.body_at;
+        if start < end { Body::Arena { slot: self.slot, start, end } } else { Body::Empty }
+    }
+}
+
+impl Corridor {
+    /// `seat` names the block of counters to write to.
+    #[must_use]
+    pub fn new(
+        table: Table,
+        location: Location,
+        counters: Counters,
+        seat: usize,
+        key: branch::Key,
+        listen: &[Listen],
+        live: &Live,
+    ) -> Corridor {
+        Corridor {
+            table,
+            location,
+            counters,
+            seat,
+            key,
+            listen: listen.to_vec(),
+            live: live.clone(),
+            lengths: Lengths::from(&live.timers),
+            identity: Identity::new(listen, live),
+            draining: false,
+            wall: 0,
+            outgoing: Outgoing::default(),
+            prepared: Prepared::default(),
+            lines: Vec::new(),
+            targets: Targets::default(),
+            losses: VecDeque::new(),
+        }
+    }
+
+    /// New settings (SIGHUP).
+    pub fn reload(&mut self, live: Live) {
+        self.lengths = Lengths::from(&live.timers);
+        self.identity = Identity::new(&self.listen, &live);
+        self.live = live;
+    }
+
+    /// Other lengths than the configured ones: for tests that break a rule on purpose.
+    pub fn set_lengths(&mut self, lengths: Lengths) {
+        self.lengths = lengths;
+    }
+
+    /// Into a bucket of the table; says so when its last owner died in it.
+    pub(super) fn entered(&self, entry: Option<Entry>) -> Option<Entry> {
+        if let Some(ended) = entry.as_ref().and_then(Entry::recovered) {
+            self.count(Counter::LocksRecovered);
+            self.counters.add(self.seat, Counter::SlotsEnded, u64::from(ended));
+            tracing::warn!(ended, "a process died in a bucket of the transaction table; it is put right");
+        }
+        entry
+    }
+
+    /// Looks into every bucket: what a dead process left locked is put right now, not when somebody comes by.
+    pub fn inspect(&self) {
+        for number in 0..self.table.buckets() {
+            self.entered(self.table.lock_any(number));
+        }
+    }
+
+    pub(super) fn count(&self, counter: Counter) {
+        self.counters.add(self.seat, counter, 1);
+    }
+}

@@ -1,0 +1,185 @@
+//! Letting a frame in: reading it, and the short ways of those that start no transaction.
+
+use std::net::SocketAddr;
+
+use tracing::debug;
+
+use super::corridor::{Arrived, Corridor};
+use crate::message::{self, Message, Method, Reply, Rport, Start, ViaFix, branch, reason_phrase, salvage, scan, uri};
+use crate::shared::Counter;
+use crate::shared::slot::Key;
+use crate::shared::table::AtHand;
+use crate::timer::Tick;
+use crate::transport::{Address, Body, Flow, Transport};
+
+impl Corridor {
+    /// One frame.
+    pub fn frame(&mut self, arrived: Arrived<'_>, now: Tick) {
+        match scan(arrived.bytes) {
+            Ok(m) => match m.start {
+                Start::Request { .. } => {
+                    self.count(Counter::Requests);
+                    debug!(call_id = %m.of(m.call_id).escape_ascii(), from = %arrived.from.peer, "request");
+                    self.request(&m, arrived, now);
+                }
+                Start::Response { code, .. } => {
+                    self.count(Counter::Responses);
+                    debug!(call_id = %m.of(m.call_id).escape_ascii(), from = %arrived.from.peer, code, "response");
+                    self.response(&m, arrived, now);
+                }
+            },
+            Err(invalid) => {
+                self.count(Counter::Invalid);
+                debug!(from = %arrived.from.peer, reason = invalid.reason, "refused at the door");
+                if invalid.answerable
+                    && let Some(m) = salvage(arrived.bytes)
+                {
+                    self.refuse(&m, arrived.from, invalid.code, invalid.reason, &[]);
+                }
+            }
+        }
+    }
+
+    fn request(&mut self, m: &Message<'_>, arrived: Arrived<'_>, now: Tick) {
+        match m.method() {
+            Method::Ack => self.ack(m, arrived, now),
+            Method::Cancel => self.cancel(m, arrived, now),
+            _ => self.new_request(m, arrived, now),
+        }
+    }
+
+    /// RFC 3261 §17.2.1: an ACK to a failure ends here, one to a 2xx goes on by itself (§16.6 and §17).
+    fn ack(&mut self, m: &Message<'_>, arrived: Arrived<'_>, now: Tick) {
+        let key = self.server_key(m);
+        // We answered this INVITE without keeping it: the tag says so.
+        if m.of(m.to_tag) == tag(key).as_slice() {
+            let known = self.table.lock(key).is_some_and(|entry| entry.find(key).is_some());
+            if !known {
+                return;
+            }
+        }
+        let Some(mut entry) = self.entered(self.table.lock(key)) else { return };
+        self.prepared.clear();
+        let pass = match entry.find(key) {
+            Some(head) => entry
+                .visit(head, now, &self.lengths, AtHand::Request, &mut self.prepared, |context| context.ack())
+                .unwrap_or(false),
+            None => true,
+        };
+        drop(entry);
+        if pass {
+            self.forward_statelessly(m, arrived, now);
+        }
+    }
+
+    /// RFC 3261 §16.10.
+    fn cancel(&mut self, m: &Message<'_>, arrived: Arrived<'_>, now: Tick) {
+        let key = self.server_key(m);
+        let Some(mut entry) = self.entered(self.table.lock(key)) else { return };
+        self.prepared.clear();
+        let Some(head) = entry.find(key) else {
+            drop(entry);
+            self.forward_statelessly(m, arrived, now);
+            return;
+        };
+        entry.visit(head, now, &self.lengths, AtHand::Nothing, &mut self.prepared, |context| context.cancel());
+        drop(entry);
+        self.refuse(m, arrived.from, 200, reason_phrase(200), &[]);
+        self.act(None, now);
+    }
+
+    fn response(&mut self, m: &Message<'_>, arrived: Arrived<'_>, now: Tick) {
+        let upstream = m.next_via.map(|via| m.of(via.branch));
+        let ours = branch::read(m.of(m.via.branch)).filter(|ours| ours.verify(&self.key, upstream.unwrap_or_default()));
+        // Not our branch, or no Via left below it (C01, C04): dropped before any lock is taken.
+        let (Some(ours), Some(next)) = (ours, m.next_via) else {
+            self.count(Counter::ForeignBranch);
+            return;
+        };
+        if ours.id.slot == 0 {
+            let Some(to) = self.way_of(m, &next) else { return };
+            let begin = self.outgoing.begin();
+            message::forward_response(m, &mut self.outgoing.bytes);
+            self.outgoing.finish(begin, to, arrived.body(m), None);
+            return;
+        }
+        let Some(mut entry) = self.entered(self.table.lock_branch(ours.id)) else {
+            self.count(Counter::LateResponse);
+            return;
+        };
+        self.prepared.clear();
+        let Some((head, n)) = entry.find_branch(ours.id) else {
+            self.count(Counter::LateResponse);
+            return;
+        };
+        let (method, code) = (m.cseq.method, m.code());
+        entry.visit(head, now, &self.lengths, AtHand::Response(arrived.bytes), &mut self.prepared, |context| {
+            context.response(n, method, code);
+        });
+        drop(entry);
+        self.act(Some((m, arrived)), now);
+    }
+
+    pub(super) fn server_key(&self, m: &Message<'_>) -> Key {
+        let key = branch::transaction_key(&self.key, m);
+        [key as u64, (key >> 64) as u64]
+    }
+
+    /// Answers without keeping anything: the same request again gets the same answer again.
+    pub(super) fn refuse(&mut self, m: &Message<'_>, from: Flow, code: u16, reason: &str, extra: &[u8]) {
+        if m.method() == Method::Ack {
+            return;
+        }
+        let tag = tag(self.server_key(m));
+        let begin = self.outgoing.begin();
+        let source = SocketAddr::from(from.peer);
+        let reply = Reply { code, reason, to_tag: Some(&tag), fix_via: ViaFix::needed(&m.via, m.bytes, source), extra };
+        message::reply(m, &reply, &mut self.outgoing.bytes);
+        self.outgoing.finish(begin, way_back(m, from), Body::Empty, None);
+    }
+
+    /// Where a response without a transaction goes: by its next Via alone (RFC 3261 §18.2.2).
+    fn way_of(&self, m: &Message<'_>, via: &message::Via) -> Option<Flow> {
+        let transport = Transport::from_token(m.of(via.transport))?;
+        let ip = uri::ip_of(m.of(via.received)).or_else(|| via.ip(m.bytes))?;
+        let port = match via.rport {
+            Rport::Filled(port) => port,
+            Rport::Absent | Rport::Asked => via.port.unwrap_or(5060),
+        };
+        let peer = Address::new(ip, port);
+        let listener = self.identity.listener(transport, &peer, u8::MAX)?;
+        Some(Flow {
+            peer,
+            transport: transport as u8,
+            listener,
+            fallback_port: via.port.unwrap_or(5060),
+            ..Flow::default()
+        })
+    }
+}
+
+/// Where responses to a request from `from` go (RFC 3261 §18.2.2, RFC 3581 §4): over SCTP and TCP the same association or connection,
+/// and when it is gone the sent-by port; over UDP the source, at the sent-by port unless rport asks for the source's.
+pub(super) fn way_back(m: &Message<'_>, from: Flow) -> Flow {
+    let sent_by = m.via.port.unwrap_or(5060);
+    let mut flow = Flow { fallback_port: sent_by, ..from };
+    if from.transport == Transport::Udp as u8 {
+        let maddr = uri::ip_of(m.of(m.via.maddr));
+        flow.peer = match (maddr, m.via.rport) {
+            (Some(ip), _) => Address::new(ip, sent_by),
+            (None, Rport::Asked) => from.peer,
+            (None, Rport::Absent | Rport::Filled(_)) => from.peer.with_port(sent_by),
+        };
+    }
+    flow
+}
+
+/// The To tag of our own responses to a request: the same for each of its retransmissions, from any worker, kept or not.
+pub(super) fn tag(key: Key) -> [u8; 16] {
+    let mut tag = [0; 16];
+    for (n, digit) in tag.iter_mut().enumerate() {
+        let nibble = (key[0].rotate_left(17) ^ key[1]) >> (4 * n) & 15;
+        *digit = b"0123456789abcdef".get(nibble as usize).copied().unwrap_or(b'0');
+    }
+    tag
+}

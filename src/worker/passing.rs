@@ -1,0 +1,84 @@
+//! What passes without a message: time, and peers that are lost.
+
+use super::corridor::{Corridor, Loss};
+use crate::message::BranchId;
+use crate::shared::Counter;
+use crate::shared::table::AtHand;
+use crate::timer::Tick;
+use crate::transport::{Address, Transport};
+
+/// Buckets looked at per call for one loss: a table of default size takes a few turns, and no turn is held up.
+const SLICE: u32 = 32;
+/// Losses that may wait; more are merged into looking at everything later (timer B or F ends what is left).
+const MOST_LOSSES: usize = 1_024;
+
+impl Corridor {
+    /// Fires what is due in every bucket (design §5). At most `limit` contexts; true: there is more.
+    pub fn deadlines(&mut self, now: Tick, limit: usize) -> bool {
+        let mut left = limit;
+        for number in 0..self.table.buckets() {
+            while let Some(mut entry) = self.entered(self.table.lock_due(number, now)) {
+                        let Some(head) = entry.due(now) else { break };
+                self.prepared.clear();
+                entry.visit(head, now, &self.lengths, AtHand::Nothing, &mut self.prepared, |context| context.timers());
+                drop(entry);
+                self.act(None, now);
+                left -= 1;
+                if left == 0 {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// The request of this client transaction could not be sent.
+    pub fn send_failed(&mut self, id: BranchId, now: Tick) {
+        self.count(Counter::SendFailed);
+        let Some(mut entry) = self.entered(self.table.lock_branch(id)) else { return };
+        let Some((head, n)) = entry.find_branch(id) else { return };
+        self.prepared.clear();
+        entry
+            .visit(head, now, &self.lengths, AtHand::Nothing, &mut self.prepared, |context| context.transport_error(n));
+        drop(entry);
+        self.act(None, now);
+    }
+
+    /// The association or connection to this peer is gone: every request that waits on it has failed (A19).
+    pub fn lost(&mut self, transport: Transport, peer: Address, now: Tick) {
+        if self.losses.len() < MOST_LOSSES {
+            self.losses.push_back(Loss { transport, peer, at: now, next_bucket: 0 });
+        }
+    }
+
+    #[must_use]
+    pub fn has_losses(&self) -> bool {
+        !self.losses.is_empty()
+    }
+
+    /// Bindings whose time has passed.
+    pub fn expire(&mut self, now: Tick) {
+        self.location.expire(now);
+    }
+
+    /// Works on losses, a slice of the table at a time, one bucket locked at a time. True: there is more to do.
+    pub fn work_off_losses(&mut self, now: Tick) -> bool {
+        let Some(Loss { transport, peer, at, next_bucket }) = self.losses.pop_front() else { return false };
+        let end = next_bucket.saturating_add(SLICE).min(self.table.buckets());
+        for number in next_bucket..end {
+            while let Some(mut entry) = self.entered(self.table.lock_any(number)) {
+                let Some((head, n)) = entry.waiting_on(transport, peer, at) else { break };
+                self.prepared.clear();
+                entry.visit(head, now, &self.lengths, AtHand::Nothing, &mut self.prepared, |context| {
+                    context.transport_error(n);
+                });
+                drop(entry);
+                self.act(None, now);
+            }
+        }
+        if end < self.table.buckets() {
+            self.losses.push_front(Loss { transport, peer, at, next_bucket: end });
+        }
+        !self.losses.is_empty()
+    }
+}

@@ -1,0 +1,210 @@
+//! A new request: validated, routed, admitted, given its targets, then forwarded statefully (RFC 3261 §16.3 to §16.6).
+
+use tracing::info;
+
+use super::corridor::{Arrived, Corridor};
+use super::input::way_back;
+use crate::config::What;
+use crate::location::Found;
+use crate::message::BranchId;
+use crate::message::{Message, Method, Uri, reason_phrase, uri::put_request_uri};
+use crate::proxy::MAX_BRANCHES;
+use crate::proxy::forward::{self, Leg};
+use crate::proxy::route::{self, Routing, Whose};
+use crate::proxy::target::{self, NoHop};
+use crate::proxy::validate::{self, Refusal};
+use crate::shared::Counter;
+use crate::shared::table::AtHand;
+use crate::timer::Tick;
+use crate::transport::Flow;
+
+/// What is to be done with a request that passed.
+enum Verdict<'m> {
+    Forward,
+    Register(Uri<'m>),
+    Refuse(Refusal),
+}
+
+impl Corridor {
+    pub(super) fn new_request(&mut self, m: &Message<'_>, arrived: Arrived<'_>, now: Tick) {
+        if self.draining && m.method() == Method::Invite && m.to_tag.is_empty() {
+            self.count(Counter::RefusedDraining);
+            self.refuse(m, arrived.from, 503, "Shutting Down", b"Retry-After: 5\r\n");
+            return;
+        }
+        match self.decide(m, arrived.from, now) {
+            Verdict::Forward => self.forward(m, arrived, now),
+            Verdict::Register(aor) => self.register(m, &aor, arrived, now),
+            Verdict::Refuse(refusal) => {
+                self.refuse(m, arrived.from, refusal.code, refusal.reason, &refusal.extra);
+            }
+        }
+    }
+
+    /// Everything that can be said about a request without its transaction. Leaves its targets in `self.targets`.
+    fn decide<'m>(&mut self, m: &'m Message<'_>, from: Flow, now: Tick) -> Verdict<'m> {
+        let uri = Uri::parse(m.uri());
+        let loop_hash = validate::loop_hash(m, &self.key);
+        if let Err(refusal) = validate::validate(m, uri.as_ref(), &self.identity, loop_hash) {
+            return Verdict::Refuse(refusal);
+        }
+        let Some(uri) = uri else { return Verdict::Refuse(Refusal::new(400, "Bad Request-URI")) };
+        let routing = route::preprocess(m, &uri, &self.identity);
+        // The URI that counts may be the last Route's, which lives as long as the message.
+        let whose = match Uri::parse(routing.uri) {
+            Some(_) => route::whose(m, &routing, &self.identity),
+            None => Whose::Unreadable,
+        };
+        match whose {
+            Whose::Unreadable => Verdict::Refuse(Refusal::new(400, "Bad Route")),
+            Whose::Ourselves if m.method() == Method::Register => self.may_register(m, from),
+            Whose::Ourselves => Verdict::Refuse(answer_for_ourselves(m)),
+            Whose::Location(_) if m.method() == Method::Register => self.may_register(m, from),
+            Whose::Location(aor) => self.locate(m, &aor, from, now),
+            Whose::Route(next) => self.relay(m, &routing, &next, from),
+            Whose::Elsewhere(next) => self.relay(m, &routing, &next, from),
+        }
+    }
+
+    fn may_register<'m>(&self, m: &'m Message<'_>, from: Flow) -> Verdict<'m> {
+        if !self.live.may(usize::from(from.listener), What::Register, from.peer.ip()) {
+            self.count(Counter::RefusedRegister);
+            return Verdict::Refuse(Refusal::new(403, "Registration Not Allowed From Here"));
+        }
+        match Uri::parse(m.uri_in(m.to)) {
+            Some(aor) if self.identity.is_ours(&aor) && aor.has_user => Verdict::Register(aor),
+            _ => Verdict::Refuse(Refusal::new(404, "Not Found")), // F04
+        }
+    }
+
+    /// An address-of-record of ours: all its bindings, in parallel.
+    fn locate<'m>(&mut self, m: &'m Message<'_>, aor: &Uri<'_>, from: Flow, now: Tick) -> Verdict<'m> {
+        self.targets.clear();
+        let Corridor { location, targets, live, identity, .. } = self;
+        let found = location.targets(aor, now, &mut |contact, _q| {
+            let Some(uri) = Uri::parse(contact) else { return };
+            if targets.ends.len() < MAX_BRANCHES
+                && let Ok(hops) = target::hops(&uri, live, identity, from.listener)
+            {
+                targets.add(contact, &hops);
+            }
+        });
+        match found {
+            Found::Unknown => Verdict::Refuse(Refusal::new(404, "Not Found")), // B23
+            Found::NoBinding => Verdict::Refuse(Refusal::new(480, "Temporarily Unavailable")),
+            Found::Targets(_) if self.targets.ends.is_empty() => {
+                info!(call_id = %m.of(m.call_id).escape_ascii(), "no listener for any contact of the called user");
+                Verdict::Refuse(Refusal::new(480, "Temporarily Unavailable"))
+            }
+            Found::Targets(_) => Verdict::Forward,
+        }
+    }
+
+    /// A request that goes where its Route or its Request-URI says. Without a Route of ours, or at the beginning of a dialog, that
+    /// is relaying, and not for everybody.
+    fn relay<'m>(&mut self, m: &'m Message<'_>, routing: &Routing<'_>, next: &Uri<'_>, from: Flow) -> Verdict<'m> {
+        let ours = routing.by_our_route && !m.to_tag.is_empty();
+        if !ours && !self.live.may(usize::from(from.listener), What::Relay, from.peer.ip()) {
+            self.count(Counter::RefusedRelay);
+            return Verdict::Refuse(Refusal::new(403, "Relaying Not Allowed From Here"));
+        }
+        self.targets.clear();
+        match target::hops(next, &self.live, &self.identity, from.listener) {
+            Ok(hops) => {
+                self.targets.add(routing.uri, &hops);
+                Verdict::Forward
+            }
+            Err(NoHop::UnknownDomain) => Verdict::Refuse(Refusal::new(404, "No Next Hop For This Domain")),
+            Err(NoHop::NoListener) => Verdict::Refuse(Refusal::new(500, "No Listener For This Transport")),
+            Err(NoHop::Sips) => Verdict::Refuse(Refusal::new(416, "Unsupported URI Scheme")),
+        }
+    }
+
+    fn forward(&mut self, m: &Message<'_>, arrived: Arrived<'_>, now: Tick) {
+        let key = self.server_key(m);
+        let Some(mut entry) = self.entered(self.table.lock(key)) else { return };
+        self.prepared.clear();
+        if let Some(head) = entry.find(key) {
+            self.count(Counter::Repeated);
+            entry.visit(head, now, &self.lengths, AtHand::Request, &mut self.prepared, |context| context.repeated());
+            drop(entry);
+            self.act(Some((m, arrived)), now);
+            return;
+        }
+        let from = way_back(m, arrived.from);
+        let head = entry.create(key, from, &[m.bytes]);
+        let complete = head.is_some_and(|head| {
+            self.targets.each().all(|(uri, flows)| {
+                flows.split_first().is_some_and(|(first, others)| entry.add_branch(head, *first, uri, others))
+            })
+        });
+        let Some(head) = head.filter(|_| complete) else {
+            if let Some(head) = head {
+                entry.abandon(head);
+            }
+            drop(entry);
+            self.count(Counter::TableFull);
+            self.refuse(m, arrived.from, 503, "Transaction Table Full", b"Retry-After: 5\r\n");
+            return;
+        };
+        let method = m.method();
+        if method == Method::Invite {
+            self.count(Counter::Invites);
+        }
+        entry.visit(head, now, &self.lengths, AtHand::Request, &mut self.prepared, |context| context.start(method));
+        drop(entry);
+        self.act(Some((m, arrived)), now);
+    }
+
+    /// An ACK to a 2xx, or a CANCEL that matches nothing: goes on without a transaction (RFC 3261 §16.10, §17.1).
+    pub(super) fn forward_statelessly(&mut self, m: &Message<'_>, arrived: Arrived<'_>, now: Tick) {
+        let Verdict::Forward = self.decide(m, arrived.from, now) else { return };
+        let Corridor { targets, prepared, lines, outgoing, identity, key, live, .. } = self;
+        prepared.clear();
+        let Some((uri, flows)) = targets.each().next() else { return };
+        let Some(to) = flows.first().copied() else { return };
+        prepared.scratch.extend_from_slice(uri);
+        let ourselves = forward::House { identity, key, record_route: live.record_route };
+        let leg = Leg { from: arrived.from, to, id: BranchId { slot: 0, generation: 0 }, uri: &prepared.scratch };
+        let begin = outgoing.begin();
+        forward::request(m, &ourselves, &leg, lines, &mut outgoing.bytes);
+        outgoing.finish(begin, to, arrived.body(m), None);
+    }
+}
+
+impl super::corridor::Targets {
+    pub fn clear(&mut self) {
+        self.uris.clear();
+        self.ends.clear();
+        self.flows.clear();
+    }
+
+    pub fn add(&mut self, uri: &[u8], flows: &[Flow]) {
+        put_request_uri(uri, &mut self.uris);
+        self.flows.extend_from_slice(flows);
+        self.ends.push((self.uris.len(), self.flows.len()));
+    }
+
+    /// Each URI with its addresses, the first of which is tried first.
+    pub fn each(&self) -> impl Iterator<Item = (&[u8], &[Flow])> {
+        let mut begin = (0, 0);
+        self.ends.iter().map(move |end| {
+            let uri = self.uris.get(begin.0..end.0).unwrap_or_default();
+            let flows = self.flows.get(begin.1..end.1).unwrap_or_default();
+            begin = *end;
+            (uri, flows)
+        })
+    }
+}
+
+/// Requests to ourselves: we can be asked whether we are there, and nothing else.
+fn answer_for_ourselves(m: &Message<'_>) -> Refusal {
+    const ALLOW: &[u8] = b"Allow: INVITE, ACK, CANCEL, BYE, REGISTER, OPTIONS\r\n";
+    match m.method() {
+        Method::Options => {
+            Refusal { code: 200, reason: reason_phrase(200), extra: [ALLOW, b"Accept: */*\r\n"].concat() }
+        }
+        Method::Invite | Method::Bye | Method::Other => Refusal::new(404, "Not Found"),
+        _ => Refusal { code: 405, reason: reason_phrase(405), extra: ALLOW.to_vec() },
+    }
+}

@@ -1,0 +1,241 @@
+//! The loop: wait, read a batch, walk it through the corridor, send, look at the time.
+//!
+//! One round is: the poll; each source that is ready, a batch at a time, flushed before the next; what other processes posted; what
+//! is due. Workers and the timer process run the same loop; the timer has no listeners and looks at the deadlines of the whole
+//! table every `TIMER_TURN_MS`.
+
+use std::io;
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use std::os::fd::AsRawFd;
+use sys::datagram::Arena;
+use tracing::{info, warn};
+
+use super::corridor::{Arrived, Corridor};
+use super::{Duty, House, Seat, clock};
+use crate::config::exit;
+use crate::log::{self, Role};
+use crate::shared::{Counter, Phase};
+use crate::timer::Tick;
+use crate::transport::{Happening, Inbox, Ready, Transports};
+
+/// Messages of one batch.
+const ARENA_SLOTS: usize = 64;
+/// The largest UDP datagram or SCTP message fits whole.
+const ARENA_SLOT_BYTES: usize = 65_536;
+/// The timer process looks at the deadlines this often (design §5): timers are late by this much at most.
+const TIMER_TURN_MS: u64 = 20;
+/// A process comes round at least this often, to say that it is alive.
+const TURN_MS: u64 = 500;
+/// Contexts whose timers fire in one turn; more wait for the next, after a flush.
+const DUE_PER_TURN: usize = 256;
+/// The master's word: a phase, new settings.
+const WAKE: Token = Token(1 << 32);
+
+/// One process's life in its seat; its value is the exit status.
+pub fn run(seat: Seat, house: &House) -> u8 {
+    let role = match seat.duty {
+        Duty::Worker => Role::Worker(seat.number),
+        Duty::Timer => Role::Timer,
+    };
+    if let Err(error) = log::take_role(role) {
+        warn!("no log thread: {error}");
+    }
+    let status = match Round::new(seat, house).and_then(|mut round| round.walk()) {
+        Ok(()) => exit::OK,
+        Err(error) => {
+            tracing::error!("{error}");
+            exit::SYSTEM
+        }
+    };
+    log::finish();
+    status
+}
+
+struct Round<'h> {
+    seat: Seat,
+    house: &'h House,
+    poll: Poll,
+    transports: Transports,
+    corridor: Corridor,
+    arena: Arena,
+    inbox: Inbox,
+    /// Sources that had more to read than one batch: their edge is gone, so they are remembered here.
+    unfinished: Vec<(Token, Ready)>,
+    settings: u64,
+    next_deadlines: Tick,
+    log_dropped: u64,
+}
+
+impl<'h> Round<'h> {
+    fn new(seat: Seat, house: &'h House) -> io::Result<Round<'h>> {
+        let shared = &house.shared;
+        let poll = Poll::new()?;
+        if let Some(bell) = house.wakes.descriptor(seat.number) {
+            poll.registry().register(&mut SourceFd(&bell.as_raw_fd()), WAKE, Interest::READABLE)?;
+        }
+        let transports =
+            Transports::new(&house.config, &house.config.live, &house.sockets, shared.parts(), seat.number, &poll)?;
+        let corridor = Corridor::new(
+            shared.table,
+            shared.location,
+            shared.counters,
+            seat.number,
+            shared.key,
+            &house.config.listen,
+            &house.config.live,
+        );
+        Ok(Round {
+            seat,
+            house,
+            poll,
+            transports,
+            corridor,
+            arena: Arena::new(ARENA_SLOTS, ARENA_SLOT_BYTES)?,
+            inbox: Inbox::default(),
+            unfinished: Vec::new(),
+            // The master forked us with the newest settings it had; anything newer has a higher version.
+            settings: 0,
+            next_deadlines: Tick(0),
+            log_dropped: 0,
+        })
+    }
+
+    fn walk(&mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(256);
+        if self.seat.successor {
+            self.transports.adopt(&mut self.inbox);
+            self.corridor.inspect();
+            info!("took over the seat");
+            self.work_off(clock::now());
+        }
+        loop {
+            let now = clock::now();
+            self.house.shared.phases.beat(self.seat.number, now);
+            match self.house.shared.phases.current() {
+                Phase::Running => {}
+                Phase::Draining => self.corridor.draining = true,
+                Phase::Closing => {
+                    self.transports.close_all(&mut self.inbox);
+                    return Ok(());
+                }
+            }
+            self.settings();
+            self.wait(&mut events, now)?;
+            self.round(&events);
+        }
+    }
+
+    /// Sleeps until something comes or is due.
+    fn wait(&mut self, events: &mut Events, now: Tick) -> io::Result<()> {
+        let mut until = self.transports.next_tick().min(now + TURN_MS);
+        if self.seat.duty == Duty::Timer {
+            until = until.min(self.next_deadlines);
+        }
+        let busy = !self.unfinished.is_empty() || self.corridor.has_losses() || !self.transports.before_sleep();
+        let timeout = if busy { Duration::ZERO } else { until - now };
+        let polled = self.poll.poll(events, Some(timeout));
+        self.transports.woke();
+        match polled {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            polled => polled,
+        }
+    }
+
+    fn round(&mut self, events: &Events) {
+        let now = clock::now();
+        self.corridor.wall = clock::wall();
+        let mut sources = std::mem::take(&mut self.unfinished);
+        for event in events {
+            if event.token() == WAKE {
+                let _ = self.house.wakes.clear(self.seat.number);
+            } else if Transports::owns(event.token()) {
+                sources.push((event.token(), Ready::from(event)));
+            }
+        }
+        if !sources.is_empty() {
+            self.count(Counter::WakeUps, 1);
+        }
+        for (token, ready) in sources.drain(..) {
+            if self.transports.receive(token, ready, &mut self.arena, &mut self.inbox, now) {
+                self.unfinished.push((token, ready));
+            }
+            self.work_off(now);
+        }
+        if self.unfinished.is_empty() {
+            self.unfinished = sources; // empty, but keeps its memory
+        }
+        while self.transports.posted(&self.arena, &mut self.inbox, now) {
+            self.work_off(now);
+        }
+        if self.transports.next_tick() <= now {
+            self.transports.tick(&mut self.inbox, now);
+        }
+        if self.seat.duty == Duty::Timer && self.next_deadlines <= now {
+            self.corridor.expire(now);
+            let more = self.corridor.deadlines(now, DUE_PER_TURN);
+            self.next_deadlines = if more { now } else { now + TIMER_TURN_MS };
+        }
+        self.corridor.work_off_losses(now);
+        self.work_off(now);
+        self.log_dropped();
+    }
+
+    /// Walks what was received through the corridor and sends what comes out of it.
+    fn work_off(&mut self, now: Tick) {
+        for frame in &self.inbox.frames {
+            let slot = self.arena.slot(usize::from(frame.slot));
+            let bytes = slot.get(frame.start as usize..frame.end as usize).unwrap_or_default();
+            let arrived = Arrived { bytes, slot: frame.slot, start: frame.start, from: frame.from };
+            self.corridor.frame(arrived, now);
+        }
+        // Sending may fail, and a failure may have another address to try, which may fail too; what is left after a few times
+        // waits for the next round.
+        for _ in 0..4 {
+            if !self.corridor.outgoing.sendings.is_empty() {
+                self.transports.flush(&mut self.corridor.outgoing, &self.arena, &mut self.inbox, now);
+            }
+            if self.inbox.happenings.is_empty() {
+                break;
+            }
+            for happening in self.inbox.happenings.drain(..) {
+                match happening {
+                    Happening::Lost { transport, peers, .. } => {
+                        for peer in peers {
+                            self.corridor.lost(transport, peer, now);
+                        }
+                    }
+                    Happening::SendFailed { client } => self.corridor.send_failed(client, now),
+                }
+            }
+        }
+        self.inbox.clear_frames();
+    }
+
+    /// The master's newest settings (SIGHUP).
+    fn settings(&mut self) {
+        if self.house.shared.settings.version() == self.settings {
+            return;
+        }
+        if let Some((version, live)) = self.house.shared.settings.read() {
+            self.settings = version;
+            log::set_level(live.log.level);
+            self.transports.reload(&live);
+            self.corridor.reload(live);
+        }
+    }
+
+    fn log_dropped(&mut self) {
+        let dropped = log::dropped();
+        self.count(Counter::LogDropped, dropped - self.log_dropped);
+        self.log_dropped = dropped;
+    }
+
+    fn count(&self, counter: Counter, n: u64) {
+        if n > 0 {
+            self.house.shared.counters.add(self.seat.number, counter, n);
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! A lock that is only tried: for the process that must go on when the holder was stopped.
+
+use std::sync::mpsc::channel;
+use std::thread;
+
+use sys::memory::{Locked, Plan, Rebuild};
+use zerocopy::FromBytes;
+
+#[derive(FromBytes)]
+#[repr(C)]
+struct Number(u64);
+
+impl Rebuild for Number {
+    fn rebuild(&mut self) {
+        self.0 = 7;
+    }
+}
+
+fn number() -> &'static Locked<Number> {
+    let mut plan = Plan::new();
+    let span = plan.locks::<Number>(1);
+    &plan.map().unwrap().locks(&span).unwrap()[0]
+}
+
+#[test]
+fn a_held_lock_is_not_waited_for() {
+    let number = number();
+    let (held, is_held) = channel();
+    let (done, is_done) = channel::<()>();
+    let holder = thread::spawn(move || {
+        let _guard = number.lock();
+        held.send(()).unwrap();
+        is_done.recv().unwrap();
+    });
+    is_held.recv().unwrap();
+    assert!(number.try_lock().is_none());
+    done.send(()).unwrap();
+    holder.join().unwrap();
+    assert!(number.try_lock().is_some());
+}
+
+#[test]
+fn what_a_dead_owner_left_is_rebuilt() {
+    let number = number();
+    // A thread that ends with the lock is a dead owner too (pthread_mutexattr_setrobust(3)).
+    thread::spawn(move || std::mem::forget(number.lock())).join().unwrap();
+    let guard = number.try_lock().unwrap();
+    assert!(guard.recovered());
+    assert_eq!(guard.0, 7);
+}

@@ -1,0 +1,82 @@
+//! `strowger demo`, as a newcomer types it.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use strowger::transport::Transport;
+
+fn demo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_strowger"));
+    // A variable of the user's must not reach the daemon: this one would be refused.
+    command.arg("demo").args(arguments).env("STROWGER_WORKERS", "nonsense").stdin(Stdio::null());
+    command
+}
+
+/// `The daemon (process 123) listens ...`
+fn daemon_of(line: &str) -> Pid {
+    let number = line.split_once("process ").and_then(|(_, rest)| rest.split_once(')')).expect(line).0;
+    Pid::from_raw(number.parse().expect(line))
+}
+
+#[test]
+fn the_demo_places_calls_over_every_pair_of_transports_and_leaves_nothing_behind() {
+    let output = demo(&["--calls", "20"]).output().unwrap();
+    let (said, plain) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}\n{plain}");
+    let sctp = sys::sctp::supported();
+    assert_eq!(said.contains("This kernel has no SCTP"), !sctp, "{said}");
+    for from in Transport::ALL.into_iter().filter(|t| sctp || *t != Transport::Sctp) {
+        for to in Transport::ALL.into_iter().filter(|t| sctp || *t != Transport::Sctp) {
+            let mixture = format!("{} → {}", from.via_token(), to.via_token());
+            let row =
+                said.lines().find(|line| line.trim_start().starts_with(&mixture)).unwrap_or_else(|| panic!("{said}"));
+            let cells: Vec<&str> = row.trim_start().trim_start_matches(&mixture).split_whitespace().collect();
+            assert_eq!(cells[..2], ["20", "0"], "{row}");
+            // Nobody looks at a progress bar here: a plain line instead.
+            assert!(plain.contains(&format!("{mixture}: 20 calls, 0 failed")), "{plain}");
+        }
+    }
+    let ladder = [
+        "---- INVITE ---",
+        "--- 100 Trying ---",
+        "--- 180 Ringing ---",
+        "--- 200 OK ---",
+        "--- ACK ---",
+        "--- BYE ---",
+    ];
+    for name in ladder {
+        assert!(said.contains(name), "{name} in\n{said}");
+    }
+    assert!(kill(daemon_of(said.lines().next().unwrap()), None).is_err(), "the daemon is still there");
+}
+
+#[test]
+fn an_interrupted_demo_ends_its_daemon() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let mut child = demo(&["--calls", "100000"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut first = String::new();
+        out.read_line(&mut first).unwrap();
+        let daemon = daemon_of(&first);
+        assert!(kill(daemon, None).is_ok(), "{first}");
+        std::thread::sleep(Duration::from_millis(300));
+        // To the demo alone, as from another terminal.
+        kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
+        out.read_to_string(&mut String::new()).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+        assert!(kill(daemon, None).is_err(), "the daemon is still there");
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_stops_neither_demo_nor_daemon() {
+    let mut child = demo(&["--calls", "20"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut first = String::new();
+    // `strowger demo | head -1`
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(kill(daemon_of(&first), None).is_err(), "the daemon is still there");
+}

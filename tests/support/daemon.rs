@@ -1,0 +1,230 @@
+//! The daemon: its configuration, its start and end, its processes, and what it says of itself.
+
+use std::fmt::Write as _;
+use std::io::{Read, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use strowger::transport::Transport;
+
+use super::process::{Process, children};
+use super::proxy::Setup;
+use super::{DOMAIN, Room, free_port, patience, wait_for};
+
+/// The program under test.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_strowger");
+
+pub struct Daemon {
+    process: Process,
+    file: PathBuf,
+    admin: SocketAddr,
+    workers: usize,
+}
+
+impl Daemon {
+    /// Starts it and waits until `status` answers and every process is there.
+    pub fn start(room: &Room, setup: &Setup) -> Daemon {
+        let written = configure(room, setup);
+        let process = Process::start(serve(&written.file), room.path(), "strowger");
+        Daemon::adopt(process, written)
+    }
+
+    /// For a caller that started `serve` itself, with a standard error of its own.
+    pub fn adopt(process: Process, written: Written) -> Daemon {
+        Daemon { process, file: written.file, admin: written.admin, workers: written.workers }.ready()
+    }
+
+    fn ready(mut self) -> Daemon {
+        let up = wait_for(patience(10), || {
+            if self.process.ended().is_some() {
+                return Some(false);
+            }
+            let status = self.try_status()?;
+            (processes(&status, "worker").len() == self.workers).then_some(true)
+        });
+        assert_eq!(up, Some(true), "the daemon does not come up: {}", self.process.last_words());
+        self
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.process.pid()
+    }
+
+    pub fn last_words(&self) -> String {
+        self.process.last_words()
+    }
+
+    pub fn cpu_time(&self) -> Duration {
+        self.process.cpu_time()
+    }
+
+    /// The status document, asked as `strowger status` asks it, but without the start of a process.
+    pub fn status(&self) -> Value {
+        wait_for(patience(3), || self.try_status()).unwrap_or_else(|| panic!("no status: {}", self.last_words()))
+    }
+
+    fn try_status(&self) -> Option<Value> {
+        let mut stream = TcpStream::connect(self.admin).ok()?;
+        stream.set_read_timeout(Some(patience(3))).ok()?;
+        stream.write_all(b"status\n").ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        serde_json::from_str(&text).ok()
+    }
+
+    /// What the command `strowger status --json` prints.
+    pub fn status_by_command(&self) -> Option<Value> {
+        let mut command = Command::new(PROGRAM);
+        plain_environment(&mut command);
+        let output = command.args(["status", "--json", "--config"]).arg(&self.file).output().ok()?;
+        output.status.success().then(|| serde_json::from_slice(&output.stdout).ok()).flatten()
+    }
+
+    /// A counter by its name, over all processes.
+    pub fn counter(&self, name: &str) -> u64 {
+        counter(&self.status(), name)
+    }
+
+    /// Pids of the workers, by seat.
+    pub fn workers(&self) -> Vec<i32> {
+        processes(&self.status(), "worker")
+    }
+
+    /// Every process below the master at this moment, without asking it.
+    pub fn children(&self) -> Vec<i32> {
+        children(self.pid())
+    }
+
+    /// Kills one process and says how long it took until another one had been forked in its place.
+    pub fn kill_and_time_replacement(&self, pid: i32) -> Duration {
+        let before = self.children();
+        assert!(before.contains(&pid), "{pid} is no child of the daemon");
+        let start = std::time::Instant::now();
+        kill(Pid::from_raw(pid), Signal::SIGKILL).expect("SIGKILL");
+        let limit = patience(3);
+        let replaced = wait_for_finely(limit, || self.children().iter().any(|now| !before.contains(now)));
+        assert!(replaced, "{pid} was not replaced within {limit:?}: {}", self.last_words());
+        start.elapsed()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// SIGTERM; it must drain and end with status 0, leaving no process behind.
+    pub fn stop(mut self) {
+        let left = self.children();
+        self.signal(Signal::SIGTERM);
+        let status = self.process.wait(patience(15));
+        assert!(status.is_some_and(|s| s.success()), "end of the daemon: {status:?}\n{}", self.last_words());
+        let gone = wait_for(patience(2), || left.iter().all(|pid| !is_alive(*pid)).then_some(()));
+        assert!(gone.is_some(), "some of {left:?} outlived the master");
+    }
+}
+
+/// `strowger serve` on this file, without any setting from the environment.
+pub fn serve(file: &std::path::Path) -> Command {
+    let mut command = Command::new(PROGRAM);
+    plain_environment(&mut command);
+    command.args(["serve", "--config"]).arg(file);
+    command
+}
+
+fn plain_environment(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("STROWGER") {
+            command.env_remove(name);
+        }
+    }
+}
+
+/// A configuration file, and what of it the test must know.
+pub struct Written {
+    pub file: PathBuf,
+    pub admin: SocketAddr,
+    pub workers: usize,
+}
+
+/// Writes the configuration.
+pub fn configure(room: &Room, setup: &Setup) -> Written {
+    let workers = if setup.workers == 0 { 2 } else { setup.workers };
+    let admin = free_port(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let mut text = format!("workers = {workers}\ndomains = [\"{DOMAIN}\"]\n{}\n", setup.top);
+    for (transport, addresses) in &setup.listen {
+        let list: Vec<_> = addresses.iter().map(|a| format!("\"{a}\"")).collect();
+        let address = if list.len() == 1 { list.concat() } else { format!("[{}]", list.join(", ")) };
+        let _ = write!(text, "[[listen]]\ntransport = \"{}\"\naddress = {address}\n", transport.uri_token());
+        if *transport == Transport::Sctp {
+            text.push_str("stack = \"kernel\"\n");
+        }
+    }
+    for (domain, transport, address) in &setup.next_hop {
+        let target = format!("{}:{address}", transport.uri_token());
+        let _ = write!(text, "[[next_hop]]\ndomain = \"{domain}\"\ntargets = [\"{target}\"]\n");
+    }
+    let _ = write!(text, "[admin]\naddress = \"{admin}\"\n{}\n", setup.tables);
+    Written { file: room.write(&format!("strowger-{}.toml", admin.port()), &text), admin, workers }
+}
+
+/// Pids of the processes whose role begins so, in the order of the status document: every object in it that has a `pid`
+/// that is not 0 and says the role in any of its texts.
+pub fn processes(status: &Value, role: &str) -> Vec<i32> {
+    fn walk(value: &Value, role: &str, found: &mut Vec<i32>) {
+        match value {
+            Value::Object(map) => {
+                let pid = map.get("pid").and_then(Value::as_i64).and_then(|p| i32::try_from(p).ok());
+                if let Some(pid) = pid.filter(|p| *p != 0)
+                    && map.values().any(|v| v.as_str().is_some_and(|s| s.starts_with(role)))
+                {
+                    found.push(pid);
+                }
+                map.values().for_each(|v| walk(v, role, found));
+            }
+            Value::Array(list) => list.iter().for_each(|v| walk(v, role, found)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    walk(status, role, &mut found);
+    found
+}
+
+/// `counters.NAME` of a status document.
+pub fn counter(status: &Value, name: &str) -> u64 {
+    let value = &status["counters"][name];
+    value.as_u64().unwrap_or_else(|| panic!("no counter {name} in {}", status["counters"]))
+}
+
+/// Messages read from sockets, whatever became of them.
+pub fn messages_in(status: &Value) -> u64 {
+    ["received_udp", "received_tcp", "received_sctp"].iter().map(|name| counter(status, name)).sum()
+}
+
+/// Entries in use of one table of a status document.
+pub fn used(status: &Value, table: &str) -> u64 {
+    let value = &status["tables"][table]["used"];
+    value.as_u64().unwrap_or_else(|| panic!("no table {table} in {}", status["tables"]))
+}
+
+/// Runs or waits to be reaped, but is not a zombie.
+pub fn is_alive(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
+}
+
+/// Like `wait_for`, looking every half millisecond.
+fn wait_for_finely(limit: Duration, mut question: impl FnMut() -> bool) -> bool {
+    let start = std::time::Instant::now();
+    while start.elapsed() < limit {
+        if question() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_micros(500));
+    }
+    false
+}

@@ -1,0 +1,121 @@
+//! A peer made of a bare socket: sends any bytes, stops reading, answers by hand.
+
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use strowger::transport::Transport;
+
+use super::{DOMAIN, free_port, patience};
+
+/// A connected socket: datagram (UDP), stream (TCP), one-to-one SCTP (each write a message of its own).
+pub struct Peer {
+    socket: Socket,
+    pub transport: Transport,
+    pub local: SocketAddr,
+    pub toward: SocketAddr,
+}
+
+impl Peer {
+    /// Bound to a free port and connected to `toward`. Reads wait `patience(2)` at most.
+    pub fn connect(transport: Transport, toward: SocketAddr) -> io::Result<Peer> {
+        Self::connect_with(transport, toward, |_| Ok(()))
+    }
+
+    /// The same, with options set before the connection is made (buffer sizes).
+    pub fn connect_with(
+        transport: Transport,
+        toward: SocketAddr,
+        set: impl FnOnce(&Socket) -> io::Result<()>,
+    ) -> io::Result<Peer> {
+        Self::connect_from(transport, toward, free_port(toward.ip()), set)
+    }
+
+    /// The same from this address.
+    pub fn connect_from(
+        transport: Transport,
+        toward: SocketAddr,
+        local: SocketAddr,
+        set: impl FnOnce(&Socket) -> io::Result<()>,
+    ) -> io::Result<Peer> {
+        let (kind, protocol) = match transport {
+            Transport::Udp => (Type::DGRAM, Protocol::UDP),
+            Transport::Tcp => (Type::STREAM, Protocol::TCP),
+            Transport::Sctp => (Type::STREAM, Protocol::SCTP),
+        };
+        let socket = Socket::new(Domain::for_address(toward), kind, Some(protocol))?;
+        set(&socket)?;
+        socket.bind(&SockAddr::from(local))?;
+        socket.set_read_timeout(Some(patience(2)))?;
+        socket.set_write_timeout(Some(patience(5)))?;
+        socket.connect_timeout(&SockAddr::from(toward), patience(5))?;
+        if transport != Transport::Udp {
+            // One write, one packet: what is meant to be late or missing is decided by the test alone.
+            let _ = socket.set_tcp_nodelay(true);
+        }
+        Ok(Peer { socket, transport, local, toward })
+    }
+
+    pub fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    pub fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        (&self.socket).write_all(bytes)
+    }
+
+    /// What comes next, as text; `None` when nothing came in `limit` or the peer closed.
+    pub fn receive(&self, limit: Duration) -> Option<String> {
+        self.socket.set_read_timeout(Some(limit)).ok()?;
+        let mut buffer = vec![0; 65_536];
+        let n = (&self.socket).read(&mut buffer).ok().filter(|n| *n > 0)?;
+        Some(String::from_utf8_lossy(&buffer[..n]).into_owned())
+    }
+
+    /// Waits for a message that begins so, passing over others.
+    pub fn receive_starting(&self, start: &str, limit: Duration) -> Option<String> {
+        super::wait_for(limit, || self.receive(limit).filter(|m| m.starts_with(start)))
+    }
+
+    /// True when the other side has ended the connection (bytes still under way are passed over).
+    pub fn is_closed_within(&self, limit: Duration) -> bool {
+        let _ = self.socket.set_read_timeout(Some(Duration::from_millis(50)));
+        super::wait_for(limit, || {
+            let mut buffer = [0; 65_536];
+            match (&self.socket).read(&mut buffer) {
+                Ok(0) => Some(()),
+                Err(e) if !matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => Some(()),
+                _ => None,
+            }
+        })
+        .is_some()
+    }
+
+    /// A well-formed request without a body from this peer.
+    pub fn request(&self, method: &str, user: &str, id: &str) -> String {
+        self.request_with(method, user, id, "", "")
+    }
+
+    /// The same with further header lines (each with its CRLF) and a body.
+    pub fn request_with(&self, method: &str, user: &str, id: &str, headers: &str, body: &str) -> String {
+        let (via, local) = (self.transport.via_token(), self.local);
+        let at = if user.is_empty() { String::new() } else { format!("{user}@") };
+        format!(
+            "{method} sip:{at}{DOMAIN} SIP/2.0\r\nVia: SIP/2.0/{via} {local};branch=z9hG4bK-{id}\r\n\
+             Max-Forwards: 70\r\nFrom: <sip:a@{DOMAIN}>;tag=a{id}\r\nTo: <sip:{at}{DOMAIN}>\r\nCall-ID: {id}@a\r\n\
+             CSeq: 1 {method}\r\n{headers}Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    }
+
+    /// Registers `user` at this very socket, and sees the 200.
+    pub fn register(&self, user: &str) {
+        let (local, token) = (self.local, self.transport.uri_token());
+        let contact = format!("Contact: <sip:{user}@{local};transport={token}>\r\nExpires: 600\r\n");
+        self.send(self.request_with("REGISTER", user, &format!("reg-{user}"), &contact, "").as_bytes())
+            .expect("REGISTER is sent");
+        let answer = self.receive_starting("SIP/2.0 200", patience(3));
+        assert!(answer.is_some(), "no 200 to the REGISTER of {user}");
+    }
+}

@@ -3,6 +3,7 @@
 //! Owns: where a line starts and ends (folds included), what its name is (also compact), the values of lists that are spread over
 //! lines and commas. Never looks into a value.
 
+use super::ends::Ends;
 use super::reader::{Reader, trim};
 use super::span::Span;
 
@@ -29,104 +30,11 @@ pub enum Step {
     Fault(&'static str, Option<usize>),
 }
 
-/// Finds line ends: looks at 64 bytes side by side, then hands out what it found there one by one.
-#[derive(Clone, Copy, Debug)]
-pub struct Ends<'a> {
-    bytes: &'a [u8],
-    base: usize,
-    /// Bit n: `base + n` has a control character that was not handed out yet.
-    found: u64,
-}
-
-impl<'a> Ends<'a> {
-    /// Line ends of `bytes` from `at`.
-    #[inline]
-    #[must_use]
-    pub fn new(bytes: &'a [u8], at: usize) -> Ends<'a> {
-        Ends { bytes, base: at, found: controls(bytes, at) }
-    }
-
-    /// Position of the next CR, LF or NUL.
-    #[inline]
-    fn next_control(&mut self) -> Option<(usize, u8)> {
-        loop {
-            while self.found == 0 {
-                self.base += 64;
-                if self.base >= self.bytes.len() {
-                    return None;
-                }
-                self.found = controls(self.bytes, self.base);
-            }
-            let at = self.base + self.found.trailing_zeros() as usize;
-            self.found &= self.found - 1;
-            match self.bytes.get(at) {
-                Some(&byte) if matches!(byte, b'\r' | b'\n' | 0) => return Some((at, byte)),
-                _ => {}
-            }
-        }
-    }
-
-    /// The next line's end. `Ok`: position of its CRLF.
-    ///
-    /// # Errors
-    /// What is wrong with the line, and where the next one starts.
-    #[inline]
-    pub fn line_end(&mut self) -> Result<usize, (&'static str, Option<usize>)> {
-        match self.next_control() {
-            Some((end, b'\r')) if self.bytes.get(end + 1) == Some(&b'\n') => {
-                self.next_control();
-                Ok(end)
-            }
-            Some((at, _)) => Err(bare(self.bytes, at)),
-            None => Err(("No end of headers", None)),
-        }
-    }
-}
-
-/// Which of the 64 bytes from `at` are below 14, the bytes among which CR, LF and NUL are; bit 0 is the first. Written so that the
-/// compiler compares them in vector registers.
-#[inline]
-fn controls(bytes: &[u8], at: usize) -> u64 {
-    let rest = bytes.get(at..).unwrap_or_default();
-    match rest.first_chunk::<64>() {
-        Some(block) => controls_of(block),
-        None => {
-            let mut block = [b'.'; 64];
-            if let Some(place) = block.get_mut(..rest.len()) {
-                place.copy_from_slice(rest);
-            }
-            controls_of(&block)
-        }
-    }
-}
-
-#[inline]
-fn controls_of(block: &[u8; 64]) -> u64 {
-    /// Moves bit 0 of each of eight bytes into the top byte, the first byte's lowest.
-    const GATHER: u64 = 0x0102_0408_1020_4080;
-    let flags = block.map(|byte| u8::from(byte < 14));
-    let (eights, _) = flags.as_chunks::<8>();
-    eights.iter().rev().fold(0, |mask, eight| mask << 8 | u64::from_le_bytes(*eight).wrapping_mul(GATHER) >> 56)
-}
-
-/// Names the fault of a line with a CR, LF or NUL of its own at `at`, and finds the line after it.
-#[cold]
-fn bare(bytes: &[u8], at: usize) -> (&'static str, Option<usize>) {
-    let reason = match bytes.get(at) {
-        Some(b'\r') if at + 1 == bytes.len() => "No end of headers",
-        Some(b'\r') => "Bare CR",
-        Some(b'\n') => "Bare LF",
-        _ => "NUL in the head",
-    };
-    let next = bytes.get(at..).and_then(|rest| memchr::memmem::find(rest, b"\r\n")).map(|length| at + length + 2);
-    (reason, next)
-}
-
 /// Reads the header line at `at`, which is where the last line end of `ends` was.
 #[inline]
 #[must_use]
 pub fn step(ends: &mut Ends<'_>, at: usize) -> Step {
-    let bytes = ends.bytes;
+    let bytes = ends.bytes();
     let mut end = match ends.line_end() {
         Ok(end) if end == at => return Step::Body(at + 2),
         Ok(end) => end,
@@ -141,35 +49,61 @@ pub fn step(ends: &mut Ends<'_>, at: usize) -> Step {
     let Some((colon, kind)) = name(bytes, at, end) else {
         return Step::Fault("Header line without a colon", Some(end + 2));
     };
-    let name = match bytes.get(colon.wrapping_sub(1)) {
-        Some(b' ' | b'\t') => trim(bytes, at, colon),
-        _ => Span::new(at, colon),
-    };
-    if name.is_empty() || name.start as usize != at {
-        return Step::Fault("Header line without a name", Some(end + 2));
+    let mut name = Span::new(at, colon);
+    if kind.is_none() {
+        name = trim(bytes, at, colon);
     }
     let kind = kind.unwrap_or_else(|| Name::read(name.of(bytes)));
+    let nameless = || name.is_empty() || matches!(bytes.get(at), Some(b' ' | b'\t'));
+    if kind == Name::Other && nameless() {
+        return Step::Fault("Header line without a name", Some(end + 2));
+    }
     let value = trim(bytes, colon + 1, end);
     Step::Line(Line { start: name.start, kind, name, value, next: Span::new(0, end + 2).end })
+}
+
+/// The lowest bit of each byte.
+const EACH: u64 = 0x0101_0101_0101_0101;
+
+/// The lowest bit set tells the first colon (a borrow can spoil only bytes above it); 0: there is none.
+#[inline]
+fn colons(word: u64) -> u64 {
+    let other = word ^ (EACH * b':' as u64);
+    other.wrapping_sub(EACH) & !other & (EACH * 0x80)
+}
+
+/// The first `length` bytes (0..=8) in lower case, the others 0.
+#[inline]
+fn up_to(word: u64, length: u32) -> u64 {
+    (word | (EACH * 0x20)) & !u64::MAX.checked_shl(length * 8).unwrap_or(0)
 }
 
 /// Where the colon of the line `at..end` is, and what the name before it is, where that was seen on the way: sixteen bytes are
 /// looked at side by side, which is more than most names have.
 #[inline]
 fn name(bytes: &[u8], at: usize, end: usize) -> Option<(usize, Option<Name>)> {
-    const ONES: u128 = u128::from_le_bytes([1; 16]);
     if let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<16>()) {
         let word = u128::from_le_bytes(*chunk);
-        // The lowest zero byte of `other` is the first colon (a borrow can spoil only bytes above it).
-        let other = word ^ (ONES * b':' as u128);
-        let colons = other.wrapping_sub(ONES) & !other & (ONES * 0x80);
-        if colons != 0 {
-            let length = colons.trailing_zeros() / 8;
+        #[allow(clippy::cast_possible_truncation)]
+        let (low, high) = (word as u64, (word >> 64) as u64);
+        let (colons_low, colons_high) = (colons(low), colons(high));
+        let (length, lower) = if colons_low != 0 {
+            let length = colons_low.trailing_zeros() / 8;
+            (length, u128::from(up_to(low, length)))
+        } else {
+            let length = colons_high.trailing_zeros() / 8;
+            (8 + length, u128::from(up_to(high, length)) << 64 | u128::from(low | (EACH * 0x20)))
+        };
+        if colons_low | colons_high != 0 {
             let colon = at + length as usize;
-            let lower = (word | (ONES * 0x20)) & !(u128::MAX << (length * 8));
-            // White space before the colon is rare; it is cut off first, and then the name is read the slow way.
-            let spaced = matches!(bytes.get(colon.wrapping_sub(1)), Some(b' ' | b'\t'));
-            return (colon < end).then(|| (colon, (!spaced).then(|| Name::of_word(length, lower))));
+            if colon >= end {
+                return None;
+            }
+            let kind = Name::of_word(length, lower);
+            // Only a name that is not known can have white space before its colon, to be cut off before it is read again.
+            let spaced = kind == Name::Other
+                && matches!(colon.checked_sub(1).and_then(|last| bytes.get(last)), Some(b' ' | b'\t'));
+            return Some((colon, (!spaced).then_some(kind)));
         }
     }
     let line = bytes.get(at..end).unwrap_or_default();

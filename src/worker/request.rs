@@ -5,7 +5,7 @@ use tracing::info;
 use super::corridor::{Arrived, Corridor};
 use super::input::way_back;
 use crate::config::What;
-use crate::location::Found;
+use crate::location::{Found, address_of_record};
 use crate::message::BranchId;
 use crate::message::{Message, Method, Uri, reason_phrase, uri::put_request_uri};
 use crate::proxy::MAX_BRANCHES;
@@ -71,7 +71,7 @@ impl Corridor {
             self.count(Counter::RefusedRegister);
             return Verdict::Refuse(Refusal::new(403, "Registration Not Allowed From Here"));
         }
-        match Uri::parse(m.uri_in(m.to)) {
+        match address_of_record(m) {
             Some(aor) if self.identity.is_ours(&aor) && aor.has_user => Verdict::Register(aor),
             _ => Verdict::Refuse(Refusal::new(404, "Not Found")), // F04
         }

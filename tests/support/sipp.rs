@@ -230,6 +230,10 @@ impl Sipp {
         if self.socket_per_call {
             command.args(["-max_socket", "4000"]);
         }
+        if self.transport == Transport::Tcp {
+            // A connection that ends costs its calls, not the whole run.
+            command.args(["-max_reconnect", "10000", "-reconnect_sleep", "10"]);
+        }
         if !self.retransmissions {
             command.arg("-nr");
         }

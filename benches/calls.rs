@@ -41,7 +41,8 @@ impl Bed {
         let proxy = SocketAddr::new(LOOPBACK, free_port().expect("a free port"));
         // UDP is always listened on: it tells when the daemon is ready.
         let listen = |token| format!("[[listen]]\ntransport = \"{token}\"\naddress = \"{proxy}\"\n");
-        let mut text = "workers = 2\ndomains = [\"example.test\"]\n[admin]\naddress = \"off\"\n".to_owned() + &listen("udp");
+        let mut text =
+            "workers = 2\ndomains = [\"example.test\"]\n[admin]\naddress = \"off\"\n".to_owned() + &listen("udp");
         if transport != Transport::Udp {
             text += &listen(transport.uri_token());
         }
@@ -98,7 +99,15 @@ fn main() {
         beds.iter_mut().for_each(|bed| bed.round(CALLS));
     }
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(["transport", "calls", "failed", "CPU µs/call", "min–max", "p50 ms", "p99 ms"]);
+    table.load_preset(presets::NOTHING).set_header([
+        "transport",
+        "calls",
+        "failed",
+        "CPU µs/call",
+        "min–max",
+        "p50 ms",
+        "p99 ms",
+    ]);
     table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
     for bed in &beds {
         let (least, most) = bed.spread(0);

@@ -192,7 +192,7 @@ pub struct Admin {
 /// Sizes of the one shared mapping; fixed at start, touched lazily.
 #[derive(Clone, Debug, Serialize)]
 pub struct Memory {
-    /// Transactions (server and client together) that can exist at once.
+    /// Server transactions that can exist at once, and as many client transactions.
     pub transactions: usize,
     /// Bindings of the registrar.
     pub bindings: usize,

@@ -15,8 +15,9 @@ use crate::transport::{Flow, Transport};
 /// Large, so that buckets fill evenly: with 2,048 slots a bucket is 4.6 standard deviations from full when the table is 90 % full.
 pub const SERVERS: usize = 2_048;
 pub const CLIENTS: usize = 2_048;
-/// Texts are given back when the final response has been forwarded, so two blocks a transaction are enough.
-pub const BLOCKS: usize = 4_096;
+/// Eight blocks a transaction: a ringing INVITE of a kilobyte (four blocks), its target (one) and the last provisional response
+/// (two or three) fit in each slot, so that the slots are used up first.
+pub const BLOCKS: usize = 8 * SERVERS;
 pub const BLOCK_BYTES: usize = 256;
 const CHAINS: usize = 4_096;
 const HOPS: usize = 64;

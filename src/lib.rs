@@ -20,7 +20,9 @@
 //! | [`phone`] | user agents for demo, benchmarks and tests | §8, §13 |
 //! | [`config`], [`log`] | what the operator says, and what is said to the operator | |
 //!
-//! Arrows point down only: main → master → worker → {shared, transport, location} → proxy → transaction → {message, timer}.
+//! Arrows point down only: main → master → worker → {shared, transport, location} → proxy → transaction → {message, timer}. What a
+//! peer is called (`transport::{Address, Flow, Transport}`) and what was configured (`config`) is vocabulary that every room speaks;
+//! `shared` holds the parts of the rooms above it, so it knows their plain data.
 //!
 //! The rules of the house:
 //!
@@ -30,6 +32,8 @@
 //! 4. Input from the network never panics and never blocks: it becomes a response, or a counted drop.
 //! 5. What lies in shared memory is plain data: no pointer, no `Drop`; slots are named by index and generation.
 //! 6. In the steady state a message costs no heap allocation.
+
+#![forbid(unsafe_code)]
 
 pub mod config;
 pub mod location;

@@ -18,9 +18,12 @@ pub struct Identity {
 #[derive(Clone, Debug)]
 struct Listener {
     transport: Transport,
+    /// Where it listens.
     ips: Vec<IpAddr>,
     port: u16,
+    /// Who it says it is: what stands in Via and Record-Route.
     host: String,
+    sent_by_port: u16,
     /// `Via: SIP/2.0/SCTP host:port;branch=`
     via: Vec<u8>,
     /// `Record-Route: <sip:host:port;lr>` with CRLF, and the same with the transport in any case.
@@ -48,6 +51,7 @@ impl Identity {
                     ips: listen.addresses.iter().map(|address| address.ip().to_canonical()).collect(),
                     port: listen.addresses.first().map_or(port, std::net::SocketAddr::port),
                     host: host.to_ascii_lowercase(),
+                    sent_by_port: port,
                     via: format!("Via: SIP/2.0/{} {host}:{port};branch=", transport.via_token()).into_bytes(),
                     record_route: single.into_bytes(),
                     record_route_switching: switching.into_bytes(),
@@ -66,7 +70,8 @@ impl Identity {
     /// Is it a domain that we are registrar for, or one of our addresses?
     #[must_use]
     pub fn is_ours(&self, uri: &Uri<'_>) -> bool {
-        let port = uri.port.is_none_or(|port| port == 5060 || self.listeners.iter().any(|l| l.port == port));
+        let ours = |port| port == 5060 || self.listeners.iter().any(|l| l.port == port || l.sent_by_port == port);
+        let port = uri.port.is_none_or(ours);
         port && self.domains.iter().any(|domain| uri.host_text.eq_ignore_ascii_case(domain.as_bytes()))
             || self.is_address(uri)
     }

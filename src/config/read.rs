@@ -283,7 +283,7 @@ fn memory(mut keys: Keys<'_>) -> Memory {
 fn limits(mut keys: Keys<'_>) -> Limits {
     let limits = Limits {
         message_bytes: keys.number("message_bytes", 65_535, 1_300..=65_535, "bytes"),
-        contacts: keys.number("contacts", 10, 1..=100, "contacts"),
+        contacts: keys.number("contacts", 10, 1..=16, "contacts"),
         associations: keys.number("associations", 10_000, 1..=1_000_000, "associations"),
         associations_per_peer: keys.number("associations_per_peer", 256, 1..=1_000_000, "associations"),
         association_queue_bytes: keys.number("association_queue_bytes", 262_144, 4_096..=64 * MIB, "bytes"),

@@ -71,14 +71,31 @@ impl Ours {
     pub fn verify(&self, key: &Key, upstream_branch: &[u8]) -> bool {
         self.mac == mac(key, self.id, self.loop_hash, upstream_branch)
     }
+
+    /// Did we write it, for whatever request? All that can be asked of the response to a CANCEL of ours: no Via of the caller stands
+    /// below ours in it (C22).
+    #[must_use]
+    pub fn verify_alone(&self, key: &Key) -> bool {
+        self.mac >> 32 == mac(key, self.id, self.loop_hash, &[]) >> 32
+    }
+}
+
+/// A keyed hash of `bytes` as eight hexadecimal digits, for marks of ours that must not be forged.
+#[must_use]
+pub fn mark(key: &Key, bytes: &[u8]) -> [u8; 8] {
+    let mut hasher = SipHasher13::new_with_keys(key.0[1], key.0[0]);
+    hasher.write(bytes);
+    hex32((hasher.finish() >> 32) as u32)
 }
 
 fn mac(key: &Key, id: BranchId, loop_hash: u32, upstream_branch: &[u8]) -> u64 {
     let mut hasher = SipHasher13::new_with_keys(key.0[0], key.0[1]);
     hasher.write_u64(u64::from(id.slot) << 32 | u64::from(id.generation));
     hasher.write_u32(loop_hash);
+    // The upper half vouches for what we wrote, the lower half for the request it was written for.
+    let alone = hasher.finish() & !u64::from(u32::MAX);
     hasher.write(upstream_branch);
-    hasher.finish()
+    alone | hasher.finish() & u64::from(u32::MAX)
 }
 
 /// The key of the server transaction that a request belongs to: branch and sent-by of the top Via (D22). The method is left to the

@@ -159,7 +159,8 @@ impl Client {
 
     #[must_use]
     pub fn deadline(&self, invite: bool) -> Tick {
-        let c = if invite && self.is_pending(true) { self.c } else { Tick::NEVER };
+        let c =
+            if invite && InviteClient::from(self.machine) == InviteClient::Proceeding { self.c } else { Tick::NEVER };
         self.machine.deadline().min(self.cancel.deadline()).min(c)
     }
 }

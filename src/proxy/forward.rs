@@ -13,7 +13,7 @@ use crate::transport::Flow;
 
 /// What composing needs to know of us.
 #[derive(Clone, Copy)]
-pub struct House<'h> {
+pub struct Ourselves<'h> {
     pub identity: &'h Identity,
     pub key: &'h branch::Key,
     pub record_route: bool,
@@ -30,14 +30,14 @@ pub struct Leg<'l> {
 }
 
 /// Appends the head of the copy that goes to `leg.to`. `lines` is scratch.
-pub fn request(m: &Message<'_>, house: &House<'_>, leg: &Leg<'_>, lines: &mut Vec<u8>, out: &mut Vec<u8>) {
-    let (cut_routes, strict_route) = routes(m, house.identity);
+pub fn request(m: &Message<'_>, ourselves: &Ourselves<'_>, leg: &Leg<'_>, lines: &mut Vec<u8>, out: &mut Vec<u8>) {
+    let (cut_routes, strict_route) = routes(m, ourselves);
     lines.clear();
-    via(m, house, leg, lines);
+    via(m, ourselves, leg, lines);
     let via_end = lines.len();
     // Requests inside a dialog have their route already.
-    if house.record_route && forms_dialog(m.method()) && m.to_tag.is_empty() {
-        house.identity.record_route(leg.from.listener, leg.to.listener, lines);
+    if ourselves.record_route && forms_dialog(m.method()) && m.to_tag.is_empty() {
+        ourselves.identity.record_route(leg.from.listener, leg.to.listener, &route::mark(m, ourselves.key), lines);
     }
     let (via, record_route) = lines.split_at(via_end);
     let edit = RequestEdit {
@@ -56,41 +56,41 @@ pub fn request(m: &Message<'_>, house: &House<'_>, leg: &Leg<'_>, lines: &mut Ve
 /// Appends the ACK for the failure `response_to` (its To value) of that copy (§17.1.1.3).
 pub fn ack(
     m: &Message<'_>,
-    house: &House<'_>,
+    ourselves: &Ourselves<'_>,
     leg: &Leg<'_>,
     response_to: &[u8],
     lines: &mut Vec<u8>,
     out: &mut Vec<u8>,
 ) {
     lines.clear();
-    via(m, house, leg, lines);
-    message::ack(m, leg.uri, lines, route_edit(m, house), response_to, out);
+    via(m, ourselves, leg, lines);
+    message::ack(m, leg.uri, lines, route_edit(m, ourselves), response_to, out);
 }
 
 /// Appends the CANCEL of that copy (§9.1).
-pub fn cancel(m: &Message<'_>, house: &House<'_>, leg: &Leg<'_>, lines: &mut Vec<u8>, out: &mut Vec<u8>) {
+pub fn cancel(m: &Message<'_>, ourselves: &Ourselves<'_>, leg: &Leg<'_>, lines: &mut Vec<u8>, out: &mut Vec<u8>) {
     lines.clear();
-    via(m, house, leg, lines);
-    message::cancel(m, leg.uri, lines, route_edit(m, house), out);
+    via(m, ourselves, leg, lines);
+    message::cancel(m, leg.uri, lines, route_edit(m, ourselves), out);
 }
 
-fn via(m: &Message<'_>, house: &House<'_>, leg: &Leg<'_>, lines: &mut Vec<u8>) {
-    lines.extend_from_slice(house.identity.via(leg.to.listener));
-    branch::write(lines, house.key, leg.id, loop_hash(m, house.key), m.of(m.via.branch));
+fn via(m: &Message<'_>, ourselves: &Ourselves<'_>, leg: &Leg<'_>, lines: &mut Vec<u8>) {
+    lines.extend_from_slice(ourselves.identity.via(leg.to.listener));
+    branch::write(lines, ourselves.key, leg.id, loop_hash(m, ourselves.key), m.of(m.via.branch));
     lines.extend_from_slice(b"\r\n");
 }
 
-fn route_edit(m: &Message<'_>, house: &House<'_>) -> RouteEdit {
-    let (cut, strict) = routes(m, house.identity);
+fn route_edit(m: &Message<'_>, ourselves: &Ourselves<'_>) -> RouteEdit {
+    let (cut, strict) = routes(m, ourselves);
     RouteEdit { cut, strict }
 }
 
-fn routes(m: &Message<'_>, identity: &Identity) -> (u8, Option<StrictRoute>) {
+fn routes(m: &Message<'_>, ourselves: &Ourselves<'_>) -> (u8, Option<StrictRoute>) {
     if m.route_count == 0 {
         return (0, None);
     }
     Uri::parse(m.uri()).map_or((0, None), |uri| {
-        let routing = route::preprocess(m, &uri, identity);
+        let routing = route::preprocess(m, &uri, ourselves.identity, ourselves.key);
         (routing.cut, routing.strict)
     })
 }

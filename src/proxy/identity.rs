@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use crate::config::{Listen, Live};
-use crate::message::Uri;
+use crate::message::{Uri, uri};
 use crate::transport::{Address, Transport};
 
 #[derive(Clone, Debug)]
@@ -23,10 +23,12 @@ struct Listener {
     port: u16,
     /// Who it says it is: what stands in Via and Record-Route.
     host: String,
+    /// The same when it is an address: it may be written in more than one way.
+    sent_by_ip: Option<IpAddr>,
     sent_by_port: u16,
     /// `Via: SIP/2.0/SCTP host:port;branch=`
     via: Vec<u8>,
-    /// `Record-Route: <sip:host:port;lr>` with CRLF, and the same with the transport in any case.
+    /// `Record-Route: <sip:host:port;lr;k=`, and the same with the transport in any case.
     record_route: Vec<u8>,
     record_route_switching: Vec<u8>,
 }
@@ -39,16 +41,17 @@ impl Identity {
             .map(|listen| {
                 let transport = listen.transport;
                 let (host, port) = (listen.sent_by.host.as_str(), listen.sent_by.port);
-                let switching = format!("Record-Route: <sip:{host}:{port};transport={};lr>\r\n", transport.uri_token());
+                let switching = format!("Record-Route: <sip:{host}:{port};transport={};lr;k=", transport.uri_token());
                 // Without the parameter the next request of the dialog would come over UDP (RFC 3263 §4.1), so only UDP leaves
                 // it out (RFC 3261 §16.6 item 4).
                 let single = match transport {
-                    Transport::Udp => format!("Record-Route: <sip:{host}:{port};lr>\r\n"),
+                    Transport::Udp => format!("Record-Route: <sip:{host}:{port};lr;k="),
                     Transport::Tcp | Transport::Sctp => switching.clone(),
                 };
                 Listener {
                     transport,
                     ips: listen.addresses.iter().map(|address| address.ip().to_canonical()).collect(),
+                    sent_by_ip: uri::ip_of(host.as_bytes()),
                     port: listen.addresses.first().map_or(port, std::net::SocketAddr::port),
                     host: host.to_ascii_lowercase(),
                     sent_by_port: port,
@@ -84,9 +87,11 @@ impl Identity {
 
     fn is_host(&self, text: &[u8], ip: Option<IpAddr>, port: Option<u16>) -> bool {
         self.listeners.iter().any(|listener| {
-            port.is_none_or(|port| port == listener.port)
-                && (text.eq_ignore_ascii_case(listener.host.as_bytes())
-                    || ip.is_some_and(|ip| listener.ips.contains(&ip)))
+            let listening = ip.is_some_and(|ip| listener.ips.contains(&ip));
+            let named =
+                text.eq_ignore_ascii_case(listener.host.as_bytes()) || ip.is_some() && ip == listener.sent_by_ip;
+            listening && port.is_none_or(|port| port == listener.port)
+                || named && port.is_none_or(|port| port == listener.sent_by_port)
         })
     }
 
@@ -109,14 +114,16 @@ impl Identity {
     }
 
     /// Appends our Record-Route: one line, or, where the request changes its way through us, two: the upper one is where the callee's
-    /// side reaches us, the lower one where the caller's side does (RFC 5658 §5).
-    pub fn record_route(&self, came_in: u8, goes_out: u8, out: &mut Vec<u8>) {
+    /// side reaches us, the lower one where the caller's side does (RFC 5658 §5). `mark` is what `route::mark` gives for the request:
+    /// it tells our Route from one that somebody only wrote our name into.
+    pub fn record_route(&self, came_in: u8, goes_out: u8, mark: &[u8], out: &mut Vec<u8>) {
+        let mut line = |start: &[u8]| [start, mark, b">\r\n"].iter().for_each(|part| out.extend_from_slice(part));
         let Some(inside) = self.listeners.get(usize::from(came_in)) else { return };
         if came_in == goes_out {
-            out.extend_from_slice(&inside.record_route);
+            line(&inside.record_route);
         } else if let Some(outside) = self.listeners.get(usize::from(goes_out)) {
-            out.extend_from_slice(&outside.record_route_switching);
-            out.extend_from_slice(&inside.record_route_switching);
+            line(&outside.record_route_switching);
+            line(&inside.record_route_switching);
         }
     }
 }

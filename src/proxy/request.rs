@@ -52,6 +52,9 @@ impl<B: Branches> Context<'_, B> {
     /// An ACK that matches this INVITE. True: it acknowledges a 2xx and is to be forwarded.
     #[must_use]
     pub fn ack(&mut self) -> bool {
+        if !self.server.is_invite() {
+            return false;
+        }
         let (state, action) = InviteServer::from(self.server.machine).ack(self.now, &self.upstream());
         self.server.machine = state.into();
         action == invite_server::Action::Pass
@@ -74,6 +77,9 @@ impl<B: Branches> Context<'_, B> {
     }
 
     pub(super) fn cancel_branch(&mut self, n: usize) {
+        if !self.server.is_invite() {
+            return; // Nothing but an INVITE can be cancelled (§9.1).
+        }
         let (now, lengths) = (self.now, self.lengths);
         let Some(client) = self.branches.client(n) else { return };
         if client.cancelled != 0 {

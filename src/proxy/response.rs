@@ -85,14 +85,14 @@ impl<B: Branches> Context<'_, B> {
         client.cancel = NonInviteClient::Terminated.into();
         if client.is_pending(invite) {
             client.machine = InviteClient::Terminated.into();
-            self.failed(n, 503, Which::Own);
+            let code = if self.server.cancelled != 0 { 487 } else { 503 };
+            self.failed(n, code, Which::Own);
         }
     }
 
     /// Branch `n` ended with a failure: the next address (RFC 3263 §4.3), or a candidate for the best response.
     pub(super) fn failed(&mut self, n: usize, code: u16, which: Which) {
-        let ended = self.server.cancelled != 0 || self.server.answered != 0;
-        if code == 503 && !ended && self.try_next(n) {
+        if code == 503 && self.try_next(n) {
             return;
         }
         self.consider(code, which);
@@ -102,7 +102,13 @@ impl<B: Branches> Context<'_, B> {
     }
 
     /// Starts a new branch to the next address of branch `n`'s target, if it has one.
+    /// Not when the caller cancelled, has its answer, or will get a 6xx (C07).
     pub(super) fn try_next(&mut self, n: usize) -> bool {
+        let over = self.server.cancelled != 0 || self.server.answered != 0 || self.server.best >= 600;
+        let cancelled = self.branches.client(n).is_none_or(|client| client.cancelled != 0 || client.cancel_wanted != 0);
+        if over || cancelled {
+            return false;
+        }
         let Some(next) = self.branches.next_try(n) else { return false };
         self.start_branch(next);
         true

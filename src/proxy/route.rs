@@ -1,7 +1,7 @@
 //! Where a request wants to go: route information preprocessing (RFC 3261 §16.4) and the kind of target (§16.5).
 
 use super::identity::Identity;
-use crate::message::{Message, Route, StrictRoute, Uri};
+use crate::message::{Message, Route, StrictRoute, Uri, branch};
 
 /// What §16.4 found.
 #[derive(Clone, Copy, Debug)]
@@ -13,7 +13,7 @@ pub struct Routing<'m> {
     pub strict: Option<StrictRoute>,
     /// The next Route value that is left: where the request goes.
     pub next: Option<Route>,
-    /// It came to us by a Route of ours.
+    /// It came by a Route that we gave to this dialog ourselves, not by one that only names us.
     pub by_our_route: bool,
 }
 
@@ -34,7 +34,7 @@ pub enum Whose<'m> {
 
 /// Takes our names off the route.
 #[must_use]
-pub fn preprocess<'m>(m: &Message<'m>, uri: &Uri<'m>, identity: &Identity) -> Routing<'m> {
+pub fn preprocess<'m>(m: &Message<'m>, uri: &Uri<'m>, identity: &Identity, key: &branch::Key) -> Routing<'m> {
     let mut routing = Routing { uri: m.uri(), cut: 0, strict: None, next: None, by_our_route: false };
     if m.route_count == 0 {
         return routing;
@@ -47,17 +47,15 @@ pub fn preprocess<'m>(m: &Message<'m>, uri: &Uri<'m>, identity: &Identity) -> Ro
     {
         routing.strict = Some(StrictRoute::Previous);
         routing.uri = m.of(last.uri);
-        routing.by_our_route = true;
+        routing.by_our_route = is_marked(m, uri, key);
         left -= 1;
     }
     // Our doubled Record-Route makes two of them ours (RFC 5658 §5).
     for route in m.routes.iter().flatten().take(usize::from(left)) {
-        let ours = Uri::parse(m.of(route.uri)).is_some_and(|uri| !uri.has_user && identity.is_address(&uri));
-        if !ours {
-            break;
-        }
+        let named = Uri::parse(m.of(route.uri)).filter(|uri| !uri.has_user && identity.is_ours(uri));
+        let Some(named) = named else { break };
         routing.cut += 1;
-        routing.by_our_route = true;
+        routing.by_our_route |= is_marked(m, &named, key);
         left -= 1;
     }
     if left > 0 {
@@ -70,6 +68,16 @@ pub fn preprocess<'m>(m: &Message<'m>, uri: &Uri<'m>, identity: &Identity) -> Ro
         }
     }
     routing
+}
+
+/// What our Record-Route carries as `k`: a keyed hash of the Call-ID, the same in every request of the dialog.
+#[must_use]
+pub fn mark(m: &Message<'_>, key: &branch::Key) -> [u8; 8] {
+    branch::mark(key, m.of(m.call_id))
+}
+
+fn is_marked(m: &Message<'_>, uri: &Uri<'_>, key: &branch::Key) -> bool {
+    uri.param(b"k").is_some_and(|k| k == mark(m, key))
 }
 
 /// Decides by the first Route left, else by the Request-URI.

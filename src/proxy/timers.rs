@@ -87,8 +87,7 @@ impl<B: Branches> Context<'_, B> {
     /// Timer B or F. With no response at all the next address is tried (RFC 3263 §4.3); else, or when there is none, the
     /// branch counts as a 408 (RFC 3261 §16.7 item 2, §16.8).
     fn timed_out(&mut self, n: usize, answered: bool) {
-        let ended = self.server.cancelled != 0 || self.server.answered != 0;
-        if answered || ended || !self.try_next(n) {
+        if answered || !self.try_next(n) {
             self.consider(if self.server.cancelled != 0 { 487 } else { 408 }, Which::Own);
         }
     }

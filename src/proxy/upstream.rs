@@ -29,6 +29,13 @@ impl<B: Branches> Context<'_, B> {
     /// Gives the server transaction a response; it decides whether that is sent.
     pub(super) fn answer(&mut self, code: u16, which: Which) {
         let on = self.upstream();
+        if self.server.is_invite() && self.server.answered >= 300 && (200..300).contains(&code) {
+            // A 2xx that lost the race against a failure: it goes out, and timer G keeps repeating the failure (C06).
+            if which == Which::Current && !self.server.machine.is_terminated() {
+                self.step(Step::Relay);
+            }
+            return;
+        }
         let send = if self.server.is_invite() {
             let (state, action) = InviteServer::from(self.server.machine).respond(code, self.now, self.lengths, &on);
             self.server.machine = state.into();

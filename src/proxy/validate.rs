@@ -1,5 +1,6 @@
 //! Request validation: RFC 3261 §16.3, RFC 5393 §4.2.
 
+use std::borrow::Cow;
 use std::hash::Hasher;
 
 use siphasher::sip::SipHasher13;
@@ -12,13 +13,13 @@ use crate::message::{Message, Method, Scheme, Uri, branch};
 pub struct Refusal {
     pub code: u16,
     pub reason: &'static str,
-    pub extra: Vec<u8>,
+    pub extra: Cow<'static, [u8]>,
 }
 
 impl Refusal {
     #[must_use]
     pub fn new(code: u16, reason: &'static str) -> Refusal {
-        Refusal { code, reason, extra: Vec::new() }
+        Refusal { code, reason, extra: Cow::Borrowed(&[]) }
     }
 }
 
@@ -31,19 +32,20 @@ pub fn validate(m: &Message<'_>, uri: Option<&Uri<'_>>, identity: &Identity, loo
     if uri.scheme != Scheme::Sip {
         return Err(Refusal::new(416, "Unsupported URI Scheme"));
     }
-    // The final recipient may answer an OPTIONS instead (item 3).
-    if matches!(m.max_forwards, Some((0, _))) && !(m.method() == Method::Options && identity.is_ours(uri)) {
+    // The final recipient may answer an OPTIONS instead (item 3): we are it when it names no user and no further Route.
+    let for_us = m.method() == Method::Options && !uri.has_user && m.route_count == 0 && identity.is_ours(uri);
+    if matches!(m.max_forwards, Some((0, _))) && !for_us {
         return Err(Refusal::new(483, "Too Many Hops"));
     }
     if m.proxy_require.is_some() && !matches!(m.method(), Method::Ack | Method::Cancel) {
         // We understand no option yet, so all of them are unsupported (item 5).
-        let mut refusal = Refusal::new(420, "Bad Extension");
+        let mut extra = Vec::new();
         for value in m.header("Proxy-Require") {
-            refusal.extra.extend_from_slice(b"Unsupported: ");
-            refusal.extra.extend(m.of(value).iter().map(|b| if matches!(b, b'\r' | b'\n') { b' ' } else { *b }));
-            refusal.extra.extend_from_slice(b"\r\n");
+            extra.extend_from_slice(b"Unsupported: ");
+            extra.extend(m.of(value).iter().map(|b| if matches!(b, b'\r' | b'\n') { b' ' } else { *b }));
+            extra.extend_from_slice(b"\r\n");
         }
-        return Err(refusal);
+        return Err(Refusal { extra: Cow::Owned(extra), ..Refusal::new(420, "Bad Extension") });
     }
     if is_loop(m, identity, loop_hash) {
         return Err(Refusal::new(482, "Loop Detected"));

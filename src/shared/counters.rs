@@ -36,13 +36,13 @@ counters! {
     Requests = "requests",
     /// SIP responses read.
     Responses = "responses",
-    /// Requests that met a running server transaction (RFC 3261 §17.2.3).
-    Retransmissions = "retransmissions",
-    /// Our own repetitions by timers A, E and G.
+    /// Requests that met their running server transaction: repeated by the previous hop (RFC 3261 §17.2.3).
     Repeated = "repeated",
+    /// Requests that we sent again, by timers A and E or to a next address.
+    Retransmissions = "retransmissions",
     /// INVITEs that began a transaction.
     Invites = "invites",
-    /// INVITEs answered with a 2xx.
+    /// Final responses sent upstream, to any request.
     Answered = "answered",
     /// REGISTERs answered with a 2xx.
     Registered = "registered",
@@ -123,6 +123,8 @@ counters! {
     SocketErrors = "socket_errors",
     /// `memory.flows` entries were all in use.
     FlowsFull = "flows_full",
+    /// Lost connections and associations whose waiting requests were left to their timers: too many at once.
+    LossesDropped = "losses_dropped",
 
     // Processes.
     /// Times a process woke from its poll.

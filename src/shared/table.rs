@@ -282,7 +282,8 @@ impl Entry {
             self.guard.free(head);
         } else {
             self.forget(head, [needed.request, needed.best, needed.last]);
-            self.guard.deadlines.set(head, deadline);
+            // Whatever was due has been looked at: what stays due must not keep the timer process in this one context.
+            self.guard.deadlines.set(head, deadline.max(now + 1));
             if let Some(slot) = self.guard.server(head) {
                 slot.busy.clear();
             }
@@ -357,12 +358,19 @@ impl Entry {
         }
     }
 
-    /// Keeps the response at hand. When no block is free it is not kept: then a repeated request gets no repeated answer.
+    /// Keeps the response at hand. When no block is free, one of our own with the same status code will have to do.
     fn store(&mut self, head: u32, step: Step, at_hand: AtHand<'_>) {
         let AtHand::Response(bytes) = at_hand else { return };
-        let text = self.guard.texts.store(&[bytes]).unwrap_or(Text::EMPTY);
+        let stored = self.guard.texts.store(&[bytes]);
+        let text = stored.unwrap_or(Text::EMPTY);
         let Some(slot) = self.guard.server_mut(head) else { return };
         let place = if step == Step::KeepBest { &mut slot.best } else { &mut slot.last };
+        if stored.is_none() {
+            match step {
+                Step::KeepBest => slot.server.best_is_own = 1,
+                _ => slot.server.last_origin = Origin::Own as u8,
+            }
+        }
         let old = std::mem::replace(place, text);
         self.guard.texts.free(old);
     }

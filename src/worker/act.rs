@@ -7,14 +7,13 @@ use crate::proxy::Origin;
 use crate::proxy::forward::{self, Leg};
 use crate::shared::Counter;
 use crate::shared::table::{Act, Branch};
-use crate::timer::Tick;
 use crate::transport::{Body, Flow, Outgoing};
 
 impl Corridor {
     /// Does all that `self.prepared` asks for. `at_hand` is the message that caused it.
-    pub(super) fn act(&mut self, at_hand: Option<(&Message<'_>, Arrived<'_>)>, _now: Tick) {
+    pub(super) fn act(&mut self, at_hand: Option<(&Message<'_>, Arrived<'_>)>) {
         let Corridor { prepared, outgoing, lines, identity, key, live, counters, seat, .. } = self;
-        let house = forward::House { identity, key, record_route: live.record_route };
+        let house = forward::Ourselves { identity, key, record_route: live.record_route };
         let stored = prepared.request.and_then(|range| scan(prepared.bytes(range)).ok());
         // The request is at hand when it has just come, else it was fetched from the store.
         let request = match (&stored, at_hand) {
@@ -105,9 +104,10 @@ fn body(m: &Message<'_>, arrived: Option<Arrived<'_>>, outgoing: &mut Outgoing) 
 }
 
 fn count_answer(code: u16, count: impl Fn(Counter)) {
-    match code {
-        408 => count(Counter::TimedOut),
-        200.. => count(Counter::Answered),
-        _ => {}
+    if code == 408 {
+        count(Counter::TimedOut);
+    }
+    if code >= 200 {
+        count(Counter::Answered);
     }
 }

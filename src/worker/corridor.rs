@@ -55,7 +55,7 @@ pub(super) struct Targets {
 pub(super) struct Loss {
     pub transport: Transport,
     pub peer: Address,
-    pub at: Tick,
+    pub until: Tick,
     pub next_bucket: u32,
 }
 
@@ -127,15 +127,22 @@ impl Corridor {
         if let Some(ended) = entry.as_ref().and_then(Entry::recovered) {
             self.count(Counter::LocksRecovered);
             self.counters.add(self.seat, Counter::SlotsEnded, u64::from(ended));
-            tracing::warn!(ended, "a process died in a bucket of the transaction table; it is put right");
         }
         entry
     }
 
     /// Looks into every bucket: what a dead process left locked is put right now, not when somebody comes by.
     pub fn inspect(&self) {
-        for number in 0..self.table.buckets() {
-            self.entered(self.table.lock_any(number));
+        let ended: Vec<u32> = (0..self.table.buckets())
+            .filter_map(|number| self.entered(self.table.lock_any(number))?.recovered())
+            .collect();
+        if !ended.is_empty() {
+            let (buckets, contexts) = (ended.len(), ended.iter().sum::<u32>());
+            tracing::warn!(
+                buckets,
+                contexts,
+                "put right what a dead process held: these contexts were being changed and are ended"
+            );
         }
     }
 

@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::corridor::{Arrived, Corridor};
+use crate::log;
 use crate::message::{self, Message, Method, Reply, Rport, Start, ViaFix, branch, reason_phrase, salvage, scan, uri};
 use crate::shared::Counter;
 use crate::shared::slot::Key;
@@ -19,22 +20,24 @@ impl Corridor {
             Ok(m) => match m.start {
                 Start::Request { .. } => {
                     self.count(Counter::Requests);
-                    debug!(call_id = %m.of(m.call_id).escape_ascii(), from = %arrived.from.peer, "request");
+                    debug!(call_id = %log::Text(m.of(m.call_id)), from = %arrived.from.peer, "request");
                     self.request(&m, arrived, now);
                 }
                 Start::Response { code, .. } => {
                     self.count(Counter::Responses);
-                    debug!(call_id = %m.of(m.call_id).escape_ascii(), from = %arrived.from.peer, code, "response");
+                    debug!(call_id = %log::Text(m.of(m.call_id)), from = %arrived.from.peer, code, "response");
                     self.response(&m, arrived, now);
                 }
             },
             Err(invalid) => {
                 self.count(Counter::Invalid);
-                debug!(from = %arrived.from.peer, reason = invalid.reason, "refused at the door");
-                if invalid.answerable
-                    && let Some(m) = salvage(arrived.bytes)
-                {
-                    self.refuse(&m, arrived.from, invalid.code, invalid.reason, &[]);
+                match salvage(arrived.bytes).filter(|_| invalid.answerable) {
+                    Some(m) => {
+                        let call_id = log::Text(m.of(m.call_id));
+                        info!(%call_id, from = %arrived.from.peer, code = invalid.code, "{}", invalid.reason);
+                        self.refuse(&m, arrived.from, invalid.code, invalid.reason, &[]);
+                    }
+                    None => debug!(from = %arrived.from.peer, reason = invalid.reason, "dropped at the door"),
                 }
             }
         }
@@ -48,23 +51,18 @@ impl Corridor {
         }
     }
 
-    /// RFC 3261 §17.2.1: an ACK to a failure ends here, one to a 2xx goes on by itself (§16.6 and §17).
+    /// RFC 3261 §17.2.1: an ACK to a failure ends here, one to a 2xx goes on by itself (§16.6 and §17). So does one to a failure that
+    /// we answered without keeping anything: the tag says so.
     fn ack(&mut self, m: &Message<'_>, arrived: Arrived<'_>, now: Tick) {
         let key = self.server_key(m);
-        // We answered this INVITE without keeping it: the tag says so.
-        if m.of(m.to_tag) == tag(key).as_slice() {
-            let known = self.table.lock(key).is_some_and(|entry| entry.find(key).is_some());
-            if !known {
-                return;
-            }
-        }
+        let answered_by_us = m.of(m.to_tag) == tag(key).as_slice();
         let Some(mut entry) = self.entered(self.table.lock(key)) else { return };
         self.prepared.clear();
         let pass = match entry.find(key) {
             Some(head) => entry
                 .visit(head, now, &self.lengths, AtHand::Request, &mut self.prepared, |context| context.ack())
                 .unwrap_or(false),
-            None => true,
+            None => !answered_by_us,
         };
         drop(entry);
         if pass {
@@ -85,24 +83,21 @@ impl Corridor {
         entry.visit(head, now, &self.lengths, AtHand::Nothing, &mut self.prepared, |context| context.cancel());
         drop(entry);
         self.refuse(m, arrived.from, 200, reason_phrase(200), &[]);
-        self.act(None, now);
+        self.act(None);
     }
 
     fn response(&mut self, m: &Message<'_>, arrived: Arrived<'_>, now: Tick) {
-        let upstream = m.next_via.map(|via| m.of(via.branch));
-        let ours = branch::read(m.of(m.via.branch)).filter(|ours| ours.verify(&self.key, upstream.unwrap_or_default()));
-        // Not our branch, or no Via left below it (C01, C04): dropped before any lock is taken.
-        let (Some(ours), Some(next)) = (ours, m.next_via) else {
+        let ours = branch::read(m.of(m.via.branch)).filter(|ours| match m.next_via {
+            Some(upstream) => ours.verify(&self.key, m.of(upstream.branch)),
+            // Nothing below our Via: the response is for us (C04), and the only requests of our own are CANCELs.
+            None => m.cseq.method == Method::Cancel && ours.verify_alone(&self.key),
+        });
+        // Not our branch (C01): dropped before any lock is taken. Slot 0 is what we forwarded without a transaction: an ACK has no
+        // response, and one to a CANCEL that matched nothing goes no further (C02).
+        let Some(ours) = ours.filter(|ours| ours.id.slot != 0) else {
             self.count(Counter::ForeignBranch);
             return;
         };
-        if ours.id.slot == 0 {
-            let Some(to) = self.way_of(m, &next) else { return };
-            let begin = self.outgoing.begin();
-            message::forward_response(m, &mut self.outgoing.bytes);
-            self.outgoing.finish(begin, to, arrived.body(m), None);
-            return;
-        }
         let Some(mut entry) = self.entered(self.table.lock_branch(ours.id)) else {
             self.count(Counter::LateResponse);
             return;
@@ -113,16 +108,21 @@ impl Corridor {
             return;
         };
         let (method, code) = (m.cseq.method, m.code());
-        entry.visit(head, now, &self.lengths, AtHand::Response(arrived.bytes), &mut self.prepared, |context| {
+        entry.visit(head, now, &self.lengths, AtHand::Response(m.bytes), &mut self.prepared, |context| {
             context.response(n, method, code);
         });
         drop(entry);
-        self.act(Some((m, arrived)), now);
+        self.act(Some((m, arrived)));
     }
 
     pub(super) fn server_key(&self, m: &Message<'_>) -> Key {
         let key = branch::transaction_key(&self.key, m);
-        [key as u64, (key >> 64) as u64]
+        // The method belongs to it, an ACK's and a CANCEL's being that of their INVITE (§17.2.3, §9.2).
+        let method = match m.method() {
+            Method::Ack | Method::Cancel => Method::Invite,
+            method => method,
+        };
+        [key as u64 ^ (method as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15), (key >> 64) as u64]
     }
 
     /// Answers without keeping anything: the same request again gets the same answer again.
@@ -136,25 +136,6 @@ impl Corridor {
         let reply = Reply { code, reason, to_tag: Some(&tag), fix_via: ViaFix::needed(&m.via, m.bytes, source), extra };
         message::reply(m, &reply, &mut self.outgoing.bytes);
         self.outgoing.finish(begin, way_back(m, from), Body::Empty, None);
-    }
-
-    /// Where a response without a transaction goes: by its next Via alone (RFC 3261 §18.2.2).
-    fn way_of(&self, m: &Message<'_>, via: &message::Via) -> Option<Flow> {
-        let transport = Transport::from_token(m.of(via.transport))?;
-        let ip = uri::ip_of(m.of(via.received)).or_else(|| via.ip(m.bytes))?;
-        let port = match via.rport {
-            Rport::Filled(port) => port,
-            Rport::Absent | Rport::Asked => via.port.unwrap_or(5060),
-        };
-        let peer = Address::new(ip, port);
-        let listener = self.identity.listener(transport, &peer, u8::MAX)?;
-        Some(Flow {
-            peer,
-            transport: transport as u8,
-            listener,
-            fallback_port: via.port.unwrap_or(5060),
-            ..Flow::default()
-        })
     }
 }
 

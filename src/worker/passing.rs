@@ -9,7 +9,7 @@ use crate::transport::{Address, Transport};
 
 /// Buckets looked at per call for one loss: a table of default size takes a few turns, and no turn is held up.
 const SLICE: u32 = 32;
-/// Losses that may wait; more are merged into looking at everything later (timer B or F ends what is left).
+/// Losses that may wait; of more, the requests that wait on them are left to timer B or F.
 const MOST_LOSSES: usize = 1_024;
 
 impl Corridor {
@@ -22,7 +22,7 @@ impl Corridor {
                 self.prepared.clear();
                 entry.visit(head, now, &self.lengths, AtHand::Nothing, &mut self.prepared, |context| context.timers());
                 drop(entry);
-                self.act(None, now);
+                self.act(None);
                 left -= 1;
                 if left == 0 {
                     return true;
@@ -41,13 +41,16 @@ impl Corridor {
         entry
             .visit(head, now, &self.lengths, AtHand::Nothing, &mut self.prepared, |context| context.transport_error(n));
         drop(entry);
-        self.act(None, now);
+        self.act(None);
     }
 
     /// The association or connection to this peer is gone: every request that waits on it has failed (A19).
-    pub fn lost(&mut self, transport: Transport, peer: Address, now: Tick) {
+    /// `until`: when the last of them can have been sent.
+    pub fn lost(&mut self, transport: Transport, peer: Address, until: Tick) {
         if self.losses.len() < MOST_LOSSES {
-            self.losses.push_back(Loss { transport, peer, at: now, next_bucket: 0 });
+            self.losses.push_back(Loss { transport, peer, until, next_bucket: 0 });
+        } else {
+            self.count(Counter::LossesDropped);
         }
     }
 
@@ -63,21 +66,21 @@ impl Corridor {
 
     /// Works on losses, a slice of the table at a time, one bucket locked at a time. True: there is more to do.
     pub fn work_off_losses(&mut self, now: Tick) -> bool {
-        let Some(Loss { transport, peer, at, next_bucket }) = self.losses.pop_front() else { return false };
+        let Some(Loss { transport, peer, until, next_bucket }) = self.losses.pop_front() else { return false };
         let end = next_bucket.saturating_add(SLICE).min(self.table.buckets());
         for number in next_bucket..end {
             while let Some(mut entry) = self.entered(self.table.lock_any(number)) {
-                let Some((head, n)) = entry.waiting_on(transport, peer, at) else { break };
+                let Some((head, n)) = entry.waiting_on(transport, peer, until) else { break };
                 self.prepared.clear();
                 entry.visit(head, now, &self.lengths, AtHand::Nothing, &mut self.prepared, |context| {
                     context.transport_error(n);
                 });
                 drop(entry);
-                self.act(None, now);
+                self.act(None);
             }
         }
         if end < self.table.buckets() {
-            self.losses.push_front(Loss { transport, peer, at, next_bucket: end });
+            self.losses.push_front(Loss { transport, peer, until, next_bucket: end });
         }
         !self.losses.is_empty()
     }

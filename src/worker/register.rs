@@ -2,7 +2,7 @@
 
 use super::corridor::{Arrived, Corridor};
 use super::input::{tag, way_back};
-use crate::message::{self, Message, Reply, Uri, ViaFix};
+use crate::message::{self, Message, Reply, ViaFix};
 use crate::proxy::Origin;
 use crate::shared::Counter;
 use crate::shared::table::AtHand;
@@ -10,7 +10,7 @@ use crate::timer::Tick;
 use crate::transport::{Body, Transport};
 
 impl Corridor {
-    pub(super) fn register(&mut self, m: &Message<'_>, _aor: &Uri<'_>, arrived: Arrived<'_>, now: Tick) {
+    pub(super) fn register(&mut self, m: &Message<'_>, arrived: Arrived<'_>, now: Tick) {
         let key = self.server_key(m);
         let repeats = arrived.from.transport == Transport::Udp as u8;
         // Over a reliable transport nobody asks twice, and the transaction would end with its answer (D28).
@@ -46,11 +46,8 @@ impl Corridor {
         let key = self.server_key(m);
         let Some(mut entry) = self.entered(self.table.lock(key)) else { return false };
         self.prepared.clear();
-        if let Some(head) = entry.find(key) {
-            self.count(Counter::Repeated);
-            entry.visit(head, now, &self.lengths, AtHand::Request, &mut self.prepared, |context| context.repeated());
-            drop(entry);
-            self.act(Some((m, arrived)), now);
+        if entry.find(key).is_some() {
+            // Another worker was quicker with the same request.
             return false;
         }
         let Some(head) = entry.create(key, way_back(m, arrived.from), &[]) else {

@@ -1,11 +1,14 @@
 //! A new request: validated, routed, admitted, given its targets, then forwarded statefully (RFC 3261 §16.3 to §16.6).
 
-use tracing::info;
+use std::borrow::Cow;
+
+use tracing::{info, warn};
 
 use super::corridor::{Arrived, Corridor};
 use super::input::way_back;
 use crate::config::What;
 use crate::location::{Found, address_of_record};
+use crate::log;
 use crate::message::BranchId;
 use crate::message::{Message, Method, Uri, reason_phrase, uri::put_request_uri};
 use crate::proxy::MAX_BRANCHES;
@@ -19,14 +22,18 @@ use crate::timer::Tick;
 use crate::transport::Flow;
 
 /// What is to be done with a request that passed.
-enum Verdict<'m> {
+enum Verdict {
     Forward,
-    Register(Uri<'m>),
+    Register,
     Refuse(Refusal),
 }
 
 impl Corridor {
     pub(super) fn new_request(&mut self, m: &Message<'_>, arrived: Arrived<'_>, now: Tick) {
+        // First of all: a request that comes again meets its transaction, whatever has changed since (§17.2.3).
+        if self.is_repeated(m, arrived, now) {
+            return;
+        }
         if self.draining && m.method() == Method::Invite && m.to_tag.is_empty() {
             self.count(Counter::RefusedDraining);
             self.refuse(m, arrived.from, 503, "Shutting Down", b"Retry-After: 5\r\n");
@@ -34,22 +41,25 @@ impl Corridor {
         }
         match self.decide(m, arrived.from, now) {
             Verdict::Forward => self.forward(m, arrived, now),
-            Verdict::Register(aor) => self.register(m, &aor, arrived, now),
+            Verdict::Register => self.register(m, arrived, now),
             Verdict::Refuse(refusal) => {
+                if refusal.code >= 300 {
+                    info!(call_id = %log::Text(m.of(m.call_id)), from = %arrived.from.peer, code = refusal.code, "{}", refusal.reason);
+                }
                 self.refuse(m, arrived.from, refusal.code, refusal.reason, &refusal.extra);
             }
         }
     }
 
     /// Everything that can be said about a request without its transaction. Leaves its targets in `self.targets`.
-    fn decide<'m>(&mut self, m: &'m Message<'_>, from: Flow, now: Tick) -> Verdict<'m> {
+    fn decide(&mut self, m: &Message<'_>, from: Flow, now: Tick) -> Verdict {
         let uri = Uri::parse(m.uri());
         let loop_hash = validate::loop_hash(m, &self.key);
         if let Err(refusal) = validate::validate(m, uri.as_ref(), &self.identity, loop_hash) {
             return Verdict::Refuse(refusal);
         }
         let Some(uri) = uri else { return Verdict::Refuse(Refusal::new(400, "Bad Request-URI")) };
-        let routing = route::preprocess(m, &uri, &self.identity);
+        let routing = route::preprocess(m, &uri, &self.identity, &self.key);
         // The URI that counts may be the last Route's, which lives as long as the message.
         let whose = match Uri::parse(routing.uri) {
             Some(_) => route::whose(m, &routing, &self.identity),
@@ -66,19 +76,19 @@ impl Corridor {
         }
     }
 
-    fn may_register<'m>(&self, m: &'m Message<'_>, from: Flow) -> Verdict<'m> {
+    fn may_register(&self, m: &Message<'_>, from: Flow) -> Verdict {
         if !self.live.may(usize::from(from.listener), What::Register, from.peer.ip()) {
             self.count(Counter::RefusedRegister);
             return Verdict::Refuse(Refusal::new(403, "Registration Not Allowed From Here"));
         }
         match address_of_record(m) {
-            Some(aor) if self.identity.is_ours(&aor) && aor.has_user => Verdict::Register(aor),
+            Some(aor) if self.identity.is_ours(&aor) && aor.has_user => Verdict::Register,
             _ => Verdict::Refuse(Refusal::new(404, "Not Found")), // F04
         }
     }
 
     /// An address-of-record of ours: all its bindings, in parallel.
-    fn locate<'m>(&mut self, m: &'m Message<'_>, aor: &Uri<'_>, from: Flow, now: Tick) -> Verdict<'m> {
+    fn locate(&mut self, m: &Message<'_>, aor: &Uri<'_>, from: Flow, now: Tick) -> Verdict {
         self.targets.clear();
         let Corridor { location, targets, live, identity, .. } = self;
         let found = location.targets(aor, now, &mut |contact, _q| {
@@ -93,7 +103,7 @@ impl Corridor {
             Found::Unknown => Verdict::Refuse(Refusal::new(404, "Not Found")), // B23
             Found::NoBinding => Verdict::Refuse(Refusal::new(480, "Temporarily Unavailable")),
             Found::Targets(_) if self.targets.ends.is_empty() => {
-                info!(call_id = %m.of(m.call_id).escape_ascii(), "no listener for any contact of the called user");
+                info!(call_id = %log::Text(m.of(m.call_id)), "no listener for any contact of the called user");
                 Verdict::Refuse(Refusal::new(480, "Temporarily Unavailable"))
             }
             Found::Targets(_) => Verdict::Forward,
@@ -102,7 +112,7 @@ impl Corridor {
 
     /// A request that goes where its Route or its Request-URI says. Without a Route of ours, or at the beginning of a dialog, that
     /// is relaying, and not for everybody.
-    fn relay<'m>(&mut self, m: &'m Message<'_>, routing: &Routing<'_>, next: &Uri<'_>, from: Flow) -> Verdict<'m> {
+    fn relay(&mut self, m: &Message<'_>, routing: &Routing<'_>, next: &Uri<'_>, from: Flow) -> Verdict {
         let ours = routing.by_our_route && !m.to_tag.is_empty();
         if !ours && !self.live.may(usize::from(from.listener), What::Relay, from.peer.ip()) {
             self.count(Counter::RefusedRelay);
@@ -120,15 +130,27 @@ impl Corridor {
         }
     }
 
+    /// The same request again: its transaction answers. False: it is a new one.
+    pub(super) fn is_repeated(&mut self, m: &Message<'_>, arrived: Arrived<'_>, now: Tick) -> bool {
+        let key = self.server_key(m);
+        let Some(mut entry) = self.entered(self.table.lock(key)) else { return false };
+        let Some(head) = entry.find(key) else { return false };
+        self.count(Counter::Repeated);
+        self.prepared.clear();
+        entry.visit(head, now, &self.lengths, AtHand::Request, &mut self.prepared, |context| context.repeated());
+        drop(entry);
+        self.act(Some((m, arrived)));
+        true
+    }
+
     fn forward(&mut self, m: &Message<'_>, arrived: Arrived<'_>, now: Tick) {
         let key = self.server_key(m);
         let Some(mut entry) = self.entered(self.table.lock(key)) else { return };
         self.prepared.clear();
-        if let Some(head) = entry.find(key) {
-            self.count(Counter::Repeated);
-            entry.visit(head, now, &self.lengths, AtHand::Request, &mut self.prepared, |context| context.repeated());
+        if entry.find(key).is_some() {
+            // Another worker was quicker with the same request.
             drop(entry);
-            self.act(Some((m, arrived)), now);
+            self.is_repeated(m, arrived, now);
             return;
         }
         let from = way_back(m, arrived.from);
@@ -144,6 +166,7 @@ impl Corridor {
             }
             drop(entry);
             self.count(Counter::TableFull);
+            warn!(call_id = %log::Text(m.of(m.call_id)), "transaction table full: 503");
             self.refuse(m, arrived.from, 503, "Transaction Table Full", b"Retry-After: 5\r\n");
             return;
         };
@@ -153,18 +176,24 @@ impl Corridor {
         }
         entry.visit(head, now, &self.lengths, AtHand::Request, &mut self.prepared, |context| context.start(method));
         drop(entry);
-        self.act(Some((m, arrived)), now);
+        self.act(Some((m, arrived)));
     }
 
     /// An ACK to a 2xx, or a CANCEL that matches nothing: goes on without a transaction (RFC 3261 §16.10, §17.1).
     pub(super) fn forward_statelessly(&mut self, m: &Message<'_>, arrived: Arrived<'_>, now: Tick) {
-        let Verdict::Forward = self.decide(m, arrived.from, now) else { return };
+        match self.decide(m, arrived.from, now) {
+            Verdict::Forward => {}
+            Verdict::Refuse(refusal) => {
+                return self.refuse(m, arrived.from, refusal.code, refusal.reason, &refusal.extra);
+            }
+            Verdict::Register => return,
+        }
         let Corridor { targets, prepared, lines, outgoing, identity, key, live, .. } = self;
         prepared.clear();
         let Some((uri, flows)) = targets.each().next() else { return };
         let Some(to) = flows.first().copied() else { return };
         prepared.scratch.extend_from_slice(uri);
-        let ourselves = forward::House { identity, key, record_route: live.record_route };
+        let ourselves = forward::Ourselves { identity, key, record_route: live.record_route };
         let leg = Leg { from: arrived.from, to, id: BranchId { slot: 0, generation: 0 }, uri: &prepared.scratch };
         let begin = outgoing.begin();
         forward::request(m, &ourselves, &leg, lines, &mut outgoing.bytes);
@@ -200,11 +229,10 @@ impl super::corridor::Targets {
 /// Requests to ourselves: we can be asked whether we are there, and nothing else.
 fn answer_for_ourselves(m: &Message<'_>) -> Refusal {
     const ALLOW: &[u8] = b"Allow: INVITE, ACK, CANCEL, BYE, REGISTER, OPTIONS\r\n";
+    const OPTIONS: &[u8] = b"Allow: INVITE, ACK, CANCEL, BYE, REGISTER, OPTIONS\r\nAccept: */*\r\n";
     match m.method() {
-        Method::Options => {
-            Refusal { code: 200, reason: reason_phrase(200), extra: [ALLOW, b"Accept: */*\r\n"].concat() }
-        }
+        Method::Options => Refusal { code: 200, reason: reason_phrase(200), extra: Cow::Borrowed(OPTIONS) },
         Method::Invite | Method::Bye | Method::Other => Refusal::new(404, "Not Found"),
-        _ => Refusal { code: 405, reason: reason_phrase(405), extra: ALLOW.to_vec() },
+        _ => Refusal { code: 405, reason: reason_phrase(405), extra: Cow::Borrowed(ALLOW) },
     }
 }

@@ -134,7 +134,11 @@ impl<'h> Round<'h> {
         if self.seat.duty == Duty::Timer {
             until = until.min(self.next_deadlines);
         }
-        let busy = !self.unfinished.is_empty() || self.corridor.has_losses() || !self.transports.before_sleep();
+        let to_do = !self.unfinished.is_empty()
+            || self.corridor.has_losses()
+            || !self.corridor.outgoing.sendings.is_empty()
+            || !self.inbox.happenings.is_empty();
+        let busy = !self.transports.before_sleep() || to_do;
         let timeout = if busy { Duration::ZERO } else { until - now };
         let polled = self.poll.poll(events, Some(timeout));
         self.transports.woke();
@@ -204,7 +208,10 @@ impl<'h> Round<'h> {
                 match happening {
                     Happening::Lost { transport, peers, .. } => {
                         for peer in peers {
-                            self.corridor.lost(transport, peer, now);
+                            // What was sent since a newer connection to this peer was begun, went over that one.
+                            let newer = self.house.shared.flows.find_by_peer(transport, peer);
+                            let until = newer.map_or(now, |flow| Tick(flow.opened.0.saturating_sub(1)));
+                            self.corridor.lost(transport, peer, until);
                         }
                     }
                     Happening::SendFailed { client } => self.corridor.send_failed(client, now),

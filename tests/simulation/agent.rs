@@ -174,7 +174,7 @@ pub struct Callee {
     pub answer_at: Tick,
     pub final_response: Option<Repeating>,
     pub acknowledged: bool,
-    pub cancelled: bool,
+    pub cancels: u32,
     pub ended: bool,
     address: &'static str,
     reliable: bool,
@@ -200,7 +200,7 @@ impl Callee {
             answer_at,
             final_response: None,
             acknowledged: false,
-            cancelled: false,
+            cancels: 0,
             ended: false,
             address,
             reliable,
@@ -214,8 +214,8 @@ impl Callee {
     /// A CANCEL came: the answers to it and to the INVITE.
     pub fn cancel(&mut self, cancel: &str, now: Tick) -> Vec<String> {
         let mut out = vec![reply(cancel, 200, "OK", self.address)];
+        self.cancels += 1;
         if self.final_response.is_none() {
-            self.cancelled = true;
             out.push(self.finish(487, now));
         }
         out

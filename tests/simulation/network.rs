@@ -297,7 +297,13 @@ impl World {
                 None => return self.wrong("an ACK without an INVITE", text),
             },
             Some("CANCEL") => match &mut self.callees[call] {
-                Some(callee) => out.extend(callee.cancel(text, now)),
+                Some(callee) => {
+                    out.extend(callee.cancel(text, now));
+                    // Each is answered, and hardly an answer in ten is lost: more of them mean that answers are not heard (D11).
+                    if callee.cancels > if reliable { 1 } else { 6 } {
+                        return self.wrong("a CANCEL is repeated although it was answered", text);
+                    }
+                }
                 None => return self.wrong("a CANCEL before its INVITE was answered provisionally", text), // C21
             },
             Some("BYE") => {

@@ -2,6 +2,10 @@
 //!
 //! Owns: the handles on every part, and the order in which they are laid out. Each part has its file, with `plan` (how much) and
 //! `take` (the handle on it). Plain data only: no pointer, no `Drop`, no `std` lock.
+//!
+//! Two parts will join these: the workers' receive buffers and the outbox of decided steps, so that a successor finishes what a dead
+//! worker had read and decided. Until then a worker's batch lies in its own `sys::datagram::Arena` and `transport::Outgoing`, and
+//! what it held when it died is lost with it.
 
 use std::io;
 

@@ -13,6 +13,8 @@ mod request;
 mod response;
 pub mod route;
 pub mod target;
+#[cfg(test)]
+mod tests;
 mod timers;
 mod upstream;
 pub mod validate;

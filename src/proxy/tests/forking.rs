@@ -113,6 +113,9 @@ fn after_a_6xx_no_further_address_is_tried() {
     call.response(1, 604);
     assert_eq!(call.lost(0), []); // C07: start no new branch.
     assert_eq!(call.response(2, 503), [Ack(2), Up(604)]);
+    let mut call = Call::new(Transport::Sctp, &[Transport::Sctp; 2]).further(0, 3).started(Method::Other);
+    call.response(1, 604);
+    assert_eq!(call.response(0, 503), [Up(604)]);
 }
 
 #[test]

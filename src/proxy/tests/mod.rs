@@ -3,8 +3,14 @@
 mod cancelling;
 mod failing;
 mod forking;
+mod forward;
+mod house;
+mod identity;
 mod passing;
+mod route;
+mod target;
 mod texts;
+mod validate;
 
 use super::context::{Branches, Client, Context, Needed, Origin, Server, Step, Steps};
 use crate::message::Method;

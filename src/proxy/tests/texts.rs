@@ -1,6 +1,7 @@
 //! Which texts a context still needs: what it gives back is never asked for again (`Call` sees to that in every test), and nothing
 //! is kept for longer than it can be asked for.
 
+use super::Out::{Cancel, Up};
 use super::{Call, Needed};
 use crate::message::Method;
 use crate::transport::Transport::{Sctp, Udp};
@@ -80,8 +81,11 @@ fn a_cancel_that_is_not_answered_keeps_the_request() {
     let mut call = Call::new(Sctp, &[Udp]).started(Method::Invite);
     call.response(0, 180);
     call.cancel();
-    call.response(0, 487);
-    assert!(call.needed().request);
+    assert_eq!(call.response(0, 200), [Up(200)]);
+    assert_eq!(call.needed(), Needed { request: true, ..NOTHING });
+    assert_eq!(call.until(500), [(500, Cancel(0))]);
+    call.response_to_cancel(0, 481);
+    assert_eq!(call.needed(), NOTHING);
 }
 
 #[test]

@@ -140,7 +140,7 @@ pub fn serve(file: &std::path::Path) -> Command {
     command
 }
 
-fn plain_environment(command: &mut Command) {
+pub fn plain_environment(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("STROWGER") {
             command.env_remove(name);

@@ -159,6 +159,14 @@ impl Table {
         (earliest != 0 && earliest - 1 <= now.0).then(|| self.lock_number(number))?
     }
 
+    /// The earliest deadline of all buckets, without a lock.
+    #[must_use]
+    pub fn earliest(&self) -> Tick {
+        let earliest =
+            self.published.iter().map(|p| p.earliest.load(Ordering::Acquire)).filter(|earliest| *earliest != 0).min();
+        earliest.map_or(Tick::NEVER, |earliest| Tick(earliest - 1))
+    }
+
     /// Any bucket by number: to walk them all, one lock at a time.
     #[must_use]
     pub fn lock_any(&self, number: u32) -> Option<Entry> {

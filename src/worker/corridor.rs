@@ -39,6 +39,8 @@ pub struct Corridor {
     pub(super) lines: Vec<u8>,
     pub(super) targets: Targets,
     pub(super) losses: VecDeque<Loss>,
+    /// Bucket of the table that the next look at the deadlines begins with.
+    pub(super) next_bucket: u32,
 }
 
 /// The targets of one request (RFC 3261 §16.5), gathered before the lock is taken.
@@ -107,6 +109,7 @@ impl Corridor {
             lines: Vec::new(),
             targets: Targets::default(),
             losses: VecDeque::new(),
+            next_bucket: 0,
         }
     }
 

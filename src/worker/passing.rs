@@ -15,8 +15,11 @@ const MOST_LOSSES: usize = 1_024;
 impl Corridor {
     /// Fires what is due in every bucket (design §5). At most `limit` contexts; true: there is more.
     pub fn deadlines(&mut self, now: Tick, limit: usize) -> bool {
-        let mut left = limit;
-        for number in 0..self.table.buckets() {
+        let (mut left, buckets) = (limit, self.table.buckets());
+        // Where the last turn stopped, so that busy buckets hold up no others.
+        let first = self.next_bucket;
+        for number in (first..buckets).chain(0..first) {
+            self.next_bucket = number;
             while let Some(mut entry) = self.entered(self.table.lock_due(number, now)) {
                 let Some(head) = entry.due(now) else { break };
                 self.prepared.clear();
@@ -30,6 +33,13 @@ impl Corridor {
             }
         }
         false
+    }
+
+    /// When the deadlines want to be looked at again. New ones come while the timer process sleeps, but none that is nearer than T1
+    /// (timers A, E and G begin with it), so half of that is soon enough, and an idle daemon sleeps.
+    #[must_use]
+    pub fn next_look(&self, now: Tick) -> Tick {
+        self.table.earliest().min(self.location.earliest()).min(now + self.live.timers.t1_ms / 2)
     }
 
     /// The request of this client transaction could not be sent.

@@ -2,7 +2,7 @@
 //!
 //! One round is: the poll; each source that is ready, a batch at a time, flushed before the next; what other processes posted; what
 //! is due. Workers and the timer process run the same loop; the timer has no listeners and looks at the deadlines of the whole
-//! table every `TIMER_TURN_MS`.
+//! table.
 
 use std::io;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use crate::transport::{Happening, Inbox, Ready, Transports};
 const ARENA_SLOTS: usize = 64;
 /// The largest UDP datagram or SCTP message fits whole.
 const ARENA_SLOT_BYTES: usize = 65_536;
-/// The timer process looks at the deadlines this often (design §5): timers are late by this much at most.
+/// The timer process looks at the deadlines no more often than this: timers are late by this much at most.
 const TIMER_TURN_MS: u64 = 20;
 /// A process comes round at least this often, to say that it is alive.
 const TURN_MS: u64 = 500;
@@ -180,7 +180,8 @@ impl<'h> Round<'h> {
         if self.seat.duty == Duty::Timer && self.next_deadlines <= now {
             self.corridor.expire(now);
             let more = self.corridor.deadlines(now, DUE_PER_TURN);
-            self.next_deadlines = if more { now } else { now + TIMER_TURN_MS };
+            let next = if more { now } else { self.corridor.next_look(now) };
+            self.next_deadlines = next.max(now + if more { 0 } else { TIMER_TURN_MS });
         }
         self.corridor.work_off_losses(now);
         self.work_off(now);

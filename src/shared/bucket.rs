@@ -2,6 +2,8 @@
 //!
 //! Slot numbers begin at 1 and 0 is none, so zeroed memory is an empty bucket, and pages of slots never used are never touched.
 
+use std::sync::atomic::{Ordering, compiler_fence};
+
 use sys::memory::Rebuild;
 use zerocopy::{FromBytes, KnownLayout};
 
@@ -101,8 +103,8 @@ impl Bucket {
         let head = self.chains.get_mut(chain(key))?;
         let next = std::mem::replace(head, number);
         let slot = self.servers.get_mut(number as usize - 1)?;
+        // Until it is live nobody misses it after our death: it is free again, and its text with it.
         slot.busy.set();
-        slot.live = 1;
         slot.generation = slot.generation.wrapping_add(1);
         slot.key = key;
         slot.server = crate::proxy::Server { flow, ..Default::default() };
@@ -111,12 +113,14 @@ impl Bucket {
         slot.last = Text::EMPTY;
         slot.branches = 0;
         slot.next = next;
+        compiler_fence(Ordering::SeqCst);
+        slot.live = 1;
         self.servers_live += 1;
         self.unanswered += 1;
         Some(number)
     }
 
-    /// A new client slot at the end of the context's branches. None: the bucket is full.
+    /// A new client slot at the end of the branches of a context that is marked busy. None: the bucket is full.
     pub fn add_branch(&mut self, head: u32, flow: Flow, uri: &[u8], others: &[&[u8]]) -> Option<u32> {
         let target = self.texts.store(&[uri])?;
         let Some(others) = self.texts.store(others) else {
@@ -129,13 +133,15 @@ impl Bucket {
             return None;
         };
         let slot = self.clients.get_mut(number as usize - 1)?;
-        slot.live = 1;
         slot.generation = slot.generation.wrapping_add(1);
         slot.client = crate::proxy::Client { flow, ..Default::default() };
         slot.target = target;
         slot.others = others;
         slot.head = head;
         slot.next = 0;
+        // Not before it is whole: with the head of its last life it would drag down a context that is not ours.
+        compiler_fence(Ordering::SeqCst);
+        slot.live = 1;
         self.clients_live += 1;
         self.link_hop(number);
         match self.branches(head).last() {
@@ -188,13 +194,14 @@ impl Bucket {
         self.clients_live = self.clients_live.saturating_sub(1);
     }
 
-    /// Gives a whole context back.
+    /// Gives a whole context back. Its mark stays until it is dead: half of it given back, and found unmarked, it would live for ever.
     pub fn free(&mut self, head: u32) {
         loop {
             let Some(branch) = self.branches(head).next() else { break };
             self.free_branch(branch);
         }
         let Some(slot) = self.server(head) else { return };
+        slot.busy.set();
         let (key, next, texts) = (slot.key, slot.next, [slot.request, slot.best, slot.last]);
         if slot.server.answered == 0 {
             self.answered();
@@ -204,11 +211,11 @@ impl Bucket {
             self.texts.free(text);
         }
         self.deadlines.set(head, Tick::NEVER);
-        if let Some(slot) = self.server_mut(head) {
-            slot.busy.clear();
-        }
         give(head, &mut self.servers_free, &mut self.servers);
         self.servers_live = self.servers_live.saturating_sub(1);
+        if let Some(slot) = self.servers.get(head as usize - 1) {
+            slot.busy.clear();
+        }
     }
 
     fn unlink_key(&mut self, key: Key, number: u32, next: u32) {
@@ -315,29 +322,33 @@ impl Rebuild for Bucket {
         self.clients_fresh = self.clients_fresh.min(CLIENTS as u32);
         let mut census = self.texts.census();
         let mut ended = 0;
-        for slot in self.servers.iter_mut().take(self.servers_fresh as usize).filter(|slot| slot.live != 0) {
-            let whole =
-                [slot.request, slot.best, slot.last].map(|text| self.texts.claim(&mut census, text)) == [true; 3];
-            if slot.busy.is_set() || !whole {
+        for slot in self.servers.iter_mut().take(self.servers_fresh as usize) {
+            // What a busy one claims is not asked: it may have given it back, and another may have taken it.
+            let texts = [slot.request, slot.best, slot.last];
+            let is_whole = |census: &mut _| texts.map(|text| self.texts.claim(census, text)) == [true; 3];
+            if slot.live != 0 && (slot.busy.is_set() || !is_whole(&mut census)) {
                 slot.live = 0;
                 ended += 1;
             }
+            // Last: should we die here, too, the next owner must find the same.
             slot.busy.clear();
         }
+        let reached = self.reached();
         for number in 1..=self.clients_fresh {
             let Some(slot) = self.client(number) else { continue };
-            let head = self.server(slot.head).is_some();
-            let whole = [slot.target, slot.others].map(|text| self.texts.claim(&mut census, text)) == [true; 2];
-            if head && whole {
+            let (head, texts) = (slot.head, [slot.target, slot.others]);
+            let belongs = self.server(head).is_some() && reached.get(number as usize) == Some(&true);
+            if belongs && texts.map(|text| self.texts.claim(&mut census, text)) == [true; 2] {
                 continue;
             }
-            let head = slot.head;
-            if let Some(slot) = self.client_mut(number) {
-                slot.live = 0;
-            }
-            if let Some(slot) = self.server_mut(head) {
+            // The context first: without this branch it could wait for ever.
+            if belongs && let Some(slot) = self.server_mut(head) {
                 slot.live = 0;
                 ended += 1;
+            }
+            compiler_fence(Ordering::SeqCst);
+            if let Some(slot) = self.client_mut(number) {
+                slot.live = 0;
             }
         }
         // Contexts may have been ended after some of their branches had been looked at.
@@ -354,6 +365,21 @@ impl Rebuild for Bucket {
 }
 
 impl Bucket {
+    /// By number: is this client slot among the branches of a live context?
+    fn reached(&self) -> Vec<bool> {
+        let mut reached = vec![false; CLIENTS + 1];
+        for head in 1..=self.servers_fresh {
+            for branch in self.branches(head) {
+                match reached.get_mut(branch as usize) {
+                    Some(place) if !*place => *place = true,
+                    // A chain that comes back to itself.
+                    _ => break,
+                }
+            }
+        }
+        reached
+    }
+
     /// Makes chains, free lists, counts, texts and deadlines anew from the live slots.
     fn relist(&mut self) {
         self.chains.fill(0);
@@ -452,6 +478,8 @@ fn take<S: Listed>(free: &mut u32, fresh: &mut u32, slots: &mut [S]) -> Option<u
 fn give<S: Listed>(number: u32, free: &mut u32, slots: &mut [S]) {
     if let Some(slot) = (number as usize).checked_sub(1).and_then(|index| slots.get_mut(index)) {
         *slot.live() = 0;
+        // Dead before it is of another list.
+        compiler_fence(Ordering::SeqCst);
         *slot.next() = std::mem::replace(free, number);
     }
 }
@@ -480,4 +508,180 @@ fn hop(flow: &Flow) -> usize {
     };
     let mixed = (u64::from(ip) << 16 | u64::from(flow.peer.port())).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> 32) as usize % HOPS
+}
+
+#[cfg(test)]
+mod tests {
+    use zerocopy::FromZeros;
+
+    use super::*;
+    use crate::message::Method;
+    use crate::proxy::{Client, Server};
+    use crate::transaction::{InviteClient, InviteServer};
+
+    const ALL: Audit = Audit { live: 0, free: SERVERS + CLIENTS, lost: 0 };
+
+    fn bucket() -> Box<Bucket> {
+        Bucket::new_box_zeroed().unwrap()
+    }
+
+    /// A ringing INVITE with this many branches, not busy.
+    fn ringing(bucket: &mut Bucket, key: u64, branches: usize) -> u32 {
+        let head = busy(bucket, key, branches);
+        bucket.server(head).unwrap().busy.clear();
+        head
+    }
+
+    fn busy(bucket: &mut Bucket, key: u64, branches: usize) -> u32 {
+        let head = bucket.create([key, key], Flow::default(), &[&[b'i'; 700]]).unwrap();
+        let server =
+            Server { machine: InviteServer::start().into(), method: Method::Invite as u8, ..Default::default() };
+        bucket.server_mut(head).unwrap().server = server;
+        for n in 0..branches {
+            let number = bucket.add_branch(head, Flow::default(), b"sip:a", &[b"more"]).unwrap();
+            let client =
+                Client { machine: InviteClient::Proceeding.into(), c: Tick(1_000 + n as u64), ..Default::default() };
+            bucket.client_mut(number).unwrap().client = client;
+        }
+        head
+    }
+
+    fn branches(bucket: &Bucket, head: u32) -> Vec<u32> {
+        bucket.branches(head).collect()
+    }
+
+    /// Rebuilds, and sees that these contexts are whole and are all there is.
+    #[track_caller]
+    fn only(bucket: &mut Bucket, contexts: &[(u64, u32, usize)]) {
+        bucket.rebuild();
+        let (slots, texts) = bucket.audit();
+        assert_eq!((slots.lost, texts.lost), (0, 0));
+        let clients: usize = contexts.iter().map(|(_, _, branches)| branches).sum();
+        assert_eq!((bucket.live(), slots.live), (contexts.len(), contexts.len() + clients));
+        assert_eq!(bucket.unanswered() as usize, contexts.len());
+        for (key, head, n) in contexts {
+            assert_eq!(bucket.find([*key, *key]), Some(*head));
+            assert_eq!(bucket.branches(*head).count(), *n);
+            assert_eq!(bucket.deadlines.due(*head), Tick(1_000));
+        }
+        // What was given back can be had again, and what is left can be freed.
+        let more = ringing(bucket, 99, 3);
+        bucket.free(more);
+        contexts.iter().for_each(|(_, head, _)| bucket.free(*head));
+        let (slots, texts) = bucket.audit();
+        assert_eq!((slots, texts.live, texts.lost), (ALL, 0, 0));
+    }
+
+    #[test]
+    fn a_context_being_made_is_ended_and_the_others_stay() {
+        let mut bucket = bucket();
+        let a = ringing(&mut bucket, 1, 2);
+        busy(&mut bucket, 2, 3);
+        let z = ringing(&mut bucket, 3, 1);
+        only(&mut bucket, &[(1, a, 2), (3, z, 1)]);
+        assert_eq!(bucket.ended, 1);
+    }
+
+    #[test]
+    fn a_slot_taken_but_not_yet_live_is_free_again() {
+        let mut bucket = bucket();
+        let a = ringing(&mut bucket, 1, 2);
+        // As `create` leaves it just before `live = 1`, from the free list and from the fresh ones.
+        let gone = ringing(&mut bucket, 2, 1);
+        bucket.free(gone);
+        for _ in 0..2 {
+            bucket.texts.store(&[&[b'x'; 900]]).unwrap();
+            let number = take(&mut bucket.servers_free, &mut bucket.servers_fresh, &mut bucket.servers).unwrap();
+            bucket.chains[chain([7, 7])] = number;
+            let slot = &mut bucket.servers[number as usize - 1];
+            slot.busy.set();
+            slot.key = [7, 7];
+            slot.request = Text { first: 3, len: 9_999 };
+        }
+        only(&mut bucket, &[(1, a, 2)]);
+        assert_eq!(bucket.find([7, 7]), None);
+    }
+
+    #[test]
+    fn a_client_slot_that_still_names_the_context_of_its_last_life_harms_nobody() {
+        let mut bucket = bucket();
+        let a = ringing(&mut bucket, 1, 2);
+        let ended = *branches(&bucket, a).last().unwrap();
+        bucket.free_branch(ended);
+        let (target, others) = (bucket.clients[ended as usize - 1].target, bucket.clients[ended as usize - 1].others);
+        assert!(!target.is_empty() && !others.is_empty());
+        // Live, with the head and the texts of its last life: as a slot of any order of stores could be found.
+        bucket.clients[ended as usize - 1].live = 1;
+        only(&mut bucket, &[(1, a, 1)]);
+    }
+
+    #[test]
+    fn a_context_being_freed_is_gone_wherever_its_owner_died() {
+        // In the order of `free`: branches one by one, texts, the slot itself.
+        for died_after in 0..5 {
+            let mut bucket = bucket();
+            let a = ringing(&mut bucket, 1, 2);
+            let dying = ringing(&mut bucket, 2, 2);
+            bucket.server(dying).unwrap().busy.set();
+            for branch in branches(&bucket, dying).into_iter().take(died_after) {
+                bucket.free_branch(branch);
+            }
+            if died_after >= 3 {
+                let text = bucket.server(dying).unwrap().request;
+                bucket.texts.free(text);
+                // Taken at once by another, who is alive: the dying one's claim must not count.
+                let other = bucket.texts.store(&[&[b'y'; 700]]).unwrap();
+                let slot = bucket.server_mut(a).unwrap();
+                let old = std::mem::replace(&mut slot.request, other);
+                bucket.texts.free(old);
+            }
+            if died_after >= 4 {
+                give(dying, &mut bucket.servers_free, &mut bucket.servers);
+            }
+            only(&mut bucket, &[(1, a, 2)]);
+        }
+    }
+
+    #[test]
+    fn a_torn_text_ends_its_context_and_no_other() {
+        for which in 0..3 {
+            let mut bucket = bucket();
+            let a = ringing(&mut bucket, 1, 1);
+            let torn = ringing(&mut bucket, 2, 2);
+            let branch = branches(&bucket, torn)[1];
+            match which {
+                0 => bucket.server_mut(torn).unwrap().request.len += 5_000,
+                1 => bucket.client_mut(branch).unwrap().target.first = 0,
+                _ => bucket.server_mut(torn).unwrap().last = Text { first: u32::MAX, len: 1 },
+            }
+            only(&mut bucket, &[(1, a, 1)]);
+        }
+    }
+
+    #[test]
+    fn lists_and_deadlines_are_made_anew_from_what_lives() {
+        let mut bucket = bucket();
+        let heads: Vec<_> = (1..=20).map(|key| (key, ringing(&mut bucket, key, 2), 2)).collect();
+        bucket.chains.fill(u32::MAX);
+        bucket.hops.fill(7);
+        (bucket.servers_free, bucket.clients_free) = (3, 900);
+        (bucket.servers_live, bucket.clients_live, bucket.unanswered) = (0, 9, 77);
+        for number in 0..20 {
+            bucket.servers[number].next = number as u32 + 1;
+            (bucket.clients[number].hop_next, bucket.clients[number].hop_previous) = (number as u32 + 1, 5);
+        }
+        only(&mut bucket, &heads);
+    }
+
+    #[test]
+    fn an_owner_that_dies_in_a_rebuild_is_followed_by_one_that_finishes_it() {
+        let mut bucket = bucket();
+        let a = ringing(&mut bucket, 1, 2);
+        let torn = ringing(&mut bucket, 2, 2);
+        let branch = branches(&bucket, torn)[0];
+        // The first rebuild got as far as ending the context of a torn branch.
+        bucket.client_mut(branch).unwrap().target.len = 5_000;
+        bucket.server_mut(torn).unwrap().live = 0;
+        only(&mut bucket, &[(1, a, 2)]);
+    }
 }

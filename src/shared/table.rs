@@ -224,7 +224,7 @@ impl Entry {
         Some((slot.head, self.guard.branches(slot.head).position(|branch| branch == number)?))
     }
 
-    /// A context for a new request; `settle` must follow.
+    /// A context for a new request, marked busy; `visit` or `abandon` must follow.
     pub fn create(&mut self, key: Key, flow: Flow, request: &[&[u8]]) -> Option<u32> {
         self.guard.create(key, flow, request)
     }
@@ -288,23 +288,29 @@ impl Entry {
         self.prepare(head, &steps, at_hand, prepared);
         if finished {
             self.guard.free(head);
+            self.publish();
         } else {
             self.forget(head, [needed.request, needed.best, needed.last]);
             // Whatever was due has been looked at: what stays due must not keep the timer process in this one context.
             self.guard.deadlines.set(head, deadline.max(now + 1));
+            // Before the mark goes: should we die in between, nobody would come to look at the deadline.
+            self.publish();
             if let Some(slot) = self.guard.server(head) {
                 slot.busy.clear();
             }
         }
-        self.publish();
         Some(result)
     }
 
-    /// Stores the final response of a context without branches, as it is sent (the registrar's).
+    /// Stores the final response of a context without branches, as it is sent (the registrar's); `visit` must follow.
     pub fn keep_reply(&mut self, head: u32, reply: &[u8]) {
         let Some(text) = self.guard.texts.store(&[reply]) else { return };
         match self.guard.server_mut(head) {
-            Some(slot) if slot.last.is_empty() => slot.last = text,
+            // `visit` follows, and takes the mark away.
+            Some(slot) if slot.last.is_empty() => {
+                slot.busy.set();
+                slot.last = text;
+            }
             _ => self.guard.texts.free(text),
         }
     }

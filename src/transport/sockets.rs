@@ -118,7 +118,7 @@ fn open_one(config: &Config, listen: &Listen, warnings: &mut Vec<String>) -> io:
         Transport::Udp => {
             let (receive, send) = (config.udp.receive_buffer_bytes, config.udp.send_buffer_bytes);
             let (fd, granted) = sys::udp::bind(first, false, receive, send)?;
-            say_if_less(warnings, listen, receive, granted.receive);
+            say_if_less(warnings, listen, (receive, send), granted);
             // RFC 768: what fits the length field.
             listener.most_bytes = 65_535;
             listener.granted = Some(granted);
@@ -151,7 +151,8 @@ fn open_one(config: &Config, listen: &Listen, warnings: &mut Vec<String>) -> io:
                 };
             }
             let (fd, granted) = sys::sctp::one_to_many(&listen.addresses, &settings(&config.sctp), false)?;
-            say_if_less(warnings, listen, config.sctp.receive_buffer_bytes, granted.receive);
+            let asked = (config.sctp.receive_buffer_bytes, config.sctp.send_buffer_bytes);
+            say_if_less(warnings, listen, asked, granted);
             // A peer's window is half the buffer (M13): an eighth keeps honest traffic whole (design §6).
             listener.most_bytes = granted.receive / 8;
             if listener.most_bytes < SMALL {
@@ -171,13 +172,17 @@ fn open_one(config: &Config, listen: &Listen, warnings: &mut Vec<String>) -> io:
     Ok(listener)
 }
 
-/// The kernel counts twice what was asked (socket(7)).
-fn say_if_less(warnings: &mut Vec<String>, listen: &Listen, asked: usize, granted: usize) {
-    if granted < asked {
-        warnings.push(format!(
-            "listener {:?} asked for a receive buffer of {asked} bytes and got {} (raise net.core.rmem_max or start as root)",
-            listen.name, granted
-        ));
+/// Compares wishes (receive, send) with what the kernel granted, which it counts twice (socket(7)).
+fn say_if_less(warnings: &mut Vec<String>, listen: &Listen, asked: (usize, usize), granted: Granted) {
+    for (buffer, limit, asked, granted) in
+        [("receive", "rmem_max", asked.0, granted.receive / 2), ("send", "wmem_max", asked.1, granted.send / 2)]
+    {
+        if granted < asked {
+            warnings.push(format!(
+                "listener {:?} asked for a {buffer} buffer of {asked} bytes and got {granted} (raise net.core.{limit} or start as root)",
+                listen.name
+            ));
+        }
     }
 }
 
@@ -228,5 +233,31 @@ fn advice(listen: &Listen, cause: &io::Error) -> &'static str {
             "load the kernel's SCTP (modprobe sctp) or set stack = \"auto\""
         }
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::SentBy;
+
+    #[test]
+    fn half_a_buffer_granted_is_said_and_a_whole_one_is_not() {
+        let listen = Listen {
+            name: "a".into(),
+            transport: Transport::Sctp,
+            addresses: vec![],
+            sent_by: SentBy { host: "a.test".into(), port: 5060 },
+            stack: Stack::Auto,
+        };
+        let said = |receive, send| {
+            let mut warnings = Vec::new();
+            say_if_less(&mut warnings, &listen, (1000, 3000), Granted { receive, send });
+            warnings
+        };
+        assert!(said(2000, 6000).is_empty());
+        assert_eq!(said(1000, 6000).len(), 1);
+        assert!(said(1000, 6000)[0].contains("receive buffer of 1000 bytes and got 500 (raise net.core.rmem_max"));
+        assert!(said(2000, 5998)[0].contains("send buffer of 3000 bytes and got 2999 (raise net.core.wmem_max"));
     }
 }

@@ -13,7 +13,7 @@ use super::desk::{Desk, End, SEND_BATCH};
 use super::{Address, Inbox, Outgoing, Ready, Sockets, Transport, sctp, tcp, udp};
 use crate::config::{Config, Live};
 use crate::shared::broken::Broken;
-use crate::shared::counters::Counters;
+use crate::shared::counters::{Counter, Counters};
 use crate::shared::flows::Flows;
 use crate::shared::mailbox::Mailboxes;
 use crate::shared::open_associations::OpenAssociations;
@@ -69,7 +69,7 @@ impl Transports {
                 && is_worker
                 && listener.transport != Transport::Tcp
             {
-                sys::poll::add_exclusive(poll, fd.as_fd(), index)?;
+                sys::epoll::add_exclusive(poll, fd.as_fd(), index)?;
             }
             let (transport, most_bytes) = (listener.transport, listener.most_bytes);
             ends.push(End { transport, fd, addresses: listener.addresses.clone(), most_bytes });
@@ -147,6 +147,7 @@ impl Transports {
             } else if let Some(list) = self.lists.get_mut(usize::from(sending.to.listener)) {
                 list.push(index);
             } else {
+                self.desk.count(Counter::SendFailed, 1);
                 inbox.send_failed(sending.client);
             }
         }
@@ -157,6 +158,7 @@ impl Transports {
                 Some(Transport::Sctp) => self.sctp.flush(&mut self.desk, listener, list, outgoing, arena, inbox, now),
                 // A flow of another transport than its listener: cannot be sent.
                 Some(Transport::Tcp) | None => {
+                    self.desk.count(Counter::SendFailed, list.len() as u64);
                     for sending in list.iter().filter_map(|index| outgoing.sendings.get(*index as usize)) {
                         inbox.send_failed(sending.client);
                     }

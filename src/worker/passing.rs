@@ -2,7 +2,6 @@
 
 use super::corridor::{Corridor, Loss};
 use crate::message::BranchId;
-use crate::shared::Counter;
 use crate::shared::table::AtHand;
 use crate::timer::Tick;
 use crate::transport::{Address, Transport};
@@ -44,7 +43,6 @@ impl Corridor {
 
     /// The request of this client transaction could not be sent.
     pub fn send_failed(&mut self, id: BranchId, now: Tick) {
-        self.count(Counter::SendFailed);
         let Some(mut entry) = self.entered(self.table.lock_branch(id)) else { return };
         let Some((head, n)) = entry.find_branch(id) else { return };
         self.prepared.clear();

@@ -12,9 +12,9 @@ mod syscall;
 
 pub mod datagram;
 pub mod epoll;
+pub mod errno;
 pub mod log_descriptor;
 pub mod memory;
-pub mod poll;
 pub mod process;
 pub mod sctp;
 mod sockaddr;

@@ -266,6 +266,13 @@ fn a_turns_messages_are_bundled() {
 }
 
 fn what_a_dead_worker_left_open_leaves_with_its_successor() {
+    // The last two fill their packet of 65,536 bytes so well that one heartbeat finds no room beside them.
+    for (n, bytes) in [(1, 9), (30, 1000), (4, 340), (64, 1006)] {
+        left_open(n, bytes);
+    }
+}
+
+fn left_open(n: usize, bytes: usize) {
     let config = config(1, LISTEN);
     let sockets = Sockets::open(&config).unwrap();
     let at = sockets.listeners()[0].addresses[0];
@@ -278,19 +285,23 @@ fn what_a_dead_worker_left_open_leaves_with_its_successor() {
         // The first call of a turn, and not the second.
         let fd = sockets.listeners()[0].socket(0).unwrap().as_fd();
         let info = Some(SndInfo { unordered: true, ..SndInfo::default() });
-        let item = Item { to: To::Association(from.association), pieces: [b"held back", b""], sctp: info };
-        let (sent, error) = Sender::new(1).send(fd, 1, true, |_| item);
-        assert!(sent == 1, "{error:?}");
+        let held = vec![b'x'; bytes];
+        let item = Item { to: To::Association(from.association), pieces: [&held, b""], sctp: info };
+        let (sent, error) = Sender::new(n).send(fd, n, true, |_| item);
+        assert!(sent == n, "{error:?}");
     });
     joined(dead);
     pause(100);
-    assert!(a.read().is_empty(), "held by MSG_MORE");
+    // What fills a packet leaves by itself.
+    let early = a.read().len();
+    assert!(early < n, "held by MSG_MORE");
     let mut successor = Seat::new(&config, &sockets, parts, 0);
     successor.transports.adopt(&mut successor.inbox);
     pause(150);
-    let all = a.read();
-    assert_eq!(all.len(), 1);
-    assert_eq!(all[0].1, b"held back");
+    let late = a.read();
+    println!("    {n} messages of {bytes} bytes: {early} came before, {} with the successor", late.len());
+    assert_eq!(early + late.len(), n);
+    assert!(late.iter().all(|(_, message)| message.len() == bytes));
     assert_eq!(parts.open_associations.noted(0).count(), 0);
     // The association goes on (M31).
     associate(&mut a, &mut successor, at);

@@ -8,6 +8,8 @@ mod notice;
 mod queue;
 mod send;
 
+use std::os::fd::BorrowedFd;
+
 use sys::datagram::{Arena, Item, SndInfo, To};
 
 use self::queue::Queues;
@@ -93,12 +95,11 @@ impl Sctp {
         received == room && room != 0
     }
 
-    /// A dead predecessor may have left associations open with MSG_MORE: whatever it held back leaves with a heartbeat.
+    /// A dead predecessor may have left associations open with MSG_MORE: whatever it held back leaves now.
     pub fn adopt(&mut self, desk: &mut Desk) {
         for (listener, association) in desk.parts.open_associations.noted(desk.seat) {
             if let Some(fd) = desk.end(listener).and_then(|end| end.socket()) {
-                // Fails when the association is gone, and what it held with it.
-                let _ = sys::sctp::heartbeat_now(fd, association);
+                send_held_back(fd, association);
             }
             desk.parts.open_associations.strike(desk.seat, listener, association);
         }
@@ -132,6 +133,15 @@ fn refuse_pieces(desk: &Desk, listener: u8, association: u32) {
         desk.parts.flows.set_state(flow.id, State::Broken);
     }
     abort(desk, listener, association);
+}
+
+/// Sends what MSG_MORE left open, when there is no message left to close it with: a heartbeat takes along what waits. Two are needed:
+/// messages that fill their packet so well that the first finds no room beside them stay for the second.
+fn send_held_back(fd: BorrowedFd<'_>, association: u32) {
+    for _ in 0..2 {
+        // Fails when the association is gone, and what it held with it.
+        let _ = sys::sctp::heartbeat_now(fd, association);
+    }
 }
 
 fn abort(desk: &Desk, listener: u8, association: u32) {

@@ -7,9 +7,10 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use sys::datagram::{Arena, To};
+use sys::errno::{ENOBUFS, ENOMEM, EPIPE, ESHUTDOWN};
 
 use super::queue::Key;
-use super::{Desk, Item, SIP, Sctp, SndInfo};
+use super::{Desk, Item, SIP, Sctp, SndInfo, send_held_back};
 use crate::shared::counters::Counter;
 use crate::shared::flows::State;
 use crate::timer::Tick;
@@ -18,11 +19,6 @@ use crate::transport::{Address, Inbox, Outgoing, Transport};
 
 /// Sending there fails at once.
 pub const NOWHERE: To = To::Peer(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0));
-
-const EPIPE: i32 = 32;
-const ENOBUFS: i32 = 105;
-const ESHUTDOWN: i32 = 108;
-const ENOMEM: i32 = 12;
 
 /// Over which association, and to whom when there is none.
 #[derive(Clone, Copy, Debug)]
@@ -218,8 +214,8 @@ impl Sctp {
                 }
                 Verdict::Gone | Verdict::Failed => {
                     if !more && refused.way.association != 0 {
-                        // It should have closed what MSG_MORE left open: a heartbeat does.
-                        let _ = sys::sctp::heartbeat_now(fd, refused.way.association);
+                        // It should have closed what MSG_MORE left open.
+                        send_held_back(fd, refused.way.association);
                         desk.parts.open_associations.strike(desk.seat, listener, refused.way.association);
                     }
                     desk.parts.counters.add(desk.seat, Counter::SendFailed, 1);

@@ -64,6 +64,7 @@ impl Tcp {
         // First the entry: from now on nobody finds it.
         desk.parts.flows.close(connection.id);
         for client in connection.unsent() {
+            desk.count(Counter::SendFailed, 1);
             inbox.send_failed(Some(client));
         }
         inbox.lost(Transport::Tcp, [connection.peer], connection.id);

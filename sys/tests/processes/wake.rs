@@ -26,7 +26,7 @@ fn one_message_wakes_one_of_four_processes() {
     let workers = [(); 4].map(|()| {
         child(|| {
             let poll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
-            epoll::add_exclusive(poll.0.as_fd(), socket.as_fd(), 17).unwrap();
+            epoll::add_exclusive(&poll.0, socket.as_fd(), 17).unwrap();
             let (mut receiver, mut arena) = (Receiver::new(8), Arena::new(8, 2048).unwrap());
             ready.fetch_add(1, Ordering::Release);
             loop {
@@ -61,14 +61,14 @@ fn one_message_wakes_one_of_four_processes() {
 fn a_socket_no_longer_watched_wakes_nobody() {
     let (socket, _) = udp::bind("127.0.0.1:0".parse().unwrap(), false, 0, 0).unwrap();
     let poll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
-    epoll::add_exclusive(poll.0.as_fd(), socket.as_fd(), 1).unwrap();
-    assert!(epoll::add_exclusive(poll.0.as_fd(), socket.as_fd(), 1).is_err());
+    epoll::add_exclusive(&poll.0, socket.as_fd(), 1).unwrap();
+    assert!(epoll::add_exclusive(&poll.0, socket.as_fd(), 1).is_err());
     let a = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     a.send_to(b"hello", local_address(&socket).unwrap()).unwrap();
     let mut events = [EpollEvent::empty(); 4];
     // Level-triggered: as long as it is there.
     assert_eq!(poll.wait(&mut events, 1000u16).unwrap(), 1);
     assert_eq!(poll.wait(&mut events, 1000u16).unwrap(), 1);
-    epoll::remove(poll.0.as_fd(), socket.as_fd()).unwrap();
+    epoll::remove(&poll.0, socket.as_fd()).unwrap();
     assert_eq!(poll.wait(&mut events, 50u16).unwrap(), 0);
 }

@@ -137,7 +137,11 @@ impl Table {
     }
 
     fn lock_number(&self, number: u32) -> Option<Entry> {
-        let guard = self.buckets.get(number as usize)?.lock();
+        self.enter(number, self.buckets.get(number as usize)?.lock())
+    }
+
+    /// The lock, once mended, does not tell the next owner: so whoever meets it first publishes.
+    fn enter(&self, number: u32, guard: Guard<'static, Bucket>) -> Option<Entry> {
         let published = self.published.get(number as usize)?;
         let ended = guard.ended.wrapping_sub(published.ended.load(Ordering::Relaxed));
         let entry = Entry { guard, number, published, ended };
@@ -190,11 +194,11 @@ impl Table {
     #[must_use]
     pub fn audit(&self) -> (Audit, Audit, usize) {
         let mut sum = (Audit::default(), Audit::default(), 0);
-        for bucket in self.buckets {
+        for (number, bucket) in (0..).zip(self.buckets) {
             // A bucket is held for a microsecond at a time, so asking a few times is enough but for one whose holder was stopped.
-            match (0..100).find_map(|_| bucket.try_lock()) {
-                Some(bucket) => {
-                    let (slots, blocks) = bucket.audit();
+            match (0..100).find_map(|_| bucket.try_lock()).and_then(|guard| self.enter(number, guard)) {
+                Some(entry) => {
+                    let (slots, blocks) = entry.guard.audit();
                     sum = (sum.0 + slots, sum.1 + blocks, sum.2);
                 }
                 None => sum.2 += 1,

@@ -2,6 +2,7 @@
 
 use super::corridor::{Corridor, Loss};
 use crate::message::BranchId;
+use crate::shared::Counter;
 use crate::shared::table::AtHand;
 use crate::timer::Tick;
 use crate::transport::{Address, Transport};

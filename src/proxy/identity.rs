@@ -79,6 +79,12 @@ impl Identity {
             || self.is_address(uri)
     }
 
+    /// Does this maddr name us?
+    #[must_use]
+    pub fn is_maddr(&self, maddr: &[u8], port: Option<u16>) -> bool {
+        self.is_host(maddr, uri::ip_of(maddr), port)
+    }
+
     /// Did we write a Via with this sent-by?
     #[must_use]
     pub fn is_sent_by(&self, host: &[u8], port: Option<u16>) -> bool {

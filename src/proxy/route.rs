@@ -87,7 +87,9 @@ pub fn whose<'m>(m: &Message<'m>, routing: &Routing<'m>, identity: &Identity) ->
         return Uri::parse(m.of(route.uri)).map_or(Whose::Unreadable, Whose::Route);
     }
     let Some(uri) = Uri::parse(routing.uri) else { return Whose::Unreadable };
-    if !identity.is_ours(&uri) {
+    // A maddr of somebody else decides alone, whoever the host is (§16.5).
+    let away = uri.maddr().is_some_and(|maddr| !identity.is_maddr(maddr, uri.port));
+    if away || !identity.is_ours(&uri) {
         Whose::Elsewhere(uri)
     } else if uri.has_user {
         Whose::Location(uri)

@@ -133,6 +133,8 @@ fn whose_a_request_is() {
     assert_eq!(whose("sip:192.0.2.9;transport=tcp", ""), "ourselves");
     assert_eq!(whose("sip:z@other.test", ""), "elsewhere"); // B21, B24
     assert_eq!(whose("sip:z@192.0.2.9:5099", ""), "elsewhere");
+    assert_eq!(whose("sip:z@example.test;maddr=192.0.2.3", ""), "elsewhere"); // B21
+    assert_eq!(whose("sip:z@example.test;maddr=192.0.2.9", ""), "location");
     assert_eq!(whose("sip:z@example.test", "Route: <sip:192.0.2.3;lr>\r\n"), "route"); // B32
     assert_eq!(whose("sip:z@example.test", "Route: <sip:192.0.2.9;lr>\r\n"), "location");
     assert_eq!(whose("sip:z@example.test", "Route: <sip:example.test;lr>\r\n"), "location");

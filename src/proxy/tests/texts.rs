@@ -85,7 +85,8 @@ fn a_cancel_that_is_not_answered_keeps_the_request() {
     assert_eq!(call.needed(), Needed { request: true, ..NOTHING });
     assert_eq!(call.until(500), [(500, Cancel(0))]);
     call.response_to_cancel(0, 481);
-    assert_eq!(call.needed(), NOTHING);
+    assert_eq!(call.until(5_500), []);
+    assert_eq!(call.needed(), NOTHING, "its timer K is over");
 }
 
 #[test]

@@ -53,9 +53,9 @@ fn place(load: &mut Load, calls: u64, callers: &[usize], callees: &[usize]) -> (
 #[test]
 fn no_call_stands_still_between_two_transports() {
     let kernel_has_sctp = sys::sctp::supported();
-    // Without SCTP, TCP to TCP goes through the mailboxes too.
+    // Where there is no SCTP, calls between TCP phones pass the mailboxes, too.
     let pairs: &[(Transport, Transport)] =
-        if kernel_has_sctp { &[(Sctp, Tcp), (Tcp, Sctp), (Tcp, Tcp)] } else { &[(Udp, Tcp), (Tcp, Tcp)] };
+        if kernel_has_sctp { &[(Sctp, Tcp), (Tcp, Sctp)] } else { &[(Udp, Tcp), (Tcp, Tcp)] };
     let calls = 2_000;
     let proxy = SocketAddr::new(LOOPBACK, free_port().unwrap());
     let mut text = "domains = [\"example.test\"]\nworkers = 2\ndrain_s = 1\n[admin]\naddress = \"off\"\n".to_owned();

@@ -526,8 +526,7 @@ mod tests {
         let mut plan = Plan::new();
         let span = plan.locks::<Bucket>(1);
         let locks = plan.map().unwrap().locks(&span).unwrap();
-        let guard = Box::leak(Box::new(locks[0].lock()));
-        guard
+        std::ops::DerefMut::deref_mut(Box::leak(Box::new(locks[0].lock())))
     }
 
     /// A ringing INVITE with this many branches, not busy.

@@ -196,7 +196,7 @@ pub struct Memory {
     pub transactions: usize,
     /// Bindings of the registrar.
     pub bindings: usize,
-    /// Connections and associations together.
+    /// TCP connections, and as many SCTP associations.
     pub flows: usize,
     /// Bytes of each mailbox ring between two processes.
     pub mailbox_bytes: usize,

@@ -158,12 +158,13 @@ fn lengths(config: &Config, lines: &mut Vec<String>) {
         ));
     }
     let limits = &config.live.limits;
-    if config.memory.flows < limits.associations + limits.connections {
-        lines.push(format!(
-            "memory.flows = {} is less than limits.associations and limits.connections together ({}): the flows run out first",
-            config.memory.flows,
-            limits.associations + limits.connections
-        ));
+    for (key, limit) in [("associations", limits.associations), ("connections", limits.connections)] {
+        if config.memory.flows < limit {
+            lines.push(format!(
+                "memory.flows = {} is less than limits.{key} ({limit}): the flows run out first",
+                config.memory.flows
+            ));
+        }
     }
 }
 

@@ -121,7 +121,7 @@ counters! {
     SendFailed = "send_failed",
     /// System calls that failed for another reason.
     SocketErrors = "socket_errors",
-    /// `memory.flows` entries were all in use.
+    /// Connections and associations refused because all `memory.flows` entries were in use.
     FlowsFull = "flows_full",
     /// Lost connections and associations whose waiting requests were left to their timers: too many at once.
     LossesDropped = "losses_dropped",

@@ -9,7 +9,7 @@
 
 use std::io;
 
-use sys::memory::{Locked, Plan, Span};
+use sys::memory::{Plan, Span};
 
 use crate::config::Config;
 use crate::location::Location;
@@ -64,7 +64,7 @@ struct Places {
     settings: settings::Place,
     table: table::Spans,
     bindings: bindings::Spans,
-    flows: Span<Locked<flows::FlowTable>>,
+    flows: flows::Spans,
     mailboxes: mailbox::Spans,
     broken: Span<std::sync::atomic::AtomicU32>,
     open_associations: Span<std::sync::atomic::AtomicU64>,
@@ -78,7 +78,7 @@ impl Places {
             settings: Settings::plan(plan),
             table: Table::plan(plan, config.memory.transactions),
             bindings: bindings::Bindings::plan(plan, config.memory.bindings),
-            flows: flows::Flows::plan(plan),
+            flows: flows::Flows::plan(plan, config.memory.flows),
             mailboxes: mailbox::Mailboxes::plan(plan, seats, config.memory.mailbox_bytes),
             broken: broken::Broken::plan(plan),
             open_associations: open_associations::OpenAssociations::plan(plan, seats),

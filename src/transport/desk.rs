@@ -10,7 +10,7 @@ use sys::datagram::{Receiver, Sender};
 use super::{Address, Parts, Transport};
 use crate::config::Limits;
 use crate::shared::counters::Counter;
-use crate::shared::flows::Limit;
+use crate::shared::flows::{Limit, Refusal};
 
 /// Messages of one `sendmmsg`; more take another.
 pub const SEND_BATCH: usize = 128;
@@ -53,6 +53,12 @@ impl Desk {
         if n != 0 {
             self.parts.counters.add(self.seat, counter, n);
         }
+    }
+
+    /// A flow could not be entered: `counter` says of which kind.
+    pub fn count_refusal(&self, counter: Counter, refusal: Refusal) {
+        self.count(counter, 1);
+        self.count(Counter::FlowsFull, u64::from(refusal == Refusal::Table));
     }
 
     pub fn end(&self, listener: u8) -> Option<&End> {

@@ -12,7 +12,7 @@ use strowger::timer::Tick;
 use strowger::transport::{Address, Flow, FlowId, Transport};
 
 use crate::rig::{Test, child, joined, pause, wait};
-use crate::seat::parts;
+use crate::seat::{parts, parts_with};
 use crate::tests;
 
 pub const TESTS: &[Test] = tests![
@@ -22,6 +22,7 @@ pub const TESTS: &[Test] = tests![
     a_sleeping_reader_is_woken_once,
     two_processes_claim_one_peer_and_one_of_them_gets_it,
     limits_hold_in_total_and_per_peer_ip,
+    a_table_of_any_size_takes_as_many_flows_and_no_more,
     an_association_is_found_by_each_of_its_addresses,
     flows_are_right_again_after_processes_died_in_them,
 ];
@@ -185,6 +186,31 @@ fn limits_hold_in_total_and_per_peer_ip() {
     assert!(accept(1, 4).is_ok());
     // Each transport has its own.
     assert!(flows.associated(1, &[peer(1)], 0, limit, Tick(1)).is_ok());
+}
+
+fn a_table_of_any_size_takes_as_many_flows_and_no_more() {
+    use strowger::shared::flows::Refusal;
+    let wide = Limit { total: 1_000_000, per_peer: 1_000_000 };
+    for most in [16, 1_024, 16_384, 100_000] {
+        let flows = parts_with(2, 4096, most).flows;
+        let peer = |n: usize| peer((n / 60_000) as u32).with_port((n % 60_000) as u16 + 1);
+        let mut ids = Vec::new();
+        for n in 0..most {
+            ids.push(flows.accepted(Transport::Tcp, peer(n), 0, 0, wide, Tick(1)).unwrap());
+            assert!(flows.associated(n as u32 + 1, &[peer(n)], 0, wide, Tick(1)).unwrap().1);
+        }
+        assert_eq!(flows.accepted(Transport::Tcp, peer(most), 0, 0, wide, Tick(1)), Err(Refusal::Table));
+        assert_eq!(flows.associated(u32::MAX, &[peer(most)], 0, wide, Tick(1)), Err(Refusal::Table));
+        assert!(matches!(flows.claim(Transport::Tcp, peer(most), 0, 0, wide, Tick(1)), Claim::Full(Refusal::Table)));
+        for (n, id) in ids.iter().enumerate() {
+            let association = flows.find_association(n as u32 + 1).unwrap();
+            assert_eq!(flows.find_by_peer(Transport::Sctp, peer(n)).unwrap().id, association.id);
+            assert_eq!(flows.find_by_peer(Transport::Tcp, peer(n)).unwrap().id, *id);
+            assert!(flows.find(*id).is_some() && association.id != *id);
+        }
+        flows.close(ids[most / 2]);
+        assert!(flows.accepted(Transport::Tcp, peer(most), 0, 0, wide, Tick(1)).is_ok());
+    }
 }
 
 fn an_association_is_found_by_each_of_its_addresses() {

@@ -20,15 +20,21 @@ use sys::datagram::Arena;
 use sys::memory::Plan;
 
 pub fn parts(seats: usize, mailbox_bytes: usize) -> Parts {
+    parts_with(seats, mailbox_bytes, 10_000)
+}
+
+/// `flows`: entries of each transport.
+pub fn parts_with(seats: usize, mailbox_bytes: usize, flows: usize) -> Parts {
+    let most = flows;
     let mut plan = Plan::new();
-    let flows = Flows::plan(&mut plan);
+    let flows = Flows::plan(&mut plan, flows);
     let mailboxes = Mailboxes::plan(&mut plan, seats, mailbox_bytes);
     let broken = Broken::plan(&mut plan);
     let open = OpenAssociations::plan(&mut plan, seats);
     let counters = Counters::plan(&mut plan, seats);
     let mapping = plan.map().unwrap();
     Parts {
-        flows: Flows::take(&mapping, &flows, 10_000).unwrap(),
+        flows: Flows::take(&mapping, &flows, most).unwrap(),
         mailboxes: Mailboxes::take(&mapping, &mailboxes).unwrap(),
         broken: Broken::take(&mapping, &broken).unwrap(),
         open_associations: OpenAssociations::take(&mapping, &open).unwrap(),

@@ -9,7 +9,7 @@ use strowger::shared::flows::State;
 use strowger::transport::{Happening, Sockets, Transport};
 
 use crate::rig::{Test, child, joined, pause};
-use crate::seat::{Seat, client, config, message, parts, to};
+use crate::seat::{Seat, client, config, message, parts, parts_with, to};
 use crate::tests;
 
 pub const TESTS: &[Test] = tests![
@@ -23,6 +23,7 @@ pub const TESTS: &[Test] = tests![
     a_response_whose_connection_is_gone_goes_to_the_sent_by_port,
     an_idle_connection_is_closed_and_a_busy_one_is_not,
     limits_refuse_connections,
+    a_full_table_of_flows_refuses_connections_and_is_counted,
     another_seat_posts_to_the_owner,
     the_timer_process_asks_a_worker_to_open,
     a_dead_workers_connections_are_lost_to_its_successor,
@@ -275,6 +276,22 @@ fn connect_to(seat: &mut Seat, other: &mut Seat, at: SocketAddr) -> TcpStream {
             return stream;
         }
     }
+}
+
+fn a_full_table_of_flows_refuses_connections_and_is_counted() {
+    let config = config(1, LISTEN);
+    let sockets = Sockets::open(&config).unwrap();
+    let at = sockets.listeners()[0].addresses[0];
+    let mut z = Seat::new(&config, &sockets, parts_with(2, 1 << 16, 16), 0);
+    let all: Vec<_> = (0..19).map(|_| connect(at)).collect();
+    z.until("connections", |z| z.count(Counter::ConnectionsAccepted) + z.count(Counter::ConnectionsRefused) == 19);
+    assert_eq!((z.count(Counter::ConnectionsRefused), z.count(Counter::FlowsFull)), (3, 3));
+    // Nor can one be opened.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    z.send(to(Transport::Tcp, listener.local_addr().unwrap()), b"x", client(1));
+    assert_eq!((z.failed().len(), z.count(Counter::FlowsFull)), (1, 4));
+    assert_eq!(z.count(Counter::SendFailed), 1);
+    drop(all);
 }
 
 fn another_seat_posts_to_the_owner() {

@@ -4,19 +4,22 @@
 //! per peer IP (M20). Opening a connection is claimed here first, so no two workers connect to one peer at once. Never a
 //! socket.
 
+mod size;
 mod table;
 
 use std::hash::Hasher;
 use std::io;
 
 use siphasher::sip::SipHasher13;
-use sys::memory::{Guard, Locked, Mapping, Plan, Span};
+use sys::memory::{Mapping, Plan};
 
 use crate::timer::Tick;
 use crate::transport::{Address, FlowId, Transport};
 
-pub use table::{ADDRESSES, CAPACITY, FlowTable, State};
-use table::{Entry, Hashed, New};
+use size::{Held, Tables};
+pub use size::{MOST, Spans};
+pub use table::{ADDRESSES, State};
+use table::{Entry, FlowTable, Hashed, New};
 
 /// What one may know of an entry: a copy, already old.
 #[derive(Clone, Copy, Debug)]
@@ -71,54 +74,56 @@ pub enum Claim {
 #[derive(Clone, Copy)]
 pub struct Flows {
     /// TCP, SCTP: one table each.
-    tables: &'static [Locked<FlowTable>],
+    tables: Tables,
     /// Entries allowed in each table.
     most: usize,
     key: (u64, u64),
 }
 
 impl Flows {
-    pub fn plan(plan: &mut Plan) -> Span<Locked<FlowTable>> {
-        plan.locks(2)
+    /// `most`: entries of each transport (`memory.flows`), at most `MOST`.
+    pub fn plan(plan: &mut Plan, most: usize) -> Spans {
+        Spans::plan(plan, most)
     }
 
-    /// `most`: entries of each transport (`memory.flows`), at most `CAPACITY`. Call once, before the first fork.
+    /// `most` as planned. Call once, before the first fork.
     ///
     /// # Errors
     /// No randomness, or the locks cannot be made.
-    pub fn take(mapping: &Mapping, tables: &Span<Locked<FlowTable>>, most: usize) -> io::Result<Flows> {
+    pub fn take(mapping: &Mapping, spans: &Spans, most: usize) -> io::Result<Flows> {
         let mut keys = [[0; 8]; 2];
         for key in &mut keys {
             getrandom::fill(key).map_err(|cause| io::Error::other(cause.to_string()))?;
         }
         let [k0, k1] = keys.map(u64::from_ne_bytes);
-        Ok(Flows { tables: mapping.locks(tables)?, most: most.min(CAPACITY), key: (k0, k1) })
+        Ok(Flows { tables: spans.take(mapping)?, most, key: (k0, k1) })
     }
 
     /// Flows of a transport now.
     #[must_use]
     pub fn live(&self, transport: Transport) -> usize {
-        self.lock(transport).map_or(0, |table| table.live())
+        self.lock(transport).map_or(0, |mut held| held.table().live())
     }
 
     #[must_use]
     pub fn find(&self, id: FlowId) -> Option<FlowView> {
         let (transport, index) = split(id)?;
-        let table = self.lock(transport)?;
-        table.get(index, id.generation).map(|entry| view(transport, index, entry))
+        let mut held = self.lock(transport)?;
+        held.table().get(index, id.generation).map(|entry| view(transport, index, entry))
     }
 
     /// The newest flow to this address and port that takes new requests (A15), on any listener.
     #[must_use]
     pub fn find_by_peer(&self, transport: Transport, peer: Address) -> Option<FlowView> {
         let hashed = self.hashed(peer);
-        let table = self.lock(transport)?;
-        table.by_peer(hashed, usable).map(|(index, entry)| view(transport, index, entry))
+        let mut held = self.lock(transport)?;
+        held.table().by_peer(hashed, usable).map(|(index, entry)| view(transport, index, entry))
     }
 
     #[must_use]
     pub fn find_association(&self, association: u32) -> Option<FlowView> {
-        let table = self.lock(Transport::Sctp)?;
+        let mut held = self.lock(Transport::Sctp)?;
+        let table = held.table();
         let index = table.by_association(association)?;
         table.entry(index).map(|entry| view(Transport::Sctp, index, entry))
     }
@@ -135,7 +140,8 @@ impl Flows {
     ) -> Claim {
         let hashed = self.hashed(peer);
         let ip_hash = self.ip_hash(peer);
-        let Some(mut table) = self.lock(transport) else { return Claim::Full(Refusal::Table) };
+        let Some(mut held) = self.lock(transport) else { return Claim::Full(Refusal::Table) };
+        let mut table = held.table();
         if let Some((index, entry)) = table.by_peer(hashed, usable) {
             return Claim::Other(view(transport, index, entry));
         }
@@ -169,8 +175,8 @@ impl Flows {
             state: State::Open,
             now,
         };
-        let mut table = self.lock(transport).ok_or(Refusal::Table)?;
-        self.enter(&mut table, &new, limit).map(|(index, generation)| join(transport, index, generation))
+        let mut held = self.lock(transport).ok_or(Refusal::Table)?;
+        self.enter(&mut held.table(), &new, limit).map(|(index, generation)| join(transport, index, generation))
     }
 
     /// An association came up, whoever set it up, or its addresses changed. True with it: it was not known.
@@ -192,7 +198,8 @@ impl Flows {
         }
         let hashed = hashed.get(..known).unwrap_or_default();
         let transport = Transport::Sctp;
-        let mut table = self.lock(transport).ok_or(Refusal::Table)?;
+        let mut held = self.lock(transport).ok_or(Refusal::Table)?;
+        let mut table = held.table();
         if let Some(index) = table.by_association(association) {
             table.set_peers(index, hashed);
             let generation = table.entry(index).map_or(0, |entry| entry.generation);
@@ -206,7 +213,8 @@ impl Flows {
 
     /// Messages came in on an association: its flow, or none when it is not known here.
     pub fn touch_association(&self, association: u32, received: u64, now: Tick) -> Option<FlowId> {
-        let mut table = self.lock(Transport::Sctp)?;
+        let mut held = self.lock(Transport::Sctp)?;
+        let mut table = held.table();
         let index = table.by_association(association)?;
         let entry = table.entry_mut(index)?;
         entry.received += received;
@@ -232,7 +240,8 @@ impl Flows {
     /// Ends the entry, which is given back as it was; none when another was quicker.
     pub fn close(&self, id: FlowId) -> Option<FlowView> {
         let (transport, index) = split(id)?;
-        let mut table = self.lock(transport)?;
+        let mut held = self.lock(transport)?;
+        let mut table = held.table();
         let last = table.get(index, id.generation).map(|entry| view(transport, index, entry))?;
         table.remove(index);
         Some(last)
@@ -241,7 +250,7 @@ impl Flows {
     /// As `live`, without waiting: `None` while somebody holds the table.
     #[must_use]
     pub fn live_now(&self, transport: Transport) -> Option<usize> {
-        Some(self.tables.get(number(transport)?)?.try_lock()?.live())
+        Some(self.tables.try_lock(number(transport)?)?.table().live())
     }
 
     /// Up to `most` flows of a transport, without waiting: what could be had while nobody else held the table.
@@ -250,9 +259,9 @@ impl Flows {
         let mut views = Vec::new();
         let mut from = Some(1);
         while let Some(start) = from.filter(|_| views.len() < most) {
-            let table = number(transport).and_then(|n| self.tables.get(n)).and_then(Locked::try_lock);
-            let Some(table) = table else { break };
-            from = table.slice(start, 256, |index, entry| views.push(view(transport, index, entry)));
+            let held = number(transport).and_then(|n| self.tables.try_lock(n));
+            let Some(mut held) = held else { break };
+            from = held.table().slice(start, 256, |index, entry| views.push(view(transport, index, entry)));
         }
         views.truncate(most);
         views
@@ -275,15 +284,15 @@ impl Flows {
         let mut slice = Vec::new();
         let mut from = Some(1);
         while let Some(start) = from {
-            let Some(table) = self.lock(transport) else { return };
-            from = table.slice(start, 256, |index, entry| slice.push(view(transport, index, entry)));
-            drop(table);
+            let Some(mut held) = self.lock(transport) else { return };
+            from = held.table().slice(start, 256, |index, entry| slice.push(view(transport, index, entry)));
+            drop(held);
             slice.iter().for_each(&mut each);
             slice.clear();
         }
     }
 
-    fn enter(&self, table: &mut FlowTable, new: &New<'_>, limit: Limit) -> Result<(u32, u32), Refusal> {
+    fn enter(&self, table: &mut FlowTable<'_>, new: &New<'_>, limit: Limit) -> Result<(u32, u32), Refusal> {
         if table.live() >= limit.total {
             return Err(Refusal::Total);
         }
@@ -298,11 +307,11 @@ impl Flows {
 
     fn change<R>(&self, id: FlowId, with: impl FnOnce(&mut Entry) -> R) -> Option<R> {
         let (transport, index) = split(id)?;
-        self.lock(transport)?.get_mut(index, id.generation).map(with)
+        self.lock(transport)?.table().get_mut(index, id.generation).map(with)
     }
 
-    fn lock(&self, transport: Transport) -> Option<Guard<'static, FlowTable>> {
-        self.tables.get(number(transport)?).map(Locked::lock)
+    fn lock(&self, transport: Transport) -> Option<Held> {
+        self.tables.lock(number(transport)?)
     }
 
     fn hashed(&self, address: Address) -> Hashed {
@@ -330,17 +339,17 @@ fn number(transport: Transport) -> Option<usize> {
 
 /// A `FlowId` counts through both tables.
 fn join(transport: Transport, index: u32, generation: u32) -> FlowId {
-    FlowId { index: index + number(transport).unwrap_or(0) as u32 * CAPACITY as u32, generation }
+    FlowId { index: index + number(transport).unwrap_or(0) as u32 * MOST as u32, generation }
 }
 
 fn split(id: FlowId) -> Option<(Transport, u32)> {
     let from_0 = id.index.checked_sub(1)?;
-    let transport = match from_0 / CAPACITY as u32 {
+    let transport = match from_0 / MOST as u32 {
         0 => Transport::Tcp,
         1 => Transport::Sctp,
         _ => return None,
     };
-    Some((transport, from_0 % CAPACITY as u32 + 1))
+    Some((transport, from_0 % MOST as u32 + 1))
 }
 
 fn view(transport: Transport, index: u32, entry: &Entry) -> FlowView {

@@ -11,10 +11,6 @@ use zerocopy::{FromBytes, Immutable, KnownLayout};
 use crate::timer::Tick;
 use crate::transport::Address;
 
-/// Entries of one transport. Memory is touched only as far as entries were ever used at once.
-pub const CAPACITY: usize = 1 << 16;
-const HEADS: usize = 1 << 16;
-
 /// A peer may have this many addresses that we know (multi-homing); more are not found by address.
 pub const ADDRESSES: usize = 4;
 
@@ -61,19 +57,53 @@ pub struct Entry {
     pub sent: u64,
 }
 
+/// A table as it lies in shared memory: `PLACES` - 1 entries, of which only those ever used at once are touched.
 #[derive(FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct FlowTable {
+pub struct Stored<const PLACES: usize> {
+    count: Count,
+    heads: [u32; PLACES],
+    association_heads: [u32; PLACES],
+    per_ip: [u32; PLACES],
+    entries: [Entry; PLACES],
+}
+
+#[derive(FromBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct Count {
     /// Entries ever used: those behind are still zero, and their pages untouched.
     used: u32,
     free: u32,
     live: u32,
     /// The entry that is being entered or removed.
     busy: u32,
-    heads: [u32; HEADS],
-    association_heads: [u32; HEADS],
-    per_ip: [u32; HEADS],
-    entries: [Entry; CAPACITY + 1],
+}
+
+impl<const PLACES: usize> Stored<PLACES> {
+    pub fn table(&mut self) -> FlowTable<'_> {
+        FlowTable {
+            count: &mut self.count,
+            heads: &mut self.heads,
+            association_heads: &mut self.association_heads,
+            per_ip: &mut self.per_ip,
+            entries: &mut self.entries,
+        }
+    }
+}
+
+impl<const PLACES: usize> Rebuild for Stored<PLACES> {
+    fn rebuild(&mut self) {
+        self.table().rebuild();
+    }
+}
+
+/// A table of any size, under its lock.
+pub struct FlowTable<'t> {
+    count: &'t mut Count,
+    heads: &'t mut [u32],
+    association_heads: &'t mut [u32],
+    per_ip: &'t mut [u32],
+    entries: &'t mut [Entry],
 }
 
 /// An address with its keyed hash; the key is drawn at start so that no peer can choose where it is chained.
@@ -94,14 +124,14 @@ pub struct New<'n> {
     pub now: Tick,
 }
 
-impl FlowTable {
+impl FlowTable<'_> {
     pub fn live(&self) -> usize {
-        self.live as usize
+        self.count.live as usize
     }
 
-    /// Entries of peers whose IP hashes alike: their IP's own, but for one collision in 65,536.
+    /// Entries of peers whose IP hashes alike: their IP's own, but for a collision (there are as many cells as entries).
     pub fn of_ip(&self, ip_hash: u32) -> usize {
-        self.per_ip.get(cell(ip_hash)).map_or(0, |count| *count as usize)
+        self.per_ip.get(cell(ip_hash, self.per_ip)).map_or(0, |count| *count as usize)
     }
 
     pub fn get(&self, index: u32, generation: u32) -> Option<&Entry> {
@@ -114,18 +144,18 @@ impl FlowTable {
 
     /// Live entries with an index of `from` or more, at most `limit` places looked at; and where to go on.
     pub fn slice(&self, from: u32, limit: u32, mut each: impl FnMut(u32, &Entry)) -> Option<u32> {
-        let end = (from + limit).min(self.used + 1);
+        let end = (from + limit).min(self.count.used + 1);
         for index in from.max(1)..end {
             if let Some(entry) = self.entries.get(index as usize).filter(|entry| entry.state != 0) {
                 each(index, entry);
             }
         }
-        (end <= self.used).then_some(end)
+        (end <= self.count.used).then_some(end)
     }
 
     /// The newest entry with this peer address that `fits`.
     pub fn by_peer(&self, peer: Hashed, fits: impl Fn(&Entry) -> bool) -> Option<(u32, &Entry)> {
-        let mut link = *self.heads.get(cell(peer.hash))?;
+        let mut link = *self.heads.get(cell(peer.hash, self.heads))?;
         while link != 0 {
             let (index, which) = (link as usize / ADDRESSES, link as usize % ADDRESSES);
             let entry = self.entries.get(index)?;
@@ -138,7 +168,7 @@ impl FlowTable {
     }
 
     pub fn by_association(&self, association: u32) -> Option<u32> {
-        let mut index = *self.association_heads.get(association as usize % HEADS)?;
+        let mut index = *self.association_heads.get(cell(association, self.association_heads))?;
         while index != 0 {
             let entry = self.entries.get(index as usize)?;
             if entry.association == association {
@@ -159,18 +189,18 @@ impl FlowTable {
 
     /// Index and generation of the new entry; none when all are in use.
     pub fn insert(&mut self, new: &New<'_>) -> Option<(u32, u32)> {
-        let index = if self.free != 0 { self.free } else { self.used + 1 };
-        if index as usize > CAPACITY {
+        let index = if self.count.free != 0 { self.count.free } else { self.count.used + 1 };
+        if index as usize >= self.entries.len() {
             return None;
         }
         self.begin(index);
-        if self.free == 0 {
-            self.used = index;
+        if self.count.free == 0 {
+            self.count.used = index;
         }
         let entry = self.entries.get_mut(index as usize)?;
         let generation = entry.generation.wrapping_add(1).max(1);
-        if self.free != 0 {
-            self.free = entry.next_free;
+        if self.count.free != 0 {
+            self.count.free = entry.next_free;
         }
         *entry = Entry {
             peers: Default::default(),
@@ -210,8 +240,8 @@ impl FlowTable {
         self.unlink(index);
         if let Some(entry) = self.entries.get_mut(index as usize) {
             entry.state = 0;
-            entry.next_free = self.free;
-            self.free = index;
+            entry.next_free = self.count.free;
+            self.count.free = index;
         }
         self.finish();
     }
@@ -240,20 +270,21 @@ impl FlowTable {
     /// The order of these stores is what a rebuild relies on, should this process die between them: hence the fences (the
     /// next owner's view is ordered by the kernel's hand-over of the lock).
     fn begin(&mut self, index: u32) {
-        self.busy = index;
+        self.count.busy = index;
         compiler_fence(Ordering::SeqCst);
     }
 
     fn finish(&mut self) {
         compiler_fence(Ordering::SeqCst);
-        self.busy = 0;
+        self.count.busy = 0;
     }
 
     fn link(&mut self, index: u32) {
         let Some(entry) = self.entries.get_mut(index as usize) else { return };
         for which in 0..ADDRESSES {
             let (Some(address), Some(hash)) = (entry.peers.get(which), entry.hashes.get(which)) else { continue };
-            let (Some(head), Some(next)) = (self.heads.get_mut(cell(*hash)), entry.next.get_mut(which)) else {
+            let (Some(head), Some(next)) = (self.heads.get_mut(cell(*hash, self.heads)), entry.next.get_mut(which))
+            else {
                 continue;
             };
             if address.is_none() {
@@ -263,15 +294,15 @@ impl FlowTable {
             *head = (index as usize * ADDRESSES + which) as u32;
         }
         if entry.association != 0
-            && let Some(head) = self.association_heads.get_mut(entry.association as usize % HEADS)
+            && let Some(head) = self.association_heads.get_mut(cell(entry.association, self.association_heads))
         {
             entry.next_association = *head;
             *head = index;
         }
-        if let Some(count) = self.per_ip.get_mut(cell(entry.ip_hash)) {
+        if let Some(count) = self.per_ip.get_mut(cell(entry.ip_hash, self.per_ip)) {
             *count += 1;
         }
-        self.live += 1;
+        self.count.live += 1;
     }
 
     fn unlink(&mut self, index: u32) {
@@ -279,7 +310,7 @@ impl FlowTable {
         for which in 0..ADDRESSES {
             let (Some(hash), Some(next)) = (entry.hashes.get(which), entry.next.get(which)) else { continue };
             let link = (index as usize * ADDRESSES + which) as u32;
-            let Some(head) = self.heads.get_mut(cell(*hash)) else { continue };
+            let Some(head) = self.heads.get_mut(cell(*hash, self.heads)) else { continue };
             if *head == link {
                 *head = *next;
                 continue;
@@ -296,7 +327,7 @@ impl FlowTable {
             }
         }
         if entry.association != 0
-            && let Some(head) = self.association_heads.get_mut(entry.association as usize % HEADS)
+            && let Some(head) = self.association_heads.get_mut(cell(entry.association, self.association_heads))
         {
             let mut at = *head;
             if at == index {
@@ -312,33 +343,33 @@ impl FlowTable {
                 at = before.next_association;
             }
         }
-        if let Some(count) = self.per_ip.get_mut(cell(entry.ip_hash)) {
+        if let Some(count) = self.per_ip.get_mut(cell(entry.ip_hash, self.per_ip)) {
             *count = count.saturating_sub(1);
         }
-        self.live = self.live.saturating_sub(1);
+        self.count.live = self.count.live.saturating_sub(1);
     }
 }
 
-impl Rebuild for FlowTable {
+impl FlowTable<'_> {
     /// Everything but the entries is made anew; the entry that was busy is ended. (An association ended so comes back with
     /// its next message; a connection ended so died with its owner, or is missed by it at its next use.)
     fn rebuild(&mut self) {
         self.heads.fill(0);
         self.association_heads.fill(0);
         self.per_ip.fill(0);
-        self.live = 0;
-        self.free = 0;
-        self.used = self.used.max(self.busy).min(CAPACITY as u32);
-        let busy = self.busy;
+        self.count.live = 0;
+        self.count.free = 0;
+        self.count.used = self.count.used.max(self.count.busy).min(self.entries.len() as u32 - 1);
+        let busy = self.count.busy;
         if let Some(entry) = self.entries.get_mut(busy as usize) {
             entry.state = 0;
             entry.generation = entry.generation.wrapping_add(1);
         }
-        for index in 1..=self.used {
+        for index in 1..=self.count.used {
             let Some(entry) = self.entries.get_mut(index as usize) else { break };
             if entry.state == 0 {
-                entry.next_free = self.free;
-                self.free = index;
+                entry.next_free = self.count.free;
+                self.count.free = index;
             } else {
                 entry.next = [0; ADDRESSES];
                 entry.next_association = 0;
@@ -349,6 +380,7 @@ impl Rebuild for FlowTable {
     }
 }
 
-fn cell(hash: u32) -> usize {
-    hash as usize % HEADS
+/// Where in `cells`, which are never none.
+fn cell(hash: u32, cells: &[u32]) -> usize {
+    hash as usize % cells.len()
 }

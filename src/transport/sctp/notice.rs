@@ -95,9 +95,9 @@ fn enter(desk: &mut Desk, listener: u8, association: u32, now: Tick) -> FlowId {
             }
             id
         }
-        Err(_) => {
+        Err(refusal) => {
             // M20: the kernel has no limit of its own.
-            desk.count(Counter::AssociationsRefused, 1);
+            desk.count_refusal(Counter::AssociationsRefused, refusal);
             abort(desk, listener, association);
             FlowId::NONE
         }

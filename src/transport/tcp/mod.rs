@@ -107,7 +107,7 @@ impl Tcp {
                     self.keep(desk, Connection::new(stream, id, peer, listener, Phase::Open, now));
                 }
                 // Dropping the stream closes it.
-                Err(_) => desk.count(Counter::ConnectionsRefused, 1),
+                Err(refusal) => desk.count_refusal(Counter::ConnectionsRefused, refusal),
             }
         }
         true

@@ -135,8 +135,8 @@ impl Tcp {
                 }
             },
             Claim::Other(flow) => Way::There(flow.owner, flow.id),
-            Claim::Full(_) => {
-                desk.count(Counter::ConnectionsRefused, 1);
+            Claim::Full(refusal) => {
+                desk.count_refusal(Counter::ConnectionsRefused, refusal);
                 Way::Nowhere
             }
         }

@@ -129,7 +129,23 @@ fn name(bytes: &[u8], at: usize, end: usize) -> Option<(Name, Span, usize)> {
             }
         }
     }
+    if let Some(chunk) = bytes.get(at + 16..).and_then(|rest| rest.first_chunk::<16>()) {
+        let (colon, found) = (at + 16, wide::colons(chunk));
+        let colon = colon + found.trailing_zeros() as usize;
+        if found != 0 && colon < end && !matches!(bytes.get(colon - 1), Some(b' ' | b'\t')) && is_long(bytes, at) {
+            return Some((Name::Other, Span::new(at, colon), colon));
+        }
+    }
     long_name(bytes, at, end)
+}
+
+/// Has the line at `at` no colon in its first sixteen bytes, and no white space before its name?
+#[inline]
+fn is_long(bytes: &[u8], at: usize) -> bool {
+    bytes
+        .get(at..)
+        .and_then(|rest| rest.first_chunk::<16>())
+        .is_some_and(|chunk| wide::colons(chunk) == 0 && !matches!(chunk, [b' ' | b'\t', ..]))
 }
 
 /// The same for a name that is long, or has white space behind it, or stands near the end of the message.

@@ -190,7 +190,7 @@ impl<'a> Reader<'a> {
     /// Is there neither white space nor a control character nor an angle bracket in what is left?
     #[inline]
     #[must_use]
-    pub fn is_plain_uri(mut self) -> bool {
+    pub fn is_plain(mut self) -> bool {
         self.skip_to(URI_STOP, wide::uri_stops);
         self.is_at_end()
     }

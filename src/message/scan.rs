@@ -169,7 +169,9 @@ fn walk(bytes: &[u8], lenient: bool) -> Result<Message<'_>, Invalid> {
             Name::CallId => {
                 if !m.call_id.is_empty() {
                     tolerate("Several Call-ID")?;
-                } else if memchr::memchr2(b' ', b'\t', line.value.of(bytes)).is_some() {
+                } else if !Reader::new(bytes, line.value).is_plain()
+                    && memchr::memchr2(b' ', b'\t', line.value.of(bytes)).is_some()
+                {
                     tolerate("Bad Call-ID")?;
                 } else {
                     m.call_id = line.value;
@@ -282,7 +284,7 @@ fn plain_request(bytes: &[u8], start: usize, line: &[u8]) -> Option<Start> {
     let method = Method::from_token(rest.get(..method_end)?);
     let Some([b' ', _, _, _, b':', ..]) = rest.get(method_end..) else { return None };
     let uri = Span::new(start + method_end + 1, start + rest.len());
-    let plain = method != Method::Other && Reader::new(bytes, uri).is_plain_uri();
+    let plain = method != Method::Other && Reader::new(bytes, uri).is_plain();
     plain.then_some(Start::Request { method, method_text: Span::new(start, start + method_end), uri })
 }
 
@@ -370,7 +372,11 @@ impl Message<'_> {
                     if self.next_via.is_none() && !is_request {
                         return Err(fault("Bad Via"));
                     }
-                    reader.skip_value();
+                    // What could be read ends where the value does.
+                    match self.next_via {
+                        Some(_) => reader = at,
+                        None => drop(reader.skip_value()),
+                    }
                 }
                 _ => {
                     reader.skip_value();

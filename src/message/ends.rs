@@ -3,6 +3,8 @@
 //! Owns: finding CRLF, and refusing a CR or LF alone and NUL (a head with those means one thing to us and another to the next hop).
 //! Never looks at what else is in a line.
 
+use super::wide;
+
 /// Finds line ends: looks at 64 bytes side by side, then hands out what it found there one by one.
 #[derive(Clone, Copy, Debug)]
 pub struct Ends<'a> {
@@ -27,72 +29,76 @@ impl<'a> Ends<'a> {
         self.bytes
     }
 
-    /// Position of the next CR, LF or NUL.
-    #[inline]
-    fn next_control(&mut self) -> Option<(usize, u8)> {
+    /// The next line's end: position of its CRLF. None: there is a fault, of which `fault` tells.
+    #[inline(always)]
+    pub fn line_end(&mut self) -> Option<usize> {
         loop {
             while self.found == 0 {
-                self.base += 64;
-                if self.base >= self.bytes.len() {
-                    return None;
-                }
-                self.found = controls(self.bytes, self.base);
+                self.go_on()?;
             }
-            let at = self.base + self.found.trailing_zeros() as usize;
-            self.found &= self.found - 1;
-            match self.bytes.get(at) {
-                Some(&byte) if matches!(byte, b'\r' | b'\n' | 0) => return Some((at, byte)),
-                _ => {}
+            let place = self.found.trailing_zeros();
+            let at = self.base + place as usize;
+            match self.bytes.get(at..)?.first_chunk::<2>() {
+                Some(b"\r\n") => {
+                    self.found &= self.found - 1;
+                    // The LF is what was found next, unless it is the first byte of the next block.
+                    if place == 63 {
+                        self.go_on()?;
+                    }
+                    self.found &= self.found.wrapping_sub(1);
+                    return Some(at);
+                }
+                _ if matches!(self.bytes.get(at), Some(b'\r' | b'\n' | 0)) => return None,
+                _ => self.found &= self.found - 1,
             }
         }
     }
 
-    /// The next line's end. `Ok`: position of its CRLF.
-    ///
-    /// # Errors
-    /// What is wrong with the line, and where the next one starts.
     #[inline]
-    pub fn line_end(&mut self) -> Result<usize, (&'static str, Option<usize>)> {
-        match self.next_control() {
-            Some((end, b'\r')) if self.bytes.get(end + 1) == Some(&b'\n') => {
-                // The LF is what was found next, unless it is the first byte of the next block.
-                if end + 1 < self.base + 64 {
-                    self.found &= self.found.wrapping_sub(1);
-                } else {
-                    self.next_control();
-                }
-                Ok(end)
-            }
-            Some((at, _)) => Err(bare(self.bytes, at)),
-            None => Err(("No end of headers", None)),
+    fn go_on(&mut self) -> Option<()> {
+        self.base += 64;
+        if self.base >= self.bytes.len() {
+            return None;
+        }
+        self.found = controls(self.bytes, self.base);
+        Some(())
+    }
+
+    /// What is wrong with the line that `line_end` refused, and where the next one starts.
+    #[cold]
+    #[must_use]
+    pub fn fault(self) -> (&'static str, Option<usize>) {
+        match self.found {
+            0 => ("No end of headers", None),
+            _ => bare(self.bytes, self.base + self.found.trailing_zeros() as usize),
         }
     }
 }
 
-/// Which of the 64 bytes from `at` are below 14, the bytes among which CR, LF and NUL are; bit 0 is the first. Written so that the
-/// compiler compares them in vector registers.
+/// Which of the 64 bytes from `at` are below 14, the bytes among which CR, LF and NUL are; bit 0 is the first.
 #[inline]
 fn controls(bytes: &[u8], at: usize) -> u64 {
     let rest = bytes.get(at..).unwrap_or_default();
     match rest.first_chunk::<64>() {
         Some(block) => controls_of(block),
-        None => {
-            let mut block = [b'.'; 64];
-            if let Some(place) = block.get_mut(..rest.len()) {
-                place.copy_from_slice(rest);
-            }
-            controls_of(&block)
-        }
+        None => last_controls(rest),
     }
+}
+
+/// The same for the last bytes of a message, fewer than 64.
+#[inline(never)]
+fn last_controls(rest: &[u8]) -> u64 {
+    let mut block = [b'.'; 64];
+    if let Some(place) = block.get_mut(..rest.len()) {
+        place.copy_from_slice(rest);
+    }
+    controls_of(&block)
 }
 
 #[inline]
 fn controls_of(block: &[u8; 64]) -> u64 {
-    /// Moves bit 0 of each of eight bytes into the top byte, the first byte's lowest.
-    const GATHER: u64 = 0x0102_0408_1020_4080;
-    let flags = block.map(|byte| u8::from(byte < 14));
-    let (eights, _) = flags.as_chunks::<8>();
-    eights.iter().rev().fold(0, |mask, eight| mask << 8 | u64::from_le_bytes(*eight).wrapping_mul(GATHER) >> 56)
+    let (chunks, _) = block.as_chunks::<{ wide::WIDTH }>();
+    chunks.iter().rev().fold(0, |mask, chunk| mask << wide::WIDTH | u64::from(wide::controls(chunk)))
 }
 
 /// Names the fault of a line with a CR, LF or NUL of its own at `at`, and finds the line after it.

@@ -4,8 +4,9 @@
 //! lines and commas. Never looks into a value.
 
 use super::ends::Ends;
-use super::reader::{Reader, trim};
+use super::reader::{Reader, is_space, trim};
 use super::span::Span;
+use super::wide;
 
 /// One header line, folds included; positions in the message's bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,10 +21,42 @@ pub struct Line {
     pub next: u32,
 }
 
+/// A header line of which nothing was looked at but its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    pub kind: Name,
+    pub name: Span,
+    colon: usize,
+    end: usize,
+}
+
+impl Found {
+    /// The whole line.
+    #[inline]
+    #[must_use]
+    pub fn line(&self, bytes: &[u8]) -> Line {
+        let rest = Span::new(self.colon + 1, self.end);
+        let value = match rest.of(bytes) {
+            // As most write it.
+            [b' ', first, .., last] if !is_space(*first) && !is_space(*last) => Span::new(self.colon + 2, self.end),
+            _ => trim(bytes, self.colon + 1, self.end),
+        };
+        let next = Span::new(0, self.next()).end;
+        Line { start: self.name.start, kind: self.kind, name: self.name, value, next }
+    }
+
+    /// Start of the next line.
+    #[inline]
+    #[must_use]
+    pub fn next(&self) -> usize {
+        self.end + 2
+    }
+}
+
 /// What comes next in a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    Line(Line),
+    Line(Found),
     /// The empty line; the body begins at this position.
     Body(usize),
     /// Not a header line. Where the next line starts, if there is one.
@@ -31,84 +64,111 @@ pub enum Step {
 }
 
 /// Reads the header line at `at`, which is where the last line end of `ends` was.
-#[inline]
+#[inline(always)]
 #[must_use]
 pub fn step(ends: &mut Ends<'_>, at: usize) -> Step {
     let bytes = ends.bytes();
-    let mut end = match ends.line_end() {
-        Ok(end) if end == at => return Step::Body(at + 2),
-        Ok(end) => end,
-        Err((reason, next)) => return Step::Fault(reason, next),
-    };
-    while matches!(bytes.get(end + 2), Some(b' ' | b'\t')) {
-        end = match ends.line_end() {
-            Ok(end) => end,
-            Err((reason, next)) => return Step::Fault(reason, next),
-        };
+    let Some(mut end) = ends.line_end() else { return fault(*ends) };
+    if end == at {
+        return Step::Body(at + 2);
     }
-    let Some((colon, kind)) = name(bytes, at, end) else {
+    if matches!(bytes.get(end + 2), Some(b' ' | b'\t')) {
+        let (behind, last) = folded(*ends, end);
+        *ends = behind;
+        match last {
+            Some(last) => end = last,
+            None => return fault(*ends),
+        }
+    }
+    let Some((kind, name, colon)) = name(bytes, at, end) else {
         return Step::Fault("Header line without a colon", Some(end + 2));
     };
-    let mut name = Span::new(at, colon);
-    if kind.is_none() {
-        name = trim(bytes, at, colon);
-    }
-    let kind = kind.unwrap_or_else(|| Name::read(name.of(bytes)));
-    let nameless = || name.is_empty() || matches!(bytes.get(at), Some(b' ' | b'\t'));
-    if kind == Name::Other && nameless() {
+    if kind == Name::Other && (name.is_empty() || matches!(bytes.get(at), Some(b' ' | b'\t'))) {
         return Step::Fault("Header line without a name", Some(end + 2));
     }
-    let value = trim(bytes, colon + 1, end);
-    Step::Line(Line { start: name.start, kind, name, value, next: Span::new(0, end + 2).end })
+    Step::Line(Found { kind, name, colon, end })
 }
 
-/// The lowest bit of each byte.
-const EACH: u64 = 0x0101_0101_0101_0101;
-
-/// The lowest bit set tells the first colon (a borrow can spoil only bytes above it); 0: there is none.
-#[inline]
-fn colons(word: u64) -> u64 {
-    let other = word ^ (EACH * b':' as u64);
-    other.wrapping_sub(EACH) & !other & (EACH * 0x80)
+// The line ends are handed over by value: they shall live in registers.
+#[cold]
+fn fault(ends: Ends<'_>) -> Step {
+    let (reason, next) = ends.fault();
+    Step::Fault(reason, next)
 }
 
-/// The first `length` bytes (0..=8) in lower case, the others 0.
-#[inline]
-fn up_to(word: u64, length: u32) -> u64 {
-    (word | (EACH * 0x20)) & !u64::MAX.checked_shl(length * 8).unwrap_or(0)
+/// The end of the last of the lines that go on after the one that ends at `end`.
+#[cold]
+fn folded(mut ends: Ends<'_>, mut end: usize) -> (Ends<'_>, Option<usize>) {
+    while matches!(ends.bytes().get(end + 2), Some(b' ' | b'\t')) {
+        match ends.line_end() {
+            Some(next) => end = next,
+            None => return (ends, None),
+        }
+    }
+    (ends, Some(end))
 }
 
-/// Where the colon of the line `at..end` is, and what the name before it is, where that was seen on the way: sixteen bytes are
-/// looked at side by side, which is more than most names have.
+/// What is before the colon of the line `at..end`, and where that is. Sixteen bytes are looked at side by side, which is more than
+/// most names have.
 #[inline]
-fn name(bytes: &[u8], at: usize, end: usize) -> Option<(usize, Option<Name>)> {
+fn name(bytes: &[u8], at: usize, end: usize) -> Option<(Name, Span, usize)> {
     if let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<16>()) {
-        let word = u128::from_le_bytes(*chunk);
-        #[allow(clippy::cast_possible_truncation)]
-        let (low, high) = (word as u64, (word >> 64) as u64);
-        let (colons_low, colons_high) = (colons(low), colons(high));
-        let (length, lower) = if colons_low != 0 {
-            let length = colons_low.trailing_zeros() / 8;
-            (length, u128::from(up_to(low, length)))
-        } else {
-            let length = colons_high.trailing_zeros() / 8;
-            (8 + length, u128::from(up_to(high, length)) << 64 | u128::from(low | (EACH * 0x20)))
-        };
-        if colons_low | colons_high != 0 {
+        let found = wide::colons(chunk);
+        if found != 0 {
+            let length = found.trailing_zeros();
             let colon = at + length as usize;
             if colon >= end {
                 return None;
             }
-            let kind = Name::of_word(length, lower);
+            let kind = Name::of_words(length, words(chunk));
             // Only a name that is not known can have white space before its colon, to be cut off before it is read again.
-            let spaced = kind == Name::Other
-                && matches!(colon.checked_sub(1).and_then(|last| bytes.get(last)), Some(b' ' | b'\t'));
-            return Some((colon, (!spaced).then_some(kind)));
+            if kind != Name::Other
+                || !matches!(colon.checked_sub(1).and_then(|last| bytes.get(last)), Some(b' ' | b'\t'))
+            {
+                return Some((kind, Span::new(at, colon), colon));
+            }
         }
     }
-    let line = bytes.get(at..end).unwrap_or_default();
-    line.iter().position(|byte| *byte == b':').map(|colon| (at + colon, None))
+    if let Some(chunk) = bytes.get(at + 16..).and_then(|rest| rest.first_chunk::<16>()) {
+        let (colon, found) = (at + 16, wide::colons(chunk));
+        let colon = colon + found.trailing_zeros() as usize;
+        if found != 0 && colon < end && !matches!(bytes.get(colon - 1), Some(b' ' | b'\t')) && is_long(bytes, at) {
+            return Some((Name::Other, Span::new(at, colon), colon));
+        }
+    }
+    long_name(bytes, at, end)
 }
+
+/// Has the line at `at` no colon in its first sixteen bytes, and no white space before its name?
+#[inline]
+fn is_long(bytes: &[u8], at: usize) -> bool {
+    bytes
+        .get(at..)
+        .and_then(|rest| rest.first_chunk::<16>())
+        .is_some_and(|chunk| wide::colons(chunk) == 0 && !matches!(chunk, [b' ' | b'\t', ..]))
+}
+
+/// The same for a name that is long, or has white space behind it, or stands near the end of the message.
+#[inline(never)]
+fn long_name(bytes: &[u8], at: usize, end: usize) -> Option<(Name, Span, usize)> {
+    let line = bytes.get(at..end).unwrap_or_default();
+    let colon = at + line.iter().position(|byte| *byte == b':')?;
+    let name = trim(bytes, at, colon);
+    Some((Name::read(name.of(bytes)), name, colon))
+}
+
+/// The bytes as two little-endian numbers, letters in lower case.
+#[inline]
+fn words(chunk: &[u8; 16]) -> (u64, u64) {
+    let (eights, _) = chunk.as_chunks::<8>();
+    match eights {
+        [low, high] => (u64::from_le_bytes(*low) | LOWER, u64::from_le_bytes(*high) | LOWER),
+        _ => (0, 0),
+    }
+}
+
+/// Makes letters small.
+const LOWER: u64 = 0x2020_2020_2020_2020;
 
 /// The headers that the proxy reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -130,15 +190,23 @@ pub enum Name {
     Other,
 }
 
-/// A name in lower case as the little-endian number that its bytes make.
-const fn word(name: &[u8]) -> u128 {
+/// A name's first bytes, as `words` makes them, which must be this name in small letters.
+const fn word(name: &[u8], from: usize) -> u64 {
     let mut word = 0;
-    let mut at = name.len();
-    while at > 0 {
+    let mut at = if name.len() < from + 8 { name.len() } else { from + 8 };
+    while at > from {
         at -= 1;
-        word = word << 8 | name[at] as u128;
+        word = word << 8 | name[at] as u64;
     }
     word
+}
+
+/// Does `words` begin with this name? What is behind its length is not compared.
+#[inline]
+fn is(words: (u64, u64), name: &'static [u8]) -> bool {
+    let kept = |bytes: usize| if bytes >= 8 { u64::MAX } else { !(u64::MAX << (bytes * 8)) };
+    words.0 & kept(name.len()) == word(name, 0)
+        && (name.len() <= 8 || words.1 & kept(name.len().saturating_sub(8)) == word(name, 8))
 }
 
 impl Name {
@@ -148,28 +216,14 @@ impl Name {
         let mut chunk = [0u8; 16];
         let Some(place) = chunk.get_mut(..name.len()).filter(|place| place.len() < 16) else { return Name::Other };
         place.copy_from_slice(name);
-        place.make_ascii_lowercase();
-        Name::of_word(u32::try_from(name.len()).unwrap_or(0), u128::from_le_bytes(chunk))
+        Name::of_words(u32::try_from(name.len()).unwrap_or(0), words(&chunk))
     }
 
-    /// Reads a name of `length` bytes, given in lower case as a little-endian number.
+    /// Reads a name of `length` bytes.
     #[inline]
-    fn of_word(length: u32, lower: u128) -> Name {
-        const VIA: u128 = word(b"via");
-        const FROM: u128 = word(b"from");
-        const TO: u128 = word(b"to");
-        const CALL_ID: u128 = word(b"call-id");
-        const CSEQ: u128 = word(b"cseq");
-        const MAX_FORWARDS: u128 = word(b"max-forwards");
-        const ROUTE: u128 = word(b"route");
-        const RECORD_ROUTE: u128 = word(b"record-route");
-        const CONTENT_LENGTH: u128 = word(b"content-length");
-        const CONTACT: u128 = word(b"contact");
-        const EXPIRES: u128 = word(b"expires");
-        const REQUIRE: u128 = word(b"require");
-        const PROXY_REQUIRE: u128 = word(b"proxy-require");
+    fn of_words(length: u32, words: (u64, u64)) -> Name {
         match length {
-            1 => match lower.to_le_bytes()[0] {
+            1 => match words.0.to_le_bytes()[0] {
                 b'v' => Name::Via,
                 b'f' => Name::From,
                 b't' => Name::To,
@@ -178,28 +232,19 @@ impl Name {
                 b'm' => Name::Contact,
                 _ => Name::Other,
             },
-            2 if lower == TO => Name::To,
-            3 if lower == VIA => Name::Via,
-            4 => match lower {
-                FROM => Name::From,
-                CSEQ => Name::CSeq,
-                _ => Name::Other,
-            },
-            5 if lower == ROUTE => Name::Route,
-            7 => match lower {
-                CALL_ID => Name::CallId,
-                CONTACT => Name::Contact,
-                EXPIRES => Name::Expires,
-                REQUIRE => Name::Require,
-                _ => Name::Other,
-            },
-            12 => match lower {
-                MAX_FORWARDS => Name::MaxForwards,
-                RECORD_ROUTE => Name::RecordRoute,
-                _ => Name::Other,
-            },
-            13 if lower == PROXY_REQUIRE => Name::ProxyRequire,
-            14 if lower == CONTENT_LENGTH => Name::ContentLength,
+            2 if is(words, b"to") => Name::To,
+            3 if is(words, b"via") => Name::Via,
+            4 if is(words, b"from") => Name::From,
+            4 if is(words, b"cseq") => Name::CSeq,
+            5 if is(words, b"route") => Name::Route,
+            7 if is(words, b"call-id") => Name::CallId,
+            7 if is(words, b"contact") => Name::Contact,
+            7 if is(words, b"expires") => Name::Expires,
+            7 if is(words, b"require") => Name::Require,
+            12 if is(words, b"max-forwards") => Name::MaxForwards,
+            12 if is(words, b"record-route") => Name::RecordRoute,
+            13 if is(words, b"proxy-require") => Name::ProxyRequire,
+            14 if is(words, b"content-length") => Name::ContentLength,
             _ => Name::Other,
         }
     }
@@ -258,9 +303,9 @@ impl Iterator for Lines<'_> {
     fn next(&mut self) -> Option<Line> {
         loop {
             match step(&mut self.ends, self.at) {
-                Step::Line(line) => {
-                    self.at = line.next as usize;
-                    return Some(line);
+                Step::Line(found) => {
+                    self.at = found.next();
+                    return Some(found.line(self.bytes));
                 }
                 Step::Fault(_, Some(next)) => (self.ends, self.at) = (Ends::new(self.bytes, next), next),
                 Step::Body(_) | Step::Fault(_, None) => return None,

@@ -18,6 +18,7 @@ pub mod scan;
 pub mod span;
 pub mod uri;
 pub mod via;
+mod wide;
 
 pub use branch::BranchId;
 pub use contact::Contact;

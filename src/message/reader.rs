@@ -5,6 +5,7 @@
 //! as folds, so here they are white space.
 
 use super::span::Span;
+use super::wide;
 
 const TOKEN: u8 = 1;
 const SPACE: u8 = 2;
@@ -12,6 +13,13 @@ const SPACE: u8 = 2;
 const PARAMETER_END: u8 = 4;
 /// Of interest before an address: quote, angle brackets, semicolon, comma.
 const ADDRESS_STOP: u8 = 8;
+
+/// Closes an angle bracket.
+const CLOSE: u8 = 16;
+/// Ends the host of a Via.
+const HOST_END: u8 = 32;
+/// Makes a Request-URI odd.
+const URI_STOP: u8 = 64;
 
 /// What each byte may be. Indexing by a `u8` cannot fail.
 static CLASS: [u8; 256] = classes();
@@ -38,6 +46,15 @@ const fn classes() -> [u8; 256] {
         }
         if matches!(b, b'"' | b'<' | b'>' | b';' | b',') {
             class |= ADDRESS_STOP;
+        }
+        if b == b'>' {
+            class |= CLOSE;
+        }
+        if matches!(b, b' ' | b'\t' | b'\r' | b'\n' | b':' | b';' | b',' | b'"' | b'<') {
+            class |= HOST_END;
+        }
+        if matches!(b, 0..=b' ' | b'<' | b'>') {
+            class |= URI_STOP;
         }
         table[byte] = class;
         byte += 1;
@@ -67,9 +84,11 @@ pub fn is_space(byte: u8) -> bool {
 /// A value on the way through.
 #[derive(Clone, Copy, Debug)]
 pub struct Reader<'a> {
-    /// The message up to the end of the value.
+    /// The message.
     bytes: &'a [u8],
     at: usize,
+    /// Of the value; never behind the end of `bytes`.
+    end: usize,
 }
 
 /// `name-addr` or `addr-spec` with the header's parameters.
@@ -85,7 +104,7 @@ impl<'a> Reader<'a> {
     #[inline]
     #[must_use]
     pub fn new(bytes: &'a [u8], value: Span) -> Reader<'a> {
-        Reader { bytes: bytes.get(..value.end as usize).unwrap_or(bytes), at: value.start as usize }
+        Reader { bytes, at: value.start as usize, end: bytes.len().min(value.end as usize) }
     }
 
     #[inline]
@@ -94,17 +113,22 @@ impl<'a> Reader<'a> {
         self.at
     }
 
+    #[inline]
+    fn get(&self) -> Option<u8> {
+        if self.at < self.end { self.bytes.get(self.at).copied() } else { None }
+    }
+
     /// The next byte, 0 at the end (a NUL never passes `scan`).
     #[inline]
     #[must_use]
     pub fn peek(&self) -> u8 {
-        self.bytes.get(self.at).copied().unwrap_or(0)
+        self.get().unwrap_or(0)
     }
 
     #[inline]
     #[must_use]
     pub fn is_at_end(&self) -> bool {
-        self.at >= self.bytes.len()
+        self.at >= self.end
     }
 
     #[inline]
@@ -114,12 +138,34 @@ impl<'a> Reader<'a> {
 
     #[inline]
     pub fn skip_while(&mut self, wanted: impl Fn(u8) -> bool) {
-        while let Some(&byte) = self.bytes.get(self.at) {
-            if !wanted(byte) {
-                return;
-            }
+        while self.get().is_some_and(&wanted) {
             self.at += 1;
         }
+    }
+
+    /// Goes to the next byte of `class` or the end; `wide` finds all of them, and may find others, in sixteen bytes.
+    #[inline]
+    fn skip_to(&mut self, class: u8, wide: impl Fn(&[u8; wide::WIDTH]) -> u32) {
+        while let Some(chunk) = self.bytes.get(self.at..).and_then(|rest| rest.first_chunk()) {
+            let found = wide(chunk);
+            if found == 0 {
+                self.at += wide::WIDTH;
+            } else {
+                self.at += found.trailing_zeros() as usize;
+                if self.get().is_none_or(|byte| is(byte, class)) {
+                    break;
+                }
+                self.at += 1;
+            }
+            if self.at >= self.end {
+                break;
+            }
+        }
+        // The last bytes of a message, one by one.
+        while self.get().is_some_and(|byte| !is(byte, class)) {
+            self.at += 1;
+        }
+        self.at = self.at.min(self.end);
     }
 
     #[inline]
@@ -133,18 +179,27 @@ impl<'a> Reader<'a> {
     #[inline]
     pub fn eat_text(&mut self, text: &[u8]) -> bool {
         let end = self.at + text.len();
-        let eaten = self.bytes.get(self.at..end).is_some_and(|found| found.eq_ignore_ascii_case(text));
+        let eaten =
+            end <= self.end && self.bytes.get(self.at..end).is_some_and(|found| found.eq_ignore_ascii_case(text));
         if eaten {
             self.at = end;
         }
         eaten
     }
 
-    /// Goes on until `stop` is met or the value ends.
+    /// Is there neither white space nor a control character nor an angle bracket in what is left?
     #[inline]
-    pub fn until(&mut self, stop: impl Fn(u8) -> bool) -> Span {
+    #[must_use]
+    pub fn is_plain(mut self) -> bool {
+        self.skip_to(URI_STOP, wide::uri_stops);
+        self.is_at_end()
+    }
+
+    /// A host, not one in brackets: goes on until white space or one of `:;,"<`.
+    #[inline]
+    pub fn host(&mut self) -> Span {
         let start = self.at;
-        self.skip_while(|byte| !stop(byte));
+        self.skip_to(HOST_END, wide::host_ends);
         Span::new(start, self.at)
     }
 
@@ -160,7 +215,7 @@ impl<'a> Reader<'a> {
     pub fn number(&mut self) -> Option<u32> {
         let start = self.at;
         let mut value = 0u64;
-        while let Some(digit) = self.bytes.get(self.at).map(|b| b.wrapping_sub(b'0')).filter(|d| *d < 10) {
+        while let Some(digit) = self.get().map(|b| b.wrapping_sub(b'0')).filter(|d| *d < 10) {
             value = (value * 10 + u64::from(digit)).min(u64::from(u32::MAX) + 1);
             self.at += 1;
         }
@@ -179,7 +234,7 @@ impl<'a> Reader<'a> {
         let start = self.at;
         self.at += 1;
         loop {
-            match self.bytes.get(self.at)? {
+            match self.get()? {
                 b'"' => {
                     self.at += 1;
                     return Some(Span::new(start, self.at));
@@ -201,7 +256,7 @@ impl<'a> Reader<'a> {
                 return Some(end);
             }
             self.skip_space();
-            let name = self.until(|byte| is(byte, PARAMETER_END));
+            let name = self.parameter_part();
             let mut value = Span::EMPTY;
             end = self.at;
             self.skip_space();
@@ -210,12 +265,25 @@ impl<'a> Reader<'a> {
                 value = if self.peek() == b'"' {
                     self.quoted()?
                 } else {
-                    self.until(|byte| is(byte, PARAMETER_END) && byte != b'=')
+                    let start = self.at;
+                    self.parameter_part();
+                    // A value may have an equals sign (base64), a name may not.
+                    while self.eat(b'=') {
+                        self.parameter_part();
+                    }
+                    Span::new(start, self.at)
                 };
                 end = self.at;
             }
             each(name.of(self.bytes), name, value);
         }
+    }
+
+    #[inline]
+    fn parameter_part(&mut self) -> Span {
+        let start = self.at;
+        self.skip_to(PARAMETER_END, wide::parameter_ends);
+        Span::new(start, self.at)
     }
 
     /// An address and its parameters (RFC 3261 §20.10): with a display name and angle brackets, or bare; a bare URI ends at the
@@ -227,7 +295,7 @@ impl<'a> Reader<'a> {
         let start = self.at;
         let mut quoted = false;
         let uri = loop {
-            self.skip_while(|byte| !is(byte, ADDRESS_STOP));
+            self.skip_to(ADDRESS_STOP, wide::address_stops);
             match self.peek() {
                 b'"' => {
                     self.quoted()?;
@@ -235,9 +303,12 @@ impl<'a> Reader<'a> {
                 }
                 b'<' => {
                     let open = self.at + 1;
-                    let length = memchr::memchr(b'>', self.bytes.get(open..)?)?;
-                    self.at = open + length + 1;
-                    break Span::new(open, open + length);
+                    self.skip_to(CLOSE, wide::closing);
+                    let uri = Span::new(open, self.at);
+                    if !self.eat(b'>') {
+                        return None;
+                    }
+                    break uri;
                 }
                 _ if quoted => return None,
                 _ => break trim(self.bytes, start, self.at),
@@ -252,18 +323,15 @@ impl<'a> Reader<'a> {
     /// Goes to the comma before the next value of a list, past quoted strings and angle brackets; false at the end.
     pub fn skip_value(&mut self) -> bool {
         loop {
-            self.skip_while(|byte| !is(byte, ADDRESS_STOP));
+            self.skip_to(ADDRESS_STOP, wide::address_stops);
             match self.peek() {
                 b',' => return true,
                 b'"' => {
                     if self.quoted().is_none() {
-                        self.at = self.bytes.len();
+                        self.at = self.end;
                     }
                 }
-                b'<' => match memchr::memchr(b'>', self.bytes.get(self.at..).unwrap_or_default()) {
-                    Some(length) => self.at += length,
-                    None => self.at = self.bytes.len(),
-                },
+                b'<' => self.skip_to(CLOSE, wide::closing),
                 b';' | b'>' => self.at += 1,
                 _ => return false,
             }

@@ -51,7 +51,10 @@ impl Route {
                 Span { start: Span::new(comma_before, 0).start, end: line.value.end }
             };
             comma_before = comma;
-            let lr = has_parameter(address.uri.of(bytes), b"lr");
+            let uri = address.uri.of(bytes);
+            // As most are written: nothing can follow the `lr` at the end, nothing before it make it a part of something else.
+            let plain = uri.ends_with(b";lr") && memchr::memchr2(b'@', b'?', uri).is_none();
+            let lr = plain || has_parameter(uri, b"lr");
             each(Route { uri: address.uri, value, cut, lr, line: whole, in_line });
             if !more {
                 return Some(());

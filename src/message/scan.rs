@@ -12,6 +12,7 @@ use super::reader::{Reader, is_token};
 use super::route::Route;
 use super::span::Span;
 use super::via::Via;
+use super::wide;
 
 /// More Via values than this are refused (Max-Forwards starts at 70; a sane path is far shorter).
 pub const MAX_VIAS: u16 = 64;
@@ -85,7 +86,7 @@ fn walk(bytes: &[u8], lenient: bool) -> Result<Message<'_>, Invalid> {
     let start_at =
         bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).ok_or_else(|| fault("Empty message"))?;
     let mut ends = Ends::new(bytes, start_at);
-    let end = ends.line_end().map_err(|(reason, _)| fault(reason))?;
+    let end = ends.line_end().ok_or_else(|| fault(ends.fault().0))?;
     let start = start_line(bytes, start_at, end, lenient)?;
     let is_request = matches!(start, Start::Request { .. });
     let headers_at = end + 2;
@@ -121,8 +122,8 @@ fn walk(bytes: &[u8], lenient: bool) -> Result<Message<'_>, Invalid> {
     let mut lines = 0u16;
     let mut record_route_seen = false;
     let body_at = loop {
-        let line = match step(&mut ends, at) {
-            Step::Line(line) => line,
+        let found = match step(&mut ends, at) {
+            Step::Line(found) => found,
             Step::Body(body_at) => break body_at,
             Step::Fault(reason, next) => {
                 tolerate(reason)?;
@@ -133,11 +134,15 @@ fn walk(bytes: &[u8], lenient: bool) -> Result<Message<'_>, Invalid> {
                 continue;
             }
         };
-        at = line.next as usize;
+        at = found.next();
         lines += 1;
         if lines > MAX_LINES {
             return Err(fault("Too many header lines"));
         }
+        if found.kind == Name::Other {
+            continue;
+        }
+        let line = found.line(bytes);
         match line.kind {
             Name::Other => {}
             Name::Via => {
@@ -164,7 +169,9 @@ fn walk(bytes: &[u8], lenient: bool) -> Result<Message<'_>, Invalid> {
             Name::CallId => {
                 if !m.call_id.is_empty() {
                     tolerate("Several Call-ID")?;
-                } else if memchr::memchr2(b' ', b'\t', line.value.of(bytes)).is_some() {
+                } else if !Reader::new(bytes, line.value).is_plain()
+                    && memchr::memchr2(b' ', b'\t', line.value.of(bytes)).is_some()
+                {
                     tolerate("Bad Call-ID")?;
                 } else {
                     m.call_id = line.value;
@@ -260,6 +267,30 @@ fn start_line(bytes: &[u8], start: usize, end: usize, lenient: bool) -> Result<S
         };
         return Ok(Start::Response { code, reason: Span::new((start + 12).min(end), end) });
     }
+    if let Some(request) = plain_request(bytes, start, line) {
+        return Ok(request);
+    }
+    odd_request(start, line, lenient)
+}
+
+/// A start line as almost all are: a method that we know, a URI with `sip:` or a scheme of its length, SIP/2.0.
+#[inline]
+fn plain_request(bytes: &[u8], start: usize, line: &[u8]) -> Option<Start> {
+    let (rest, version) = line.split_last_chunk::<8>()?;
+    if version != b" SIP/2.0" {
+        return None;
+    }
+    let method_end = wide::uri_stops(rest.first_chunk()?).trailing_zeros() as usize;
+    let method = Method::from_token(rest.get(..method_end)?);
+    let Some([b' ', _, _, _, b':', ..]) = rest.get(method_end..) else { return None };
+    let uri = Span::new(start + method_end + 1, start + rest.len());
+    let plain = method != Method::Other && Reader::new(bytes, uri).is_plain();
+    plain.then_some(Start::Request { method, method_text: Span::new(start, start + method_end), uri })
+}
+
+/// Any other.
+#[inline(never)]
+fn odd_request(start: usize, line: &[u8], lenient: bool) -> Result<Start, Invalid> {
     let bad = || fault("Bad start line");
     let method_end = line.iter().position(|byte| !is_token(*byte)).unwrap_or(line.len());
     let uri_end = memchr::memrchr(b' ', line).unwrap_or(0);
@@ -267,7 +298,7 @@ fn start_line(bytes: &[u8], start: usize, end: usize, lenient: bool) -> Result<S
         return Err(bad());
     }
     let method_text = Span::new(start, start + method_end);
-    let method = Method::from_token(method_text.of(bytes));
+    let method = Method::from_token(line.get(..method_end).unwrap_or_default());
     let request = Start::Request { method, method_text, uri: Span::new(start + method_end + 1, start + uri_end) };
     if lenient {
         return Ok(request);
@@ -341,7 +372,11 @@ impl Message<'_> {
                     if self.next_via.is_none() && !is_request {
                         return Err(fault("Bad Via"));
                     }
-                    reader.skip_value();
+                    // What could be read ends where the value does.
+                    match self.next_via {
+                        Some(_) => reader = at,
+                        None => drop(reader.skip_value()),
+                    }
                 }
                 _ => {
                     reader.skip_value();

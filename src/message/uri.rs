@@ -237,12 +237,27 @@ pub fn write_ip(ip: IpAddr, out: &mut Vec<u8>) {
     use std::io::Write;
     match ip {
         IpAddr::V4(v4) => {
+            let mut text = [b'.'; 15];
+            let mut length = 0;
+            let mut put = |byte| {
+                if let Some(place) = text.get_mut(length) {
+                    *place = byte;
+                    length += 1;
+                }
+            };
             for (nth, octet) in v4.octets().into_iter().enumerate() {
                 if nth > 0 {
-                    out.push(b'.');
+                    put(b'.');
                 }
-                super::edit::put_number(u32::from(octet), out);
+                if octet >= 100 {
+                    put(b'0' + octet / 100);
+                }
+                if octet >= 10 {
+                    put(b'0' + octet / 10 % 10);
+                }
+                put(b'0' + octet % 10);
             }
+            out.extend_from_slice(text.get(..length).unwrap_or_default());
         }
         // Writing to a Vec cannot fail.
         IpAddr::V6(v6) => drop(write!(out, "{v6}")),

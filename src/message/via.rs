@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use super::headers::Values;
-use super::reader::{Reader, is_space};
+use super::reader::Reader;
 use super::span::Span;
 use super::uri::ip_of;
 
@@ -72,7 +72,7 @@ impl Via {
             }
             Span::new(start, reader.at())
         } else {
-            reader.until(|byte| matches!(byte, b':' | b';' | b',' | b'"' | b'<') || is_space(byte))
+            reader.host()
         };
         let mut via = Via { transport, host, ..Via::default() };
         if reader.peek() != b';' {

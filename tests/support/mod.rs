@@ -4,6 +4,7 @@
 //! `tests/` uses a part of it.
 #![allow(dead_code, clippy::disallowed_methods, reason = "each test takes a part; tests may read the clock")]
 
+pub mod caller;
 pub mod daemon;
 pub mod kamailio;
 pub mod kernel;

@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use strowger::transport::Transport;
-use support::caller::{self, Call, End, Row};
 use support::daemon::{Daemon, counter};
 use support::process::{owned_sockets, state};
 use support::proxy::Setup;
 use support::sipp::{Scenario, Sipp, names, register};
+use support::tcp_phones::{self, Call, Callee, End, Row};
 use support::{Room, kernel, left_to_the_vm, patience, say, slow, tally_sctp, wait_for};
 
 const HOME: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -143,20 +143,25 @@ fn kill_workers_under_connections(callee_transport: Transport) {
     let daemon = Daemon::start(&room, &setup);
     let toward = setup.address(Transport::Tcp);
     let rate = if slow() > 1 { 10 } else { 50 };
+    let contact = support::free_port(HOME);
+    // Over UDP SIPp, because it repeats what goes lost.
     let limit = patience(30) + Duration::from_secs(60);
-    let callee = Sipp::new(Scenario::Callee, callee_transport, setup.address(callee_transport))
-        .ring_ms(if slow() > 1 { 100 } else { 40 })
-        .limit(limit)
-        .start(&room);
+    let (over_udp, over_tcp) = if callee_transport == Transport::Udp {
+        let callee =
+            Sipp::new(Scenario::Callee, Transport::Udp, setup.address(Transport::Udp)).from(contact).ring_ms(0);
+        (Some(callee.limit(limit).start(&room)), None)
+    } else {
+        (None, Some(Callee::open(contact)))
+    };
     let phones = names("d", 20);
-    register(&room, (Transport::Tcp, toward), &phones, callee.local, callee_transport);
+    register(&room, (Transport::Tcp, toward), &phones, contact, callee_transport);
     let calls = u64::from(rate * SECONDS);
     let talk = Duration::from_millis(if slow() > 1 { 200 } else { 100 });
-    let callers = caller::place(Row { toward, calls, rate, talk, patience: patience(10) }, &phones);
+    let callers = tcp_phones::place(Row { toward, calls, rate, talk, patience: patience(10) }, &phones);
     let mut deaths = Vec::new();
-    kill_workers(&daemon, |victim| deaths.push(Death::of(victim, toward, callee.local)));
+    kill_workers(&daemon, |victim| deaths.push(Death::of(victim, toward, contact)));
     let calls_over = callers.join().expect("the callers");
-    drop(callee);
+    drop((over_udp, over_tcp));
     let failed: Vec<_> = calls_over.iter().filter(|call| call.end != End::Good).collect();
     let open = calls_over.iter().filter(|call| deaths.iter().any(|death| death.ends(call))).count();
     say(&format!(

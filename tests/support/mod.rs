@@ -4,7 +4,6 @@
 //! `tests/` uses a part of it.
 #![allow(dead_code, clippy::disallowed_methods, reason = "each test takes a part; tests may read the clock")]
 
-pub mod caller;
 pub mod daemon;
 pub mod kamailio;
 pub mod kernel;
@@ -12,6 +11,7 @@ pub mod process;
 pub mod proxy;
 pub mod raw;
 pub mod sipp;
+pub mod tcp_phones;
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;

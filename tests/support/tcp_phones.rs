@@ -1,9 +1,13 @@
-//! A caller by hand over TCP: each call on a connection of its own, of which is known what became of it and when.
+//! Phones by hand over TCP that outlive their connections: a caller with a connection of its own for each call, of which is
+//! known what became of it and when; a callee that takes every connection.
 //!
-//! SIPp cannot do this job: with `-t tn` it stops placing calls when a connection of one has ended (see tests/deaths.rs).
+//! SIPp 3.6.1 cannot do this job: as a connection ends, a caller (`-t tn`) aborts in its own `pollset_process` ("Assertion
+//! `sock' failed"), and a callee ends with "Unable to get a SCTP socket".
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -82,6 +86,41 @@ fn one_call(row: Row, user: &str, number: u64) -> Call {
     Call { port, began, over: Instant::now(), end }
 }
 
+/// Takes every call at once, on as many connections as come, until it is dropped.
+pub struct Callee {
+    pub local: SocketAddr,
+    end: Arc<AtomicBool>,
+    door: Option<JoinHandle<()>>,
+}
+
+impl Callee {
+    pub fn open(local: SocketAddr) -> Callee {
+        let listener = TcpListener::bind(local).expect("a listener");
+        listener.set_nonblocking(true).expect("a listener that does not wait");
+        let end = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&end);
+        let door = std::thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                match listener.accept() {
+                    // Its thread ends with the connection, at the latest with the daemon.
+                    Ok((stream, _)) => drop(std::thread::spawn(move || Line::of(stream, None).map(Line::take_calls))),
+                    Err(_) => std::thread::sleep(Duration::from_millis(2)),
+                }
+            }
+        });
+        Callee { local, end, door: Some(door) }
+    }
+}
+
+impl Drop for Callee {
+    fn drop(&mut self) {
+        self.end.store(true, Ordering::Relaxed);
+        if let Some(door) = self.door.take() {
+            let _ = door.join();
+        }
+    }
+}
+
 struct Line {
     stream: TcpStream,
     local: SocketAddr,
@@ -90,10 +129,29 @@ struct Line {
 
 impl Line {
     fn open(row: Row) -> io::Result<Line> {
-        let stream = TcpStream::connect_timeout(&row.toward, row.patience)?;
-        stream.set_read_timeout(Some(row.patience))?;
+        Line::of(TcpStream::connect_timeout(&row.toward, row.patience)?, Some(row.patience))
+    }
+
+    fn of(stream: TcpStream, patience: Option<Duration>) -> io::Result<Line> {
+        stream.set_nonblocking(false)?;
+        stream.set_read_timeout(patience)?;
         stream.set_nodelay(true)?;
         Ok(Line { local: stream.local_addr()?, stream, read: Vec::new() })
+    }
+
+    fn take_calls(mut self) {
+        while let Ok(request) = self.message() {
+            let answers: &[&str] = match request.split(' ').next() {
+                Some("INVITE") => &["180 Ringing", "200 OK"],
+                Some("ACK") => &[],
+                _ => &["200 OK"],
+            };
+            for status in answers {
+                if self.stream.write_all(answer(&request, status, self.local).as_bytes()).is_err() {
+                    return;
+                }
+            }
+        }
     }
 
     fn call(&mut self, row: Row, user: &str, number: u64) -> io::Result<End> {
@@ -155,6 +213,19 @@ impl Line {
             self.read.extend_from_slice(&buffer[..n]);
         }
     }
+}
+
+/// A callee's answer to this request.
+fn answer(request: &str, status: &str, contact: SocketAddr) -> String {
+    let mut answer = format!("SIP/2.0 {status}\r\n");
+    for line in request.lines().take_while(|line| !line.is_empty()) {
+        if ["Via:", "From:", "Call-ID:", "CSeq:", "Record-Route:"].iter().any(|name| line.starts_with(name)) {
+            answer.extend([line, "\r\n"]);
+        } else if line.starts_with("To:") {
+            answer.extend([line, if line.contains(";tag=") { "\r\n" } else { ";tag=z\r\n" }]);
+        }
+    }
+    answer + &format!("Contact: <sip:{contact};transport=tcp>\r\nContent-Length: 0\r\n\r\n")
 }
 
 fn first_line(message: &str) -> String {

@@ -31,16 +31,21 @@ const SECONDS: u32 = 2 * KILLS + 4;
 /// From second 2 on a worker dies every 2 s, each in its turn. `just_before` sees each of them.
 fn kill_workers(daemon: &Daemon, mut just_before: impl FnMut(i32)) {
     let start = Instant::now();
-    let mut slowest = Duration::ZERO;
+    let mut took = Vec::new();
     for nth in 0..KILLS {
         let due = start + Duration::from_secs(2 + 2 * u64::from(nth));
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
         let workers = daemon.workers();
         let victim = workers[nth as usize % workers.len()];
         just_before(victim);
-        slowest = slowest.max(daemon.kill_and_time_replacement(victim));
+        took.push(daemon.kill_and_time_replacement(victim));
     }
-    say(&format!("{KILLS} workers killed, slowest replacement {slowest:.1?}"));
+    took.sort();
+    let slowest = took[took.len() - 1];
+    say(&format!(
+        "{KILLS} workers killed, replaced after {:.1?} (median), {slowest:.1?} (slowest)",
+        took[took.len() / 2]
+    ));
     // Seen: 4 ms on metal, 30 ms in the emulated machine, with its measuring.
     assert!(slowest <= Duration::from_millis(100), "a worker was replaced only after {slowest:?}");
 }

@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::DOMAIN;
+use super::raw::answer;
 
 /// How a call ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,6 +141,7 @@ impl Line {
     }
 
     fn take_calls(mut self) {
+        let contact = format!("Contact: <sip:{};transport=tcp>\r\n", self.local);
         while let Ok(request) = self.message() {
             let answers: &[&str] = match request.split(' ').next() {
                 Some("INVITE") => &["180 Ringing", "200 OK"],
@@ -147,7 +149,7 @@ impl Line {
                 _ => &["200 OK"],
             };
             for status in answers {
-                if self.stream.write_all(answer(&request, status, self.local).as_bytes()).is_err() {
+                if self.stream.write_all(answer(&request, status, &contact).as_bytes()).is_err() {
                     return;
                 }
             }
@@ -213,19 +215,6 @@ impl Line {
             self.read.extend_from_slice(&buffer[..n]);
         }
     }
-}
-
-/// A callee's answer to this request.
-fn answer(request: &str, status: &str, contact: SocketAddr) -> String {
-    let mut answer = format!("SIP/2.0 {status}\r\n");
-    for line in request.lines().take_while(|line| !line.is_empty()) {
-        if ["Via:", "From:", "Call-ID:", "CSeq:", "Record-Route:"].iter().any(|name| line.starts_with(name)) {
-            answer.extend([line, "\r\n"]);
-        } else if line.starts_with("To:") {
-            answer.extend([line, if line.contains(";tag=") { "\r\n" } else { ";tag=z\r\n" }]);
-        }
-    }
-    answer + &format!("Contact: <sip:{contact};transport=tcp>\r\nContent-Length: 0\r\n\r\n")
 }
 
 fn first_line(message: &str) -> String {

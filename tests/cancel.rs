@@ -4,10 +4,12 @@
 mod support;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use strowger::transport::Transport;
 use support::daemon::{Daemon, counter};
 use support::proxy::Setup;
+use support::raw::Peer;
 use support::sipp::{Running, Scenario, Sipp, names, register};
 use support::{Room, patience, say, slow, tally_sctp, transports};
 
@@ -84,5 +86,32 @@ fn of_two_phones_that_ring_one_is_answered_and_the_other_cancelled() {
         }
     }
     assert_eq!(counter(&daemon.status(), "timed_out"), 0);
+    daemon.stop();
+}
+
+/// RFC 3261 §9.1: CANCEL is a transaction of its own, which its own 200 ends (§17.1.2.2), long before the INVITE's 487.
+#[test]
+fn a_cancel_that_was_answered_is_not_repeated() {
+    let room = Room::new("answered-cancel");
+    let setup = Setup::on(HOME, &[Transport::Udp]);
+    let daemon = Daemon::start(&room, &setup);
+    let toward = setup.address(Transport::Udp);
+    let callee = Peer::connect(Transport::Udp, toward).expect("a callee");
+    callee.register("slow");
+    let caller = Peer::connect(Transport::Udp, toward).expect("a caller");
+    let contact = format!("Contact: <sip:a@{}>\r\n", caller.local);
+    let invite = caller.request_with("INVITE", "slow", "slow", &contact, "");
+    caller.send(invite.as_bytes()).expect("INVITE is sent");
+    let arrived = callee.receive_starting("INVITE", patience(3)).expect("the INVITE");
+    callee.send(callee.answer(&arrived, "180 Ringing").as_bytes()).expect("180 is sent");
+    assert!(caller.receive_starting("SIP/2.0 180", patience(3)).is_some(), "no 180");
+    caller.send(invite.replace("INVITE sip", "CANCEL sip").replace("1 INVITE", "1 CANCEL").as_bytes()).expect("CANCEL");
+    let cancel = callee.receive_starting("CANCEL", patience(3)).expect("the CANCEL");
+    callee.send(callee.answer(&cancel, "200 OK").as_bytes()).expect("200 is sent");
+    // Timer E would repeat it after 0.5 s and 1.5 s.
+    assert_eq!(callee.receive_starting("CANCEL", Duration::from_secs(2)), None, "an answered CANCEL is repeated");
+    callee.send(callee.answer(&arrived, "487 Request Terminated").as_bytes()).expect("487 is sent");
+    assert!(caller.receive_starting("SIP/2.0 487", patience(3)).is_some(), "no 487");
+    assert_eq!(daemon.counter("foreign_branch"), 0);
     daemon.stop();
 }

@@ -20,7 +20,7 @@ use support::daemon::{Daemon, is_alive};
 use support::process::Process;
 use support::proxy::Setup;
 use support::raw::Peer;
-use support::{Room, free_port, kernel, left_to_the_vm, patience, say, slow, wait_for};
+use support::{Room, free_port, kernel, left_to_the_vm, patience, say, wait_for};
 
 const HOME: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const FAR: &str = "far.test";
@@ -160,8 +160,8 @@ fn a_worker_that_dies_between_the_two_sends_delays_nothing() {
     let took = start.elapsed();
     say(&format!("{at_once} of {burst} at the replacement, {} {took:.1?} after it", trunk.messages() - 1));
     assert!(whole.is_some(), "only {} of {burst} came\n{calls}", trunk.messages() - 1);
-    let limit = Duration::from_millis(200) * if slow() > 1 { 5 } else { 1 };
-    assert!(took <= limit, "delivery took {took:?} after the replacement");
+    // Seen: 11 ms in the emulated machine.
+    assert!(took <= Duration::from_millis(200), "delivery took {took:?} after the replacement");
     drop(strace);
     daemon.stop();
 }

@@ -86,12 +86,16 @@ fn no_call_fails_on_an_sctp_listener_of_two_addresses() {
     let room = Room::new("two-addresses");
     let first = support::free_port(IpAddr::from([127, 0, 0, 1]));
     let second = SocketAddr::new(IpAddr::from([127, 0, 0, 2]), first.port());
-    let setup = Setup { listen: vec![(Transport::Sctp, vec![first, second])], ..Setup::default() };
+    let beside = Setup::on(IpAddr::from([127, 0, 0, 1]), &[Transport::Udp, Transport::Tcp]);
+    let mut setup = Setup { listen: vec![(Transport::Sctp, vec![first, second])], ..Setup::default() };
+    setup.listen.extend(beside.listen);
     let proxy = Proxy::start(&room, &setup);
     let bound = kernel::sctp_bound_addresses(first.port());
     assert!(["127.0.0.1", "127.0.0.2"].iter().all(|a| bound.iter().any(|b| b == a)), "bound to {bound:?}");
-    for toward in [first, second] {
-        call_in_every_mixture(&room, &setup, IpAddr::from([127, 0, 0, 1]), |_| toward);
+    for at in [first, second] {
+        say(&format!("SCTP phones call {at}"));
+        let toward = |transport| if transport == Transport::Sctp { at } else { setup.address(transport) };
+        call_in_every_mixture(&room, &setup, IpAddr::from([127, 0, 0, 1]), toward);
     }
     proxy.stop();
 }

@@ -6,32 +6,46 @@
 
 mod support;
 
+use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::ControlFlow;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use strowger::phone::agent::Manner;
+use strowger::phone::load::{Load, Order, Pace};
 use strowger::transport::Transport;
 use support::daemon::counter;
 use support::proxy::{Proxy, Setup};
 use support::raw::Peer;
-use support::sipp::{Scenario, Sipp, names, register};
-use support::{Room, kernel, left_to_the_vm, patience, say, slow};
+use support::{DOMAIN, Room, kernel, left_to_the_vm, patience, say, slow};
 
 const HOME: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-/// The clock of SIPp's figures ticks in milliseconds, and a loaded machine adds its own.
-const GRAIN_MS: f64 = 4.0;
+/// Runs of each kind, by turns; where the medians do not agree yet, as many again.
+const ROUNDS: usize = 3;
+/// Two undisturbed runs of one minute differed by 1.8 to 5.7 ms on a machine that others used too; their medians by less
+/// than one.
+const NOISE_MS: f64 = 1.0;
 
-/// A daemon with a callee on `transport`, and calls of which only the set-up time is asked.
+/// A daemon, phones on `transport`, and calls among them of which only the set-up time is asked: INVITE to 200 as the
+/// caller sees it, in microseconds (SIPp counts in ticks of 4 ms).
 struct Street {
     proxy: Proxy,
     setup: Setup,
     transport: Transport,
-    phones: Vec<String>,
-    _callee: support::sipp::Running,
-    room: Room,
+    phones: RefCell<Phones>,
+    /// How often it was disturbed.
+    times: Cell<u32>,
+    _room: Room,
+}
+
+struct Phones {
+    load: Load,
+    callers: Vec<usize>,
+    callees: Vec<usize>,
 }
 
 impl Street {
@@ -41,28 +55,38 @@ impl Street {
         let setup = Setup { tables: tables.to_owned(), ..Setup::on(HOME, &transports) };
         let proxy = Proxy::start(&room, &setup);
         let toward = setup.address(transport);
-        let callee = Sipp::new(Scenario::Callee, transport, toward).ring_ms(0).limit(patience(300)).start(&room);
-        let phones = names("s", 10);
-        register(&room, (transport, toward), &phones, callee.local, transport);
-        Street { proxy, setup, transport, phones, _callee: callee, room }
+        let manner = Manner { t1: Duration::from_millis(if slow() > 1 { 6000 } else { 500 }), ..Manner::default() };
+        let mut load = Load::new(DOMAIN, manner).expect("phones");
+        let mut crowd = |name: &str| -> Vec<usize> {
+            (0..5).map(|n| load.add_phone(&format!("{name}{n}"), transport, HOME, toward).expect("a phone")).collect()
+        };
+        let (callers, callees) = (crowd("a"), crowd("z"));
+        let everyone: Vec<_> = callers.iter().chain(&callees).copied().collect();
+        assert!(load.register(&everyone, 3600).expect("a poll").is_empty(), "phones are not registered");
+        let phones = RefCell::new(Phones { load, callers, callees });
+        Street { proxy, setup, transport, phones, times: Cell::new(0), _room: room }
     }
 
-    /// The time within which 99 of 100 calls were set up.
+    /// The time within which 99 of 100 calls were set up, in milliseconds.
     fn p99(&self, what: &str) -> f64 {
-        let calls = if slow() > 1 { 200 } else { 1000 };
-        let report = Sipp::new(Scenario::Caller, self.transport, self.setup.address(self.transport))
-            .users(&self.phones)
-            .calls(calls)
-            .rate(if slow() > 1 { 20 } else { 100 })
-            .at_once(400)
-            .start(&self.room)
-            .finish();
-        say(&format!("{} {what}: {report}", self.transport.uri_token()));
-        report.must_be_whole(calls);
+        let (calls, rate) = if slow() > 1 { (300, 30.0) } else { (600, 100.0) };
+        let Phones { load, callers, callees } = &mut *self.phones.borrow_mut();
+        let order = Order { calls, longest: Duration::MAX, pace: Pace::PerSecond(rate), callers, callees };
+        let tally = load.place(&order, &mut |_| ControlFlow::Continue(())).expect("a poll");
+        #[allow(clippy::cast_precision_loss)]
+        let within = |share: f64| tally.set_up.value_at_quantile(share) as f64 / 1000.0;
+        let (p50, p99) = (within(0.5), within(0.99));
+        say(&format!(
+            "{} {what}: {} good, {} failed, set-up p50 {p50:.2} ms p99 {p99:.2} ms",
+            self.transport.uri_token(),
+            tally.completed,
+            tally.failed
+        ));
+        assert_eq!((tally.completed, tally.failed), (calls, 0), "{:?}", tally.failures);
         if self.transport == Transport::Sctp {
             support::tally_sctp(calls);
         }
-        report.percentile(0.99)
+        p99
     }
 
     /// The daemon's counters; none of Kamailio's.
@@ -74,28 +98,38 @@ impl Street {
         Some(values)
     }
 
-    /// Undisturbed, beside the disturbance, and, if that was slower, undisturbed once more: a machine that is busy with
-    /// something else spoils two moments rarely, six hardly ever; what M05 and M12 describe lasts as long as the peer stalls.
-    fn compare<H>(&self, disturb: impl FnOnce(&Street) -> H, look: impl FnOnce(&H)) {
-        let grain = GRAIN_MS * f64::from(slow());
-        let mut undisturbed = self.p99("undisturbed");
-        let held = disturb(self);
-        let mut disturbed = self.p99("beside a stalled peer");
-        for _ in 0..2 {
-            if disturbed > 1.5 * undisturbed + grain {
-                disturbed = disturbed.min(self.p99("beside a stalled peer, again"));
+    /// By turns without and with the disturbance, so that a machine which gets busier or idler meanwhile does so to both; then
+    /// the medians count. One that is busy with something else may spoil a median of three, hardly one of six or nine; what M05
+    /// and M12 describe lasts as long as the peer stalls.
+    fn compare<H>(&self, disturb: impl Fn(&Street) -> H, look: impl Fn(&H)) {
+        let (mut undisturbed, mut disturbed) = (Vec::new(), Vec::new());
+        for attempt in 1..=3 {
+            for _ in 0..ROUNDS {
+                undisturbed.push(self.p99("undisturbed"));
+                self.times.set(self.times.get() + 1);
+                let held = disturb(self);
+                disturbed.push(self.p99("beside a stalled peer"));
+                look(&held);
+                drop(held);
+                // What it left behind (a queue, an association that ends) is over before the next undisturbed run.
+                std::thread::sleep(patience(1) / 2);
             }
+            let (without, with) = (median(&undisturbed), median(&disturbed));
+            let spread = undisturbed.iter().copied().fold(f64::MIN, f64::max)
+                - undisturbed.iter().copied().fold(f64::MAX, f64::min);
+            say(&format!("p99 {without:.2} ms without, {with:.2} ms with; undisturbed runs differ by {spread:.2} ms"));
+            if with <= 1.5 * without + NOISE_MS {
+                return;
+            }
+            assert!(attempt < 3, "p99 {with:.2} ms beside a stalled peer, {without:.2} ms without");
         }
-        look(&held);
-        drop(held);
-        if disturbed > 1.5 * undisturbed + grain {
-            undisturbed = undisturbed.max(self.p99("undisturbed, again"));
-        }
-        assert!(
-            disturbed <= 1.5 * undisturbed + grain,
-            "p99 {disturbed} ms beside a stalled peer, {undisturbed} ms without"
-        );
     }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
 }
 
 /// Keeps sending MESSAGEs to one phone through the daemon, as long as it lives.
@@ -105,7 +139,7 @@ struct Flood {
 }
 
 impl Flood {
-    fn start(toward: SocketAddr, user: &'static str) -> Flood {
+    fn start(toward: SocketAddr, user: String) -> Flood {
         let end = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&end);
         let sender = std::thread::spawn(move || {
@@ -116,8 +150,13 @@ impl Flood {
                 if stop.load(Ordering::Relaxed) {
                     break;
                 }
-                let text =
-                    peer.request_with("MESSAGE", user, &format!("w{number}"), "Content-Type: text/plain\r\n", &body);
+                let text = peer.request_with(
+                    "MESSAGE",
+                    &user,
+                    &format!("{user}-{number}"),
+                    "Content-Type: text/plain\r\n",
+                    &body,
+                );
                 let _ = peer.send(text.as_bytes());
                 // The first ones fill the buffers, the rest keep them full.
                 std::thread::sleep(if number < 1000 { pause / 10 } else { pause });
@@ -140,8 +179,9 @@ impl Drop for Flood {
 fn stop_reading(street: &Street, transport: Transport) -> (Peer, Flood) {
     let peer = Peer::connect_with(transport, street.setup.address(transport), |s| s.set_recv_buffer_size(4096))
         .expect("a peer that will stall");
-    peer.register("stalled");
-    let flood = Flood::start(street.setup.address(Transport::Udp), "stalled");
+    let user = format!("stalled{}", street.times.get());
+    peer.register(&user);
+    let flood = Flood::start(street.setup.address(Transport::Udp), user);
     std::thread::sleep(patience(3));
     (peer, flood)
 }
@@ -212,7 +252,9 @@ fn send_half(street: &Street) -> (Peer, HalfWay) {
     let local = support::free_port(HOME);
     let way = HalfWay::new(local.port());
     let toward = street.setup.address(Transport::Sctp);
-    let peer = Peer::connect_from(Transport::Sctp, toward, local, |_| Ok(())).expect("a peer that sends halves");
+    // Gone at once when it is dropped, not after the other half.
+    let peer = Peer::connect_from(Transport::Sctp, toward, local, |s| s.set_linger(Some(Duration::ZERO)))
+        .expect("a peer that sends halves");
     let body = "x".repeat(30_000);
     let text = peer.request_with("MESSAGE", "u", "half", "Content-Type: text/plain\r\n", &body);
     peer.send(text.as_bytes()).expect("the kernel takes it");

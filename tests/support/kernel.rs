@@ -48,6 +48,32 @@ fn has_local(file: &str, port: &str, state: Option<&str>) -> bool {
     })
 }
 
+/// An established TCP connection of this machine, seen from one of its ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Connection {
+    pub local: u16,
+    pub remote: u16,
+    pub inode: u64,
+}
+
+/// All of them, IPv4 (proc(5), net/tcp).
+pub fn tcp_connections() -> Vec<Connection> {
+    let port = |word: &str| u16::from_str_radix(word.rsplit(':').next()?, 16).ok();
+    read_to_string("/proc/net/tcp")
+        .unwrap_or_default()
+        .lines()
+        .skip(1)
+        .filter_map(|line| {
+            let words: Vec<_> = line.split_whitespace().collect();
+            Some(Connection {
+                local: port(words.get(1)?)?,
+                remote: port(words.get(2)?)?,
+                inode: words.get(9)?.parse().ok()?,
+            })
+        })
+        .collect()
+}
+
 /// The addresses that the SCTP endpoint on `port` is bound to.
 pub fn sctp_bound_addresses(port: u16) -> Vec<String> {
     read_to_string("/proc/net/sctp/eps")

@@ -11,6 +11,7 @@ pub mod process;
 pub mod proxy;
 pub mod raw;
 pub mod sipp;
+pub mod tcp_phones;
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;

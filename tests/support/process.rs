@@ -1,5 +1,6 @@
 //! A child process with its output in a file; ended with the value, by its own pid.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -83,6 +84,29 @@ impl Drop for Process {
 pub fn children(pid: i32) -> Vec<i32> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     text.split_whitespace().filter_map(|s| s.parse().ok()).collect()
+}
+
+/// The state letter of a process (proc(5), stat): R, S, T, Z...
+pub fn state(pid: i32) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.trim_start().chars().next()
+}
+
+/// Inodes of the sockets that this process has open.
+pub fn owned_sockets(pid: i32) -> HashSet<u64> {
+    let Ok(descriptors) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return HashSet::new() };
+    descriptors
+        .flatten()
+        .filter_map(|d| std::fs::read_link(d.path()).ok())
+        .filter_map(|link| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok())
+        .collect()
+}
+
+/// How often a process has waited for something (proc(5), status): each time it then woke.
+pub fn voluntary_switches(pid: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    count.and_then(|n| n.trim().parse().ok()).unwrap_or_else(|| panic!("no count of switches of {pid}"))
 }
 
 /// Nanoseconds on a processor, of all threads (proc(5), schedstat).

@@ -109,6 +109,11 @@ impl Peer {
         )
     }
 
+    /// A callee's answer to this request.
+    pub fn answer(&self, request: &str, status: &str) -> String {
+        answer(request, status, &format!("Contact: <sip:{};transport={}>\r\n", self.local, self.transport.uri_token()))
+    }
+
     /// Registers `user` at this very socket, and sees the 200.
     pub fn register(&self, user: &str) {
         let (local, token) = (self.local, self.transport.uri_token());
@@ -118,4 +123,17 @@ impl Peer {
         let answer = self.receive_starting("SIP/2.0 200", patience(3));
         assert!(answer.is_some(), "no 200 to the REGISTER of {user}");
     }
+}
+
+/// `status` in answer to `request`, with the tag that every callee by hand has, and further header lines.
+pub fn answer(request: &str, status: &str, headers: &str) -> String {
+    let mut answer = format!("SIP/2.0 {status}\r\n");
+    for line in request.lines().take_while(|line| !line.is_empty()) {
+        if ["Via:", "From:", "Call-ID:", "CSeq:", "Record-Route:"].iter().any(|name| line.starts_with(name)) {
+            answer.extend([line, "\r\n"]);
+        } else if line.starts_with("To:") {
+            answer.extend([line, if line.contains(";tag=") { "\r\n" } else { ";tag=z\r\n" }]);
+        }
+    }
+    answer + headers + "Content-Length: 0\r\n\r\n"
 }

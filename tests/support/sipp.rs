@@ -17,8 +17,6 @@ pub enum Scenario {
     Callee,
     RingingCallee,
     CancellingCaller,
-    MessageSender,
-    MessageTaker,
 }
 
 impl Scenario {
@@ -29,8 +27,6 @@ impl Scenario {
             Scenario::Callee => include_str!("../sipp/callee.xml"),
             Scenario::RingingCallee => include_str!("../sipp/ringing_callee.xml"),
             Scenario::CancellingCaller => include_str!("../sipp/cancelling_caller.xml"),
-            Scenario::MessageSender => include_str!("../sipp/message_sender.xml"),
-            Scenario::MessageTaker => include_str!("../sipp/message_taker.xml"),
         }
     }
 
@@ -41,13 +37,11 @@ impl Scenario {
             Scenario::Callee => "callee",
             Scenario::RingingCallee => "ringing_callee",
             Scenario::CancellingCaller => "cancelling_caller",
-            Scenario::MessageSender => "message_sender",
-            Scenario::MessageTaker => "message_taker",
         }
     }
 
     fn waits_for_requests(self) -> bool {
-        matches!(self, Scenario::Callee | Scenario::RingingCallee | Scenario::MessageTaker)
+        matches!(self, Scenario::Callee | Scenario::RingingCallee)
     }
 }
 
@@ -61,12 +55,12 @@ pub struct Sipp {
     users: Vec<String>,
     domain: String,
     calls: u64,
+    counts: bool,
     rate: u32,
     at_once: u32,
     talk_ms: u32,
     ring_ms: u32,
     retransmissions: bool,
-    socket_per_call: bool,
     limit: Duration,
     keys: Vec<(String, String)>,
 }
@@ -107,12 +101,12 @@ impl Sipp {
             users: vec!["u0".to_owned()],
             domain: DOMAIN.to_owned(),
             calls: 1,
+            counts: false,
             rate: 50,
             at_once: 50,
             talk_ms: if slow() > 1 { 300 } else { 50 },
             ring_ms: if slow() > 1 { 200 } else { 40 },
             retransmissions: true,
-            socket_per_call: false,
             limit: patience(40),
             keys: Vec::new(),
         }
@@ -134,8 +128,10 @@ impl Sipp {
         self
     }
 
+    /// How many. A callee ends after so many, if it is said.
     pub fn calls(mut self, calls: u64) -> Sipp {
         self.calls = calls;
+        self.counts = true;
         self
     }
 
@@ -164,12 +160,6 @@ impl Sipp {
     /// SIPp's `-nr`: what is lost stays lost.
     pub fn without_retransmissions(mut self) -> Sipp {
         self.retransmissions = false;
-        self
-    }
-
-    /// A connection or association of its own for each call.
-    pub fn socket_per_call(mut self) -> Sipp {
-        self.socket_per_call = true;
         self
     }
 
@@ -206,7 +196,7 @@ impl Sipp {
             .arg(self.toward.to_string())
             .arg("-sf")
             .arg(file)
-            .args(["-t", &format!("{letter}{}", if self.socket_per_call { "n" } else { "1" })])
+            .args(["-t", &format!("{letter}1")])
             .args(["-i", &self.local.ip().to_string(), "-p", &self.local.port().to_string()])
             .args(["-cp", &control.to_string()])
             .args(["-key", "domain", &self.domain])
@@ -219,16 +209,16 @@ impl Sipp {
         for (key, value) in &self.keys {
             command.args(["-key", key, value]);
         }
+        if self.counts || !self.scenario.waits_for_requests() {
+            command.args(["-m", &self.calls.to_string()]);
+        }
         if !self.scenario.waits_for_requests() {
             command
                 .arg("-inf")
                 .arg(users)
-                .args(["-m", &self.calls.to_string(), "-r", &self.rate.to_string()])
+                .args(["-r", &self.rate.to_string()])
                 .args(["-l", &self.at_once.to_string(), "-d", &self.talk_ms.to_string()])
                 .args(["-trace_rtt", "-rtt_freq", "1"]);
-        }
-        if self.socket_per_call {
-            command.args(["-max_socket", "4000"]);
         }
         if self.transport == Transport::Tcp {
             // A connection that ends costs its calls, not the whole run.
@@ -275,6 +265,9 @@ impl Running {
         let pid = self.process.pid();
         let ended = self.process.wait(self.limit + patience(10));
         let seconds = self.started.elapsed().as_secs_f64();
+        // SIPp may be killed at its limit, and it may crash: what it wrote then counts only the calls until then.
+        let whole = ended.is_some_and(|status| status.code().is_some());
+        assert!(whole, "{} did not come to its end: {ended:?}\n{}", self.name, self.process.last_words());
         let read = |name: String| {
             std::fs::read(self.folder.join(name)).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default()
         };

@@ -294,8 +294,9 @@ impl Cutting {
                     return;
                 }
                 Cut::Bad(_) => {
-                    // E13: what there is may be enough for a 400.
-                    frame(self.at, bytes.len(), true);
+                    // E13: what there is may be enough for a 400. Never more than a message may have: one over the limit
+                    // may lie here whole, and is to be found short of its Content-Length, not served.
+                    frame(self.at, bytes.len().min(self.at.saturating_add(most)), true);
                     self.frames += 1;
                     self.at = bytes.len();
                     self.bad = true;

@@ -1,6 +1,6 @@
 //! What one message costs in the message room: nanoseconds and heap allocations, rsip's parser beside it.
 //!
-//! Wanted (issue 2): scan of an INVITE of 700 bytes ≤ 300 ns; scan, key and splice ≤ 500 ns; 0 allocations.
+//! Wanted: scan of an INVITE of 700 bytes ≤ 300 ns; scan, key and splice ≤ 500 ns; 0 allocations.
 //! Look at the columns `fastest` and `median`; a benchmark that allocates gets lines of its own below it (and
 //! `tests/allocations.rs` fails). `calibration` is the same work everywhere: it tells how busy the machine was.
 

@@ -1,4 +1,4 @@
-//! Nothing is allocated for a message on its way through the message room (issue 2).
+//! Nothing is allocated for a message on its way through the message room.
 
 use allocation_counter::measure;
 

@@ -1,4 +1,4 @@
-//! Bundling over kernel SCTP (design §6): messages of one batch for one association share packets, and what was held back
+//! Bundling over kernel SCTP: messages of one batch for one association share packets, and what was held back
 //! for that reaches the peer also when the worker dies before it has closed the bundle.
 
 #![allow(clippy::disallowed_methods, reason = "tests measure time")]

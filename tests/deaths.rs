@@ -1,4 +1,4 @@
-//! A worker is killed every two seconds, for thirty seconds, under load (issue 2, design §5). It is replaced within
+//! A worker is killed every two seconds, for thirty seconds, under load. It is replaced within
 //! 100 ms each time, locks that died with it are put right, and nothing of shared memory is lost.
 //!
 //! Lost may be what the dead worker held at that instant: messages it had read and not yet sent on. Over TCP the connections

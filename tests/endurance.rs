@@ -1,4 +1,4 @@
-//! What must stop nothing: a standard error that nobody reads, and a full transaction table (issue 2, design §2 and §5).
+//! What must stop nothing: a standard error that nobody reads, and a full transaction table.
 
 mod support;
 

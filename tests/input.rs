@@ -1,5 +1,5 @@
 //! Bad input over every transport: it becomes a 400, a counted drop, or the end of that connection; never a stuck or dead
-//! worker (issue 2; rules of the house, 4).
+//! worker.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! Kamailio as a neighbour: the next hop, and the previous hop (issue 2, "What must be seen"). 100 calls each way over
+//! Kamailio as a neighbour: the next hop, and the previous hop. 100 calls each way over
 //! every transport that this kernel has; over SCTP it is another implementation's stack use that meets ours.
 
 mod support;

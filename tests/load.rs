@@ -1,4 +1,4 @@
-//! Steady load on the host: none of 10,000 calls fails at 500 a second, and no worker wakes in vain (issue 2, design §2).
+//! Steady load on the host: none of 10,000 calls fails at 500 a second, and no worker wakes in vain.
 
 mod support;
 

@@ -1,5 +1,5 @@
 //! The registrar in several processes: RFC 3261 §10.3 says that REGISTERs are processed atomically and in order (F15), and no process
-//! may leave something half done when it is killed (design §5).
+//! may leave something half done when it is killed.
 //!
 //! Its own main function: `fork` wants a process without further threads.
 

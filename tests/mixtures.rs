@@ -1,4 +1,4 @@
-//! Calls in every mixture of transports: in over one, out over another (issue 2, "What must be seen").
+//! Calls in every mixture of transports: in over one, out over another.
 //! RFC 3261 §16 and §18, RFC 4168; Record-Route doubled where the transport changes (K20, K22).
 
 mod support;

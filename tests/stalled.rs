@@ -1,4 +1,4 @@
-//! A peer that stalls is that peer's affair (design §6): the calls of others are set up as fast as without it.
+//! A peer that stalls is that peer's affair: the calls of others are set up as fast as without it.
 //!
 //! - an SCTP peer that stops reading (M05, M08), a TCP peer that stops reading;
 //! - an SCTP peer of whose 30 kB message only the first half ever arrives (M12), and one that does so until the window is

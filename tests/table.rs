@@ -1,5 +1,5 @@
 //! The transaction table in several processes: one that is killed, wherever it is, costs the context that it was changing and no
-//! other, and nothing leaks (design §5).
+//! other, and nothing leaks.
 //!
 //! Its own main function: `fork` wants a process without further threads.
 

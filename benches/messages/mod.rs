@@ -1,4 +1,4 @@
-//! The three messages of issue 2 and what is done to them, for the benchmark and for the test that nothing is allocated.
+//! The three messages that are measured, and what is done to them, for the benchmark and for the test that nothing is allocated.
 
 use strowger::message::branch::{self, BranchId, Key};
 use strowger::message::{RequestEdit, ViaFix, forward_request, forward_response, scan};

@@ -1,4 +1,4 @@
-//! Each fact of conformance.md section F that needs no other process, and B22 to B25.
+//! Each fact of section F that needs no other process, and B22 to B25.
 
 use super::*;
 use crate::config::{Limits, Registrar};

@@ -1,7 +1,7 @@
 //! The processes on the seats: fork, reap, respawn, and the end of one that hangs.
 //!
 //! Owns: who may be forked when, and when it is too much. Never what a child does; never a thread, and never a lock
-//! that a child may hold (design §2, issue 2 item 2).
+//! that a child may hold.
 
 use std::io;
 

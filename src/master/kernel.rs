@@ -1,4 +1,4 @@
-//! Limits that the kernel sets the daemon, asked for before any socket exists (design §2). The sysctls of SCTP and
+//! Limits that the kernel sets the daemon, asked for before any socket exists. The sysctls of SCTP and
 //! the buffers are asked for where the sockets are opened (`transport::sockets`).
 //!
 //! Owns: how many descriptors a process needs. Less than that is said, and never ends the daemon.

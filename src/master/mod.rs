@@ -1,4 +1,4 @@
-//! The master: opens everything, forks, keeps every seat taken, and ends the daemon (design §2, issue 2 item 2).
+//! The master: opens everything, forks, keeps every seat taken, and ends the daemon.
 //!
 //! Owns: the order at start and at the end, the children, signals, the admin listener, systemd's watchdog. It never
 //! has a thread, never sees a SIP message, never waits for a lock, a descriptor or a child: whatever hangs, it must

@@ -1,4 +1,4 @@
-//! SIGHUP: the configuration is read again, checked whole, and takes effect whole or not at all (issue 2 item 9).
+//! SIGHUP: the configuration is read again, checked whole, and takes effect whole or not at all.
 //!
 //! Owns: the moment of the change and its log lines. What may change and what is right, `config` knows.
 

@@ -1,4 +1,4 @@
-//! The start, in the order of design §2: sysctls and limits, sockets, memory, privileges. After it, nothing needs a
+//! The start, in this order: sysctls and limits, sockets, memory, privileges. After it, nothing needs a
 //! privilege.
 //!
 //! Owns: that order. A respawn repeats none of it.

@@ -135,7 +135,7 @@ fn cseq(m: &Message<'_>, method: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// The reason phrase that RFC 3261 §21 (and the extensions named in `conformance.md`) give for a status code.
+/// The reason phrase that RFC 3261 §21 and its extensions give for a status code.
 #[must_use]
 pub fn reason_phrase(code: u16) -> &'static str {
     match code {

@@ -1,6 +1,6 @@
 //! Associations that are being aborted because a piece of a message came without its end (M11, M13).
 //!
-//! Owns: their ids, so that every process drops what still arrives on them, also a tail that carries MSG_EOR (design §6).
+//! Owns: their ids, so that every process drops what still arrives on them, also a tail that carries MSG_EOR.
 //! Never aborts: `transport::sctp` does.
 
 use std::io;

@@ -1,4 +1,4 @@
-//! Counters: one cache-line-separated block of atomics per process (design §5).
+//! Counters: one cache-line-separated block of atomics per process.
 //!
 //! Owns: what is counted, and its names. A process writes only its own block; readers sum. Never a lock, never a log
 //! line.

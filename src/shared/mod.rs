@@ -1,4 +1,4 @@
-//! What the processes share: one mapping, made by the master before the first fork (design §5).
+//! What the processes share: one mapping, made by the master before the first fork.
 //!
 //! Owns: the handles on every part, and the order in which they are laid out. Each part has its file, with `plan` (how much) and
 //! `take` (the handle on it). Plain data only: no pointer, no `Drop`, no `std` lock.
@@ -53,7 +53,7 @@ pub struct Shared {
     pub mailboxes: mailbox::Mailboxes,
     pub broken: broken::Broken,
     pub open_associations: open_associations::OpenAssociations,
-    /// Drawn at daemon start: no branch recurs after a restart (design §5).
+    /// Drawn at daemon start: no branch recurs after a restart.
     pub key: branch::Key,
 }
 

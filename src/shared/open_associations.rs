@@ -1,5 +1,4 @@
-//! Associations that a process left open with MSG_MORE: what it gave the kernel on them waits for a plain send (design §6,
-//! Bundling).
+//! Associations that a process left open with MSG_MORE: what it gave the kernel on them waits for a plain send (bundling, M29).
 //!
 //! Owns: their ids, per seat, so that a dead worker's successor closes them. Never sends.
 

@@ -11,7 +11,7 @@ use zerocopy::FromBytes;
 
 use crate::timer::Tick;
 
-/// The daemon's way to its end (issue 2 item 2). Only ever goes forward.
+/// The daemon's way to its end. Only ever goes forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[repr(u32)]

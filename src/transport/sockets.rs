@@ -18,7 +18,7 @@ use crate::config::{Config, Listen, Sctp, Stack};
 /// Connections that wait to be accepted, per listener and seat; `net.core.somaxconn` may cut it.
 const BACKLOG: i32 = 4096;
 
-/// Receive buffers that hold fewer bytes than this stall honest peers with large messages (design §6).
+/// Receive buffers that hold fewer bytes than this stall honest peers with large messages.
 const SMALL: usize = 64 * 1024;
 
 /// All listeners, in the order of `Config::listen`.
@@ -153,7 +153,7 @@ fn open_one(config: &Config, listen: &Listen, warnings: &mut Vec<String>) -> io:
             let (fd, granted) = sys::sctp::one_to_many(&listen.addresses, &settings(&config.sctp), false)?;
             let asked = (config.sctp.receive_buffer_bytes, config.sctp.send_buffer_bytes);
             say_if_less(warnings, listen, asked, granted);
-            // A peer's window is half the buffer (M13): an eighth keeps honest traffic whole (design §6).
+            // A peer's window is half the buffer (M13): an eighth keeps honest traffic whole.
             listener.most_bytes = granted.receive / 8;
             if listener.most_bytes < SMALL {
                 warnings.push(format!(

@@ -1,4 +1,4 @@
-//! A worker: one loop, four inputs, one corridor (design §3).
+//! A worker: one loop, four inputs, one corridor.
 //!
 //! Owns: the clock, and the order in which things happen. The rooms below it are asked; they never ask back.
 //!

@@ -13,7 +13,7 @@ const SLICE: u32 = 32;
 const MOST_LOSSES: usize = 1_024;
 
 impl Corridor {
-    /// Fires what is due in every bucket (design §5). At most `limit` contexts; true: there is more.
+    /// Fires what is due in every bucket. At most `limit` contexts; true: there is more.
     pub fn deadlines(&mut self, now: Tick, limit: usize) -> bool {
         let (mut left, buckets) = (limit, self.table.buckets());
         // Where the last turn stopped, so that busy buckets hold up no others.

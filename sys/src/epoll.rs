@@ -1,7 +1,6 @@
 //! `epoll_ctl(2)` for sockets that several processes share.
 //!
-//! mio registers edge-triggered and wakes every process; a shared socket wants one woken, as long as there is something to read
-//! (design §2).
+//! mio registers edge-triggered and wakes every process; a shared socket wants one woken, as long as there is something to read.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};

@@ -1,6 +1,6 @@
 //! Memory that several processes share, and locks that outlive their owner.
 //!
-//! Owns: the one shared mapping and the robust mutexes in it (design §5). Never knows what lies there, beyond that it is plain:
+//! Owns: the one shared mapping and the robust mutexes in it. Never knows what lies there, beyond that it is plain:
 //! any bytes are a valid value. Sizes first ([`Plan`]), then one `mmap(2)` ([`Mapping`]); pages are zero and cost nothing until
 //! they are touched; the mapping is inherited by `fork(2)` and lives as long as a process that has it.
 

@@ -1,5 +1,5 @@
-//! Kernel SCTP through one-to-many sockets: facts of sections L and M of `conformance.md`, as far as `sys` makes use of them.
-//! Skipped where the kernel has no SCTP: run this binary in the virtual machine then (design §9).
+//! Kernel SCTP through one-to-many sockets: facts of sections L and M, as far as `sys` makes use of them.
+//! Skipped where the kernel has no SCTP: run this binary in the virtual machine then.
 
 mod rig;
 

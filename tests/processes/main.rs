@@ -1,4 +1,4 @@
-//! The daemon's processes: real forks, real signals (design §2, issue 2 item 2).
+//! The daemon's processes: real forks, real signals.
 //!
 //! The master forks, so it needs a process of one thread, which libtest's are not: this program has its own main.
 //! Without the variable `PROCESSES_CONFIG` it runs the tests one after the other; with it, it is the daemon that they

@@ -1,4 +1,4 @@
-//! Bindings in shared memory (design §5, §8): few, large buckets, each behind one lock.
+//! Bindings in shared memory: few, large buckets, each behind one lock.
 //!
 //! Owns: which bucket an address-of-record belongs to, and what a bucket shows without its lock (fill, next deadline). Never judges
 //! a REGISTER: that is `location`.

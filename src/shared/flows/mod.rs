@@ -1,4 +1,4 @@
-//! Flows: one entry per TCP connection or SCTP association of the whole daemon (design §5).
+//! Flows: one entry per TCP connection or SCTP association of the whole daemon.
 //!
 //! Owns: who they are with, in what state, and which process a connection belongs to; the limits on their number, total and
 //! per peer IP (M20). Opening a connection is claimed here first, so no two workers connect to one peer at once. Never a

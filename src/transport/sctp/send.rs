@@ -1,4 +1,4 @@
-//! Sending: bundled per association (RFC 9260 §6.10, design §6 "Bundling").
+//! Sending: bundled per association (RFC 9260 §6.10).
 //!
 //! Owns: the order of a turn's messages and the two calls that send them. MSG_MORE counts for a whole `sendmmsg`, so everything but
 //! each association's last message goes first, with it; then the last ones, without. Never waits for room.

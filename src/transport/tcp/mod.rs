@@ -1,4 +1,4 @@
-//! TCP, `symmetric` (design §6): the worker that accepted or opened a connection is its only reader and writer.
+//! TCP, `symmetric`: the worker that accepted or opened a connection is its only reader and writer.
 //!
 //! Owns: this process's connections, their deadlines in order (never a scan), accepting and reading. Its files: `connection` (one
 //! of them), `send` (who sends a message, and opening), `end` (closing, deadlines). Never parses beyond framing.

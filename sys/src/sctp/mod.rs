@@ -1,4 +1,4 @@
-//! Kernel SCTP through one-to-many sockets (RFC 6458 §3; facts M01–M42 of `conformance.md`).
+//! Kernel SCTP through one-to-many sockets (RFC 6458 §3; facts M in `tests/FACTS.md`).
 //!
 //! Owns: the options of the socket, what can be asked and done about one association, and the reading of notifications. Messages
 //! go through [`crate::datagram`]. Never decides how long to wait or whom to refuse.

@@ -1,4 +1,4 @@
-//! Fork, death with the parent, limits, users (design §2).
+//! Fork, death with the parent, limits, users.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! The shared mapping and its robust locks (design §5).
+//! The shared mapping and its robust locks.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,4 +1,4 @@
-//! One message wakes one process (design §2).
+//! One message wakes one process.
 
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! Many messages in one packet, and what closes a packet that MSG_MORE left open (design §6, M29).
+//! Many messages in one packet, and what closes a packet that MSG_MORE left open (M29).
 
 use sys::datagram::To;
 use sys::sctp::{self, AssociationState};

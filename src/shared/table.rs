@@ -240,6 +240,14 @@ impl Entry {
         self.guard.add_branch(head, flow, uri, &others).is_some()
     }
 
+    /// Notes that a client's request was sent at `now`, not before.
+    pub fn sent_again(&mut self, id: BranchId, now: Tick) {
+        let Some(number) = id.slot.checked_sub(1).map(|slot| slot % CLIENTS as u32 + 1) else { return };
+        if let Some(slot) = self.guard.client_mut(number).filter(|slot| slot.generation == id.generation) {
+            slot.client.sent = now;
+        }
+    }
+
     /// Gives up a context that could not be completed.
     pub fn abandon(&mut self, head: u32) {
         self.guard.free(head);

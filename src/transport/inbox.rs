@@ -30,6 +30,9 @@ pub enum Happening {
     Lost { transport: Transport, peers: ArrayVec<Address, 4>, id: FlowId },
     /// The request of this client transaction did not leave us.
     SendFailed { client: BranchId },
+    /// The request of this client transaction had been posted for a connection that is gone, and goes over another one: the loss of
+    /// the first is not its loss.
+    Moved { client: BranchId },
 }
 
 /// Cleared, not freed, at each turn: no allocation in the steady state.

@@ -53,6 +53,12 @@ impl Corridor {
         self.act(None);
     }
 
+    /// The request of this client transaction leaves only now, over another connection than the one it was meant for.
+    pub fn moved(&mut self, id: BranchId, now: Tick) {
+        let Some(mut entry) = self.entered(self.table.lock_branch(id)) else { return };
+        entry.sent_again(id, now);
+    }
+
     /// The association or connection to this peer is gone: every request that waits on it has failed (A19).
     /// `until`: when the last of them can have been sent.
     pub fn lost(&mut self, transport: Transport, peer: Address, until: Tick) {

@@ -106,14 +106,19 @@ impl<'h> Round<'h> {
     fn walk(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(256);
         if self.seat.successor {
+            let now = clock::now();
             self.transports.adopt(&mut self.inbox);
             self.corridor.inspect();
+            // Before anybody hears of lost connections: what was posted to the dead one and never read goes over new ones.
+            self.transports.posted(&self.arena, &mut self.inbox, now);
             info!("took over the seat");
-            self.work_off(clock::now());
+            self.work_off(now);
         }
         loop {
             let now = clock::now();
             self.house.shared.phases.beat(self.seat.number, now);
+            self.wait(&mut events, now)?;
+            // After the wait: what comes in after the master's word is treated by it.
             match self.house.shared.phases.current() {
                 Phase::Running => {}
                 Phase::Draining => self.corridor.draining = true,
@@ -123,7 +128,6 @@ impl<'h> Round<'h> {
                 }
             }
             self.settings();
-            self.wait(&mut events, now)?;
             self.round(&events);
         }
     }
@@ -216,6 +220,7 @@ impl<'h> Round<'h> {
                         }
                     }
                     Happening::SendFailed { client } => self.corridor.send_failed(client, now),
+                    Happening::Moved { client } => self.corridor.moved(client, now),
                 }
             }
         }

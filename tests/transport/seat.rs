@@ -230,7 +230,7 @@ impl Seat {
     pub fn failed(&self) -> Vec<BranchId> {
         let client = |h: &Happening| match h {
             Happening::SendFailed { client } => Some(*client),
-            Happening::Lost { .. } => None,
+            Happening::Lost { .. } | Happening::Moved { .. } => None,
         };
         self.happenings.iter().filter_map(client).collect()
     }

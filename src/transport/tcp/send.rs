@@ -16,7 +16,7 @@ use crate::shared::counters::Counter;
 use crate::shared::flows::{Claim, FlowView, State};
 use crate::shared::mailbox::Kind;
 use crate::transport::outgoing::Body;
-use crate::transport::{Flow, FlowId, Outgoing};
+use crate::transport::{Flow, FlowId, Happening, Outgoing};
 
 /// Messages of one `writev`; more take another.
 const BATCH: usize = 64;
@@ -109,12 +109,12 @@ impl Tcp {
                 Some(flow) if usable(&flow) && flow.owner != desk.seat => return Way::There(flow.owner, flow.id),
                 _ => {}
             }
-            // The connection is gone. E08: a response goes to the same IP at the sent-by port.
-            if client.is_none() {
-                if to.fallback_port == 0 {
-                    return Way::Nowhere;
-                }
-                to.peer = to.peer.with_port(to.fallback_port);
+            // The connection is gone. A request is for whoever is there, over any connection; a response goes to the same IP at the
+            // sent-by port (E08).
+            match client {
+                Some(client) => inbox.happenings.push(Happening::Moved { client }),
+                None if to.fallback_port == 0 => return Way::Nowhere,
+                None => to.peer = to.peer.with_port(to.fallback_port),
             }
             to.id = FlowId::NONE;
         }

@@ -138,7 +138,7 @@ trap 'kill "$(cat "$job/pid" 2> /dev/null)" 2> /dev/null; rm -rf "$job"' EXIT
 trap 'exit 143' TERM INT HUP
 {
     # shellcheck disable=SC2046
-    timeout --foreground -k 5 "${VM_TIMEOUT:-1500}" qemu-system-x86_64 "${speed[@]}" "${machine[@]}" -append "$line" \
+    timeout --foreground -k 5 "${VM_TIMEOUT:-3000}" qemu-system-x86_64 "${speed[@]}" "${machine[@]}" -append "$line" \
         $(share host / ,readonly=on,multidevs=remap) $(share job "$job/share" ,readonly=on) $(share out "$out" "") \
         < /dev/null 2> "$job/complaints" &
     echo $! > "$job/pid"
@@ -148,7 +148,7 @@ wait $! || true
 rm -f "$job/pid"
 status=$(sed -n 's/^vm: exit status \([0-9]*\)$/\1/p' "$job/console" | tail -1)
 if [ -z "$status" ]; then
-    say "the guest did not come to its end within ${VM_TIMEOUT:-1500} s"
+    say "the guest did not come to its end within ${VM_TIMEOUT:-3000} s"
     cat "$job/complaints" >&2
     exit 3
 fi

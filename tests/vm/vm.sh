@@ -9,7 +9,7 @@
 #
 # VM_OUT       folder that the program may write, same path inside      a temporary one, removed
 # VM_CACHE     kernel, initrd, what is known about KVM here             ~/.cache/strowger-guest
-# VM_CPUS      2      VM_MEM 3G      VM_TIMEOUT 1500 (seconds)
+# VM_CPUS      2      VM_MEM 3G      VM_TIMEOUT 3000 (seconds)
 # VM_ACCEL     kvm, tcg, or auto: KVM if a guest comes up under it within 20 s (it may hang), else TCG, some 15 times slower
 # VM_ENV       names of further variables to hand over (PATH, HOME and TESTS_* always go; TESTS_SLOW=15 is added under TCG)
 #

@@ -134,7 +134,7 @@ share() { # mount tag, path, further options
 }
 case $out$job in *[\ ,]*) missing "no spaces or commas in the path $out" ;; esac
 # The guest is root: it may read this machine's files, and write only $out. Whoever ends this script ends the guest.
-trap 'kill "$(cat "$job/pid" 2> /dev/null)" 2> /dev/null; rm -rf "$job"' EXIT
+trap '[ ! -s "$job/pid" ] || kill "$(cat "$job/pid")" 2> /dev/null || true; rm -rf "$job"' EXIT
 trap 'exit 143' TERM INT HUP
 {
     # shellcheck disable=SC2046

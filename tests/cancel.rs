@@ -27,7 +27,7 @@ fn caller(setup: &Setup, scenario: Scenario, transport: Transport, phones: &[Str
     Sipp::new(scenario, transport, setup.address(transport))
         .users(phones)
         .calls(CALLS)
-        .rate(if slow() > 1 { 10 } else { 100 })
+        .rate(if slow() > 1 { 30 } else { 100 })
         .at_once(if slow() > 1 { 60 } else { 30 })
 }
 

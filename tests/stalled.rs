@@ -69,7 +69,7 @@ impl Street {
 
     /// The time within which 99 of 100 calls were set up, in milliseconds.
     fn p99(&self, what: &str) -> f64 {
-        let (calls, rate) = if slow() > 1 { (300, 30.0) } else { (600, 100.0) };
+        let (calls, rate) = if slow() > 1 { (300, 50.0) } else { (600, 100.0) };
         let Phones { load, callers, callees } = &mut *self.phones.borrow_mut();
         let order = Order { calls, longest: Duration::MAX, pace: Pace::PerSecond(rate), callers, callees };
         let tally = load.place(&order, &mut |_| ControlFlow::Continue(())).expect("a poll");

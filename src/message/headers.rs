@@ -35,10 +35,11 @@ impl Found {
     #[inline]
     #[must_use]
     pub fn line(&self, bytes: &[u8]) -> Line {
-        let rest = Span::new(self.colon + 1, self.end);
-        let value = match rest.of(bytes) {
+        let value = match bytes.get(self.colon + 1..self.end) {
             // As most write it.
-            [b' ', first, .., last] if !is_space(*first) && !is_space(*last) => Span::new(self.colon + 2, self.end),
+            Some([b' ', first, .., last]) if !is_space(*first) && !is_space(*last) => {
+                Span::new(self.colon + 2, self.end)
+            }
             _ => trim(bytes, self.colon + 1, self.end),
         };
         let next = Span::new(0, self.next()).end;

@@ -209,11 +209,7 @@ fn walk(bytes: &[u8], lenient: bool) -> Result<Message<'_>, Invalid> {
                 }
             }
             Name::Contact => {
-                let mut reader = Reader::new(bytes, line.value);
-                m.contact_count = m.contact_count.saturating_add(1);
-                while reader.skip_value() && reader.eat(b',') {
-                    m.contact_count = m.contact_count.saturating_add(1);
-                }
+                m.contact_count = m.contact_count.saturating_add(Reader::new(bytes, line.value).values());
             }
             Name::Expires => m.expires = m.expires.or(Some(line.value)),
             Name::Require => m.require = m.require.or(Some(line.value)),
@@ -322,7 +318,7 @@ fn party(bytes: &[u8], value: Span) -> Option<Span> {
     let mut tag = Span::EMPTY;
     let mut reader = Reader::new(bytes, value);
     reader.address(|name, _, value| {
-        if name.eq_ignore_ascii_case(b"tag") {
+        if matches!(name, [b't' | b'T', b'a' | b'A', b'g' | b'G']) {
             tag = value;
         }
     })?;
@@ -392,12 +388,19 @@ impl Message<'_> {
     /// Takes the values of one Route line.
     fn take_routes(&mut self, line: &Line) -> Option<()> {
         let bytes = self.bytes;
-        Route::read_line(bytes, line, |route| {
+        let whole = Route::read_line(bytes, line, |route| {
             if let Some(place) = self.routes.get_mut(self.route_count as usize) {
                 *place = Some(route);
             }
             self.route_count = self.route_count.saturating_add(1);
             self.last_route = Some(route);
-        })
+        });
+        let in_line = whole.unwrap_or_else(|| Reader::new(bytes, line.value).values());
+        for route in
+            self.routes.iter_mut().chain([&mut self.last_route]).flatten().filter(|r| r.line.start == line.start)
+        {
+            route.in_line = in_line;
+        }
+        whole.map(drop)
     }
 }

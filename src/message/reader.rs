@@ -412,3 +412,24 @@ pub fn trim(bytes: &[u8], mut start: usize, mut end: usize) -> Span {
     }
     Span::new(start, end)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_itself_in_any_case_and_nothing_else_is() {
+        for small in [&b"port"[..], b"rport", b"branch", b"received"] {
+            let large = small.to_ascii_uppercase();
+            assert!(is_word(small, small) && is_word(&large, small));
+            assert!(!is_word(&small[1..], small) && !is_word(small, &small[1..]));
+            for place in 0..small.len() {
+                for byte in 0..=255u8 {
+                    let mut text = large.clone();
+                    text[place] = byte;
+                    assert_eq!(is_word(&text, small), text.eq_ignore_ascii_case(small), "{text:?}");
+                }
+            }
+        }
+    }
+}

@@ -4,7 +4,7 @@
 //! lines and commas. Never looks into a value.
 
 use super::ends::Ends;
-use super::reader::{Reader, is_space, trim};
+use super::reader::{Reader, trim};
 use super::span::Span;
 use super::wide;
 
@@ -35,10 +35,9 @@ impl Found {
     #[inline]
     #[must_use]
     pub fn line(&self, bytes: &[u8]) -> Line {
-        let rest = Span::new(self.colon + 1, self.end);
-        let value = match rest.of(bytes) {
-            // As most write it.
-            [b' ', first, .., last] if !is_space(*first) && !is_space(*last) => Span::new(self.colon + 2, self.end),
+        let value = match bytes.get(self.colon + 1..self.end) {
+            // As most write it: what is above a space is none.
+            Some([b' ', first, .., last]) if *first > b' ' && *last > b' ' => Span::new(self.colon + 2, self.end),
             _ => trim(bytes, self.colon + 1, self.end),
         };
         let next = Span::new(0, self.next()).end;

@@ -76,6 +76,39 @@ pub struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
+    /// `bytes` before anything was found in them.
+    #[inline]
+    pub(super) fn empty(bytes: &'a [u8]) -> Message<'a> {
+        Message {
+            bytes,
+            start: Start::Response { code: 0, reason: Span::EMPTY },
+            start_at: 0,
+            headers_at: 0,
+            body_at: 0,
+            via: Via::default(),
+            next_via: None,
+            via_count: 0,
+            via_at: 0,
+            via_cut: Span::EMPTY,
+            from: Span::EMPTY,
+            from_tag: Span::EMPTY,
+            to: Span::EMPTY,
+            to_tag: Span::EMPTY,
+            call_id: Span::EMPTY,
+            cseq: CSeq::default(),
+            max_forwards: None,
+            routes: [None; 2],
+            route_count: 0,
+            last_route: None,
+            record_route_at: 0,
+            content_length: None,
+            expires: None,
+            contact_count: 0,
+            require: None,
+            proxy_require: None,
+        }
+    }
+
     /// The bytes of one part.
     #[inline]
     #[must_use]

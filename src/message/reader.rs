@@ -81,14 +81,26 @@ pub fn is_space(byte: u8) -> bool {
     is(byte, SPACE)
 }
 
+/// Is `text` the word `small`, of four to eight small letters, in any case of letters?
+#[inline]
+#[must_use]
+pub fn is_word(text: &[u8], small: &[u8]) -> bool {
+    // Two halves that overlap. With a bit set that tells small letters from large ones, nothing but a letter becomes a letter.
+    let halves =
+        |text: &[u8]| Some((u32::from_ne_bytes(*text.first_chunk()?), u32::from_ne_bytes(*text.last_chunk()?)));
+    let lower = u32::from_ne_bytes([b' '; 4]);
+    text.len() == small.len()
+        && halves(text).is_some_and(|(first, last)| halves(small) == Some((first | lower, last | lower)))
+}
+
 /// A value on the way through.
 #[derive(Clone, Copy, Debug)]
 pub struct Reader<'a> {
     /// The message.
     bytes: &'a [u8],
+    /// The message up to the end of the value: one comparison tells whether there is a byte at `at`.
+    value: &'a [u8],
     at: usize,
-    /// Of the value; never behind the end of `bytes`.
-    end: usize,
 }
 
 /// `name-addr` or `addr-spec` with the header's parameters.
@@ -104,7 +116,7 @@ impl<'a> Reader<'a> {
     #[inline]
     #[must_use]
     pub fn new(bytes: &'a [u8], value: Span) -> Reader<'a> {
-        Reader { bytes, at: value.start as usize, end: bytes.len().min(value.end as usize) }
+        Reader { bytes, value: bytes.get(..value.end as usize).unwrap_or(bytes), at: value.start as usize }
     }
 
     #[inline]
@@ -115,7 +127,7 @@ impl<'a> Reader<'a> {
 
     #[inline]
     fn get(&self) -> Option<u8> {
-        if self.at < self.end { self.bytes.get(self.at).copied() } else { None }
+        self.value.get(self.at).copied()
     }
 
     /// The next byte, 0 at the end (a NUL never passes `scan`).
@@ -128,7 +140,7 @@ impl<'a> Reader<'a> {
     #[inline]
     #[must_use]
     pub fn is_at_end(&self) -> bool {
-        self.at >= self.end
+        self.at >= self.value.len()
     }
 
     #[inline]
@@ -143,6 +155,17 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Past white space; the byte that comes then, 0 at the end.
+    #[inline]
+    fn peek_past_space(&mut self) -> u8 {
+        loop {
+            match self.peek() {
+                space if is_space(space) => self.at += 1,
+                byte => return byte,
+            }
+        }
+    }
+
     /// Goes to the next byte of `class` or the end; `wide` finds all of them, and may find others, in sixteen bytes.
     #[inline]
     fn skip_to(&mut self, class: u8, wide: impl Fn(&[u8; wide::WIDTH]) -> u32) {
@@ -150,28 +173,47 @@ impl<'a> Reader<'a> {
             let found = wide(chunk);
             if found == 0 {
                 self.at += wide::WIDTH;
-            } else {
-                self.at += found.trailing_zeros() as usize;
-                if self.get().is_none_or(|byte| is(byte, class)) {
-                    break;
+                if self.is_at_end() {
+                    self.at = self.value.len();
+                    return;
                 }
-                self.at += 1;
+                continue;
             }
-            if self.at >= self.end {
-                break;
+            self.at += found.trailing_zeros() as usize;
+            match self.get() {
+                Some(byte) if !is(byte, class) => self.at += 1,
+                Some(_) => return,
+                None => {
+                    self.at = self.value.len();
+                    return;
+                }
             }
         }
-        // The last bytes of a message, one by one.
-        while self.get().is_some_and(|byte| !is(byte, class)) {
-            self.at += 1;
-        }
-        self.at = self.at.min(self.end);
+        self.at = self.next_slowly(class);
+    }
+
+    /// Where the next byte of `class` or the end is, in the last bytes of a message, one by one. (By value, as what is below: a
+    /// reader that nobody points to lives in registers.)
+    #[inline(never)]
+    fn next_slowly(mut self, class: u8) -> usize {
+        self.skip_while(|byte| !is(byte, class));
+        self.at.min(self.value.len())
     }
 
     #[inline]
     pub fn eat(&mut self, byte: u8) -> bool {
-        let eaten = self.peek() == byte && !self.is_at_end();
+        let eaten = self.get() == Some(byte);
         self.at += usize::from(eaten);
+        eaten
+    }
+
+    /// The text that comes next, as it is written here.
+    #[inline]
+    pub fn eat_exactly<const N: usize>(&mut self, text: &[u8; N]) -> bool {
+        let eaten = self.value.get(self.at..).and_then(|rest| rest.first_chunk()) == Some(text);
+        if eaten {
+            self.at += N;
+        }
         eaten
     }
 
@@ -179,8 +221,7 @@ impl<'a> Reader<'a> {
     #[inline]
     pub fn eat_text(&mut self, text: &[u8]) -> bool {
         let end = self.at + text.len();
-        let eaten =
-            end <= self.end && self.bytes.get(self.at..end).is_some_and(|found| found.eq_ignore_ascii_case(text));
+        let eaten = self.value.get(self.at..end).is_some_and(|found| found.eq_ignore_ascii_case(text));
         if eaten {
             self.at = end;
         }
@@ -230,15 +271,20 @@ impl<'a> Reader<'a> {
     }
 
     /// A quoted string, quotes included; the reader stands on the opening quote. None: it never closes.
+    #[inline]
     pub fn quoted(&mut self) -> Option<Span> {
         let start = self.at;
+        self.at = self.behind_quote()?;
+        Some(Span::new(start, self.at))
+    }
+
+    /// Where the string ends whose opening quote is next.
+    #[inline(never)]
+    fn behind_quote(mut self) -> Option<usize> {
         self.at += 1;
         loop {
             match self.get()? {
-                b'"' => {
-                    self.at += 1;
-                    return Some(Span::new(start, self.at));
-                }
+                b'"' => return Some(self.at + 1),
                 b'\\' => self.at += 2,
                 _ => self.at += 1,
             }
@@ -251,18 +297,17 @@ impl<'a> Reader<'a> {
     pub fn parameters(&mut self, mut each: impl FnMut(&'a [u8], Span, Span)) -> Option<usize> {
         let mut end = self.at;
         loop {
-            self.skip_space();
-            if !self.eat(b';') {
+            if self.peek_past_space() != b';' {
                 return Some(end);
             }
+            self.at += 1;
             self.skip_space();
             let name = self.parameter_part();
             let mut value = Span::EMPTY;
             end = self.at;
-            self.skip_space();
-            if self.eat(b'=') {
-                self.skip_space();
-                value = if self.peek() == b'"' {
+            if self.peek_past_space() == b'=' {
+                self.at += 1;
+                value = if self.peek_past_space() == b'"' {
                     self.quoted()?
                 } else {
                     let start = self.at;
@@ -321,19 +366,35 @@ impl<'a> Reader<'a> {
     }
 
     /// Goes to the comma before the next value of a list, past quoted strings and angle brackets; false at the end.
+    #[inline]
     pub fn skip_value(&mut self) -> bool {
+        self.at = self.behind_value();
+        self.peek() == b','
+    }
+
+    /// How many values there are.
+    pub fn values(mut self) -> u16 {
+        let mut values = 1u16;
+        while self.skip_value() {
+            self.at += 1;
+            values = values.saturating_add(1);
+        }
+        values
+    }
+
+    /// Where the value ends that is next.
+    #[inline(never)]
+    fn behind_value(mut self) -> usize {
         loop {
             self.skip_to(ADDRESS_STOP, wide::address_stops);
             match self.peek() {
-                b',' => return true,
-                b'"' => {
-                    if self.quoted().is_none() {
-                        self.at = self.end;
-                    }
+                b'"' => self.at = self.behind_quote().unwrap_or(self.value.len()),
+                b'<' => {
+                    self.skip_to(CLOSE, wide::closing);
+                    self.eat(b'>');
                 }
-                b'<' => self.skip_to(CLOSE, wide::closing),
                 b';' | b'>' => self.at += 1,
-                _ => return false,
+                _ => return self.at,
             }
         }
     }
@@ -350,4 +411,25 @@ pub fn trim(bytes: &[u8], mut start: usize, mut end: usize) -> Span {
         end -= 1;
     }
     Span::new(start, end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_itself_in_any_case_and_nothing_else_is() {
+        for small in [&b"port"[..], b"rport", b"branch", b"received"] {
+            let large = small.to_ascii_uppercase();
+            assert!(is_word(small, small) && is_word(&large, small));
+            assert!(!is_word(&small[1..], small) && !is_word(small, &small[1..]));
+            for place in 0..small.len() {
+                for byte in 0..=255u8 {
+                    let mut text = large.clone();
+                    text[place] = byte;
+                    assert_eq!(is_word(&text, small), text.eq_ignore_ascii_case(small), "{text:?}");
+                }
+            }
+        }
+    }
 }

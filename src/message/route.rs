@@ -24,15 +24,11 @@ pub struct Route {
 }
 
 impl Route {
-    /// Reads the values of one line into `each`. None: a value that cannot be read.
-    pub(super) fn read_line(bytes: &[u8], line: &Line, mut each: impl FnMut(Route)) -> Option<()> {
+    /// Reads the values of one line into `each`, and says how many there are: `in_line` of each, which is left to the caller. None: a
+    /// value that cannot be read.
+    pub(super) fn read_line(bytes: &[u8], line: &Line, mut each: impl FnMut(Route)) -> Option<u16> {
         let whole = Span { start: line.start, end: line.next };
-        let mut count = Reader::new(bytes, line.value);
-        let mut in_line = 1;
-        while count.skip_value() {
-            count.eat(b',');
-            in_line += 1;
-        }
+        let mut in_line = 0u16;
         let mut reader = Reader::new(bytes, line.value);
         let mut comma_before = reader.at();
         loop {
@@ -42,7 +38,8 @@ impl Route {
             let value = Span { start: Span::new(start, start).start, end: address.params.end };
             let comma = reader.at();
             let more = reader.eat(b',');
-            let cut = if in_line == 1 {
+            in_line = in_line.saturating_add(1);
+            let cut = if in_line == 1 && !more {
                 whole
             } else if more {
                 reader.skip_space();
@@ -55,9 +52,9 @@ impl Route {
             // As most are written: nothing can follow the `lr` at the end, nothing before it make it a part of something else.
             let plain = uri.ends_with(b";lr") && memchr::memchr2(b'@', b'?', uri).is_none();
             let lr = plain || has_parameter(uri, b"lr");
-            each(Route { uri: address.uri, value, cut, lr, line: whole, in_line });
+            each(Route { uri: address.uri, value, cut, lr, line: whole, in_line: 0 });
             if !more {
-                return Some(());
+                return Some(in_line);
             }
         }
     }
@@ -87,14 +84,14 @@ impl Iterator for Routes<'_> {
         let line = self.values.line();
         self.nth = if line.start == self.line_at { self.nth + 1 } else { 0 };
         self.line_at = line.start;
-        let (mut seen, mut found) = (0, None);
+        let (mut seen, mut found) = (0, None::<Route>);
         let wanted = self.nth;
-        Route::read_line(self.bytes, &line, |route| {
+        let in_line = Route::read_line(self.bytes, &line, |route| {
             if seen == wanted {
                 found = Some(route);
             }
             seen += 1;
         })?;
-        found
+        found.map(|route| Route { in_line, ..route })
     }
 }

@@ -46,9 +46,12 @@ impl std::error::Error for Invalid {}
 /// `Invalid`: the message must not be forwarded. A response is then dropped, a request answered when that is possible (E11, E14).
 #[inline]
 pub fn scan(bytes: &[u8]) -> Result<Message<'_>, Invalid> {
-    let mut scanned = walk(bytes, false);
-    if let Err(invalid) = &mut scanned {
-        refuse(bytes, invalid);
+    // Made here, so that it is copied once and not twice: a message is large.
+    let mut scanned = Ok(Message::empty(bytes));
+    if let Ok(m) = &mut scanned
+        && let Err(invalid) = walk(m, bytes, false)
+    {
+        scanned = Err(refused(bytes, invalid));
     }
     scanned
 }
@@ -57,15 +60,17 @@ pub fn scan(bytes: &[u8]) -> Result<Message<'_>, Invalid> {
 /// or an ACK, or when Via, From, To, Call-ID or CSeq cannot be read.
 #[must_use]
 pub fn salvage(bytes: &[u8]) -> Option<Message<'_>> {
-    walk(bytes, true).ok().filter(|m| match m.start {
-        Start::Request { method, .. } => method != Method::Ack,
-        Start::Response { .. } => false,
-    })
+    let mut m = Message::empty(bytes);
+    walk(&mut m, bytes, true).ok()?;
+    match m.start {
+        Start::Request { method, .. } if method != Method::Ack => Some(m),
+        _ => None,
+    }
 }
 
 #[cold]
-fn refuse(bytes: &[u8], invalid: &mut Invalid) {
-    invalid.answerable = salvage(bytes).is_some();
+fn refused(bytes: &[u8], invalid: Invalid) -> Invalid {
+    Invalid { answerable: salvage(bytes).is_some(), ..invalid }
 }
 
 /// `answerable` is found out when all else failed.
@@ -76,9 +81,9 @@ fn fault(reason: &'static str) -> Invalid {
 
 const VERSION: &str = "Version Not Supported";
 
-/// Goes through the message. `lenient`: a fault that leaves enough for an answer is passed over.
+/// Goes through the message `bytes` and puts into `m`, which is empty, what it finds. `lenient`: a fault that leaves enough for an answer is passed over.
 #[inline]
-fn walk(bytes: &[u8], lenient: bool) -> Result<Message<'_>, Invalid> {
+fn walk<'a>(m: &mut Message<'a>, bytes: &'a [u8], lenient: bool) -> Result<(), Invalid> {
     let tolerate = |reason| if lenient { Ok(()) } else { Err(fault(reason)) };
     if bytes.len() >= MAX_BYTES {
         return Err(fault("Message too long"));
@@ -90,34 +95,9 @@ fn walk(bytes: &[u8], lenient: bool) -> Result<Message<'_>, Invalid> {
     let start = start_line(bytes, start_at, end, lenient)?;
     let is_request = matches!(start, Start::Request { .. });
     let headers_at = end + 2;
-    let mut m = Message {
-        bytes,
-        start,
-        start_at: Span::new(start_at, 0).start,
-        headers_at: Span::new(headers_at, 0).start,
-        body_at: 0,
-        via: Via::default(),
-        next_via: None,
-        via_count: 0,
-        via_at: 0,
-        via_cut: Span::EMPTY,
-        from: Span::EMPTY,
-        from_tag: Span::EMPTY,
-        to: Span::EMPTY,
-        to_tag: Span::EMPTY,
-        call_id: Span::EMPTY,
-        cseq: CSeq::default(),
-        max_forwards: None,
-        routes: [None; 2],
-        route_count: 0,
-        last_route: None,
-        record_route_at: 0,
-        content_length: None,
-        expires: None,
-        contact_count: 0,
-        require: None,
-        proxy_require: None,
-    };
+    m.start = start;
+    m.start_at = Span::new(start_at, 0).start;
+    m.headers_at = Span::new(headers_at, 0).start;
     let mut at = headers_at;
     let mut lines = 0u16;
     let mut record_route_seen = false;
@@ -209,11 +189,7 @@ fn walk(bytes: &[u8], lenient: bool) -> Result<Message<'_>, Invalid> {
                 }
             }
             Name::Contact => {
-                let mut reader = Reader::new(bytes, line.value);
-                m.contact_count = m.contact_count.saturating_add(1);
-                while reader.skip_value() && reader.eat(b',') {
-                    m.contact_count = m.contact_count.saturating_add(1);
-                }
+                m.contact_count = m.contact_count.saturating_add(Reader::new(bytes, line.value).values());
             }
             Name::Expires => m.expires = m.expires.or(Some(line.value)),
             Name::Require => m.require = m.require.or(Some(line.value)),
@@ -249,7 +225,7 @@ fn walk(bytes: &[u8], lenient: bool) -> Result<Message<'_>, Invalid> {
             None => tolerate("Shorter than its Content-Length")?,
         }
     }
-    Ok(m)
+    Ok(())
 }
 
 /// Reads `start..end`. RFC 3261 §7.1 allows single spaces only.
@@ -322,7 +298,7 @@ fn party(bytes: &[u8], value: Span) -> Option<Span> {
     let mut tag = Span::EMPTY;
     let mut reader = Reader::new(bytes, value);
     reader.address(|name, _, value| {
-        if name.eq_ignore_ascii_case(b"tag") {
+        if matches!(name, [b't' | b'T', b'a' | b'A', b'g' | b'G']) {
             tag = value;
         }
     })?;
@@ -392,12 +368,19 @@ impl Message<'_> {
     /// Takes the values of one Route line.
     fn take_routes(&mut self, line: &Line) -> Option<()> {
         let bytes = self.bytes;
-        Route::read_line(bytes, line, |route| {
+        let whole = Route::read_line(bytes, line, |route| {
             if let Some(place) = self.routes.get_mut(self.route_count as usize) {
                 *place = Some(route);
             }
             self.route_count = self.route_count.saturating_add(1);
             self.last_route = Some(route);
-        })
+        });
+        let in_line = whole.unwrap_or_else(|| Reader::new(bytes, line.value).values());
+        for route in
+            self.routes.iter_mut().chain([&mut self.last_route]).flatten().filter(|r| r.line.start == line.start)
+        {
+            route.in_line = in_line;
+        }
+        whole.map(drop)
     }
 }

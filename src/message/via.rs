@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use super::headers::Values;
-use super::reader::Reader;
+use super::reader::{Reader, is_word};
 use super::span::Span;
 use super::uri::ip_of;
 
@@ -42,14 +42,16 @@ pub struct Via {
 }
 
 impl Via {
-    /// Reads one value; the reader then stands at the end or before the comma of the next value. None: not a Via.
+    /// Reads one value; `behind` then stands at the end or before the comma of the next value. None: not a Via.
     /// Unknown, valueless and quoted parameters pass (B10).
     #[inline]
-    pub fn read(reader: &mut Reader<'_>) -> Option<Via> {
+    pub fn read(behind: &mut Reader<'_>) -> Option<Via> {
+        // One of our own lives in registers.
+        let mut reader = *behind;
         reader.skip_space();
         let start = reader.at();
-        if !reader.eat_text(b"SIP/2.0/") {
-            // The same with white space around the slashes.
+        if !reader.eat_exactly(b"SIP/2.0/") {
+            // The same in small letters or with white space around the slashes.
             for part in [&b"SIP"[..], b"/", b"2.0", b"/"] {
                 reader.skip_space();
                 if !reader.eat_text(part) {
@@ -85,14 +87,14 @@ impl Via {
         // A value that is read later: the port lies in the same bytes.
         let mut filled = Span::EMPTY;
         let end = reader.parameters(|name, at, value| match name.len() {
-            6 if name.eq_ignore_ascii_case(b"branch") => via.branch = value,
-            5 if name.eq_ignore_ascii_case(b"rport") => {
+            6 if is_word(name, b"branch") => via.branch = value,
+            5 if is_word(name, b"rport") => {
                 via.rport = Rport::Asked;
                 via.rport_at = at.end;
                 filled = value;
             }
-            8 if name.eq_ignore_ascii_case(b"received") => via.received = value,
-            5 if name.eq_ignore_ascii_case(b"maddr") => via.maddr = value,
+            8 if is_word(name, b"received") => via.received = value,
+            5 if is_word(name, b"maddr") => via.maddr = value,
             _ => {}
         })?;
         if !filled.is_empty() {
@@ -102,7 +104,11 @@ impl Via {
         via.value = Span::new(start, end);
         via.params_end = via.value.end;
         let complete = reader.is_at_end() || reader.peek() == b',';
-        (complete && !host.is_empty()).then_some(via)
+        if !complete || host.is_empty() {
+            return None;
+        }
+        *behind = reader;
+        Some(via)
     }
 
     /// The host as an address; none when it is a name.

@@ -42,7 +42,7 @@ pub struct Transports {
     /// By listener: places in `Outgoing::sendings`.
     lists: Vec<Vec<u32>>,
     connected: Vec<u32>,
-    sctp: sctp::Sctp,
+    sctp: sctp::Kernel,
     tcp: tcp::Tcp,
 }
 
@@ -89,7 +89,7 @@ impl Transports {
             receiver: Receiver::new(1024),
             sender: Sender::new(SEND_BATCH),
         };
-        Ok(Transports { desk, lists, connected: Vec::new(), sctp: sctp::Sctp::default(), tcp })
+        Ok(Transports { desk, lists, connected: Vec::new(), sctp: sctp::Kernel::default(), tcp })
     }
 
     /// Is this token ours? The others (`1 << 32` and above) are the caller's.

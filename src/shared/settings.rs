@@ -128,7 +128,7 @@ mod tests {
     fn live(domains: usize) -> Live {
         Live {
             domains: (0..domains).map(|i| format!("{i}.example.test")).collect(),
-            ..Config::built_in(&[Transport::Udp]).unwrap().live
+            ..Config::built_in().unwrap().live
         }
     }
 

@@ -16,7 +16,7 @@ use strowger::{master, transport};
 pub const FLAW: &str = "PROCESSES_FLAW";
 
 pub fn daemon(path: PathBuf) -> ExitCode {
-    let config = Config::load(Some(&path), &transport::available()).expect("the test's configuration is right");
+    let config = Config::load(Some(&path)).expect("the test's configuration is right");
     strowger::log::start(config.live.log.level).unwrap();
     master::serve(config, Some(path), child)
 }

@@ -379,7 +379,8 @@ fn a_drained_daemon_shuts_its_associations_down() {
     let mut a = Peer::new();
     associate(&mut a, &mut z, at[0]);
     assert_ne!(a.up, 0);
-    z.transports.close_all(&mut z.inbox);
+    let now = z.now();
+    z.transports.close_all(&mut z.inbox, now);
     z.until("shut down", |_| {
         a.read();
         a.up == 0

@@ -49,7 +49,7 @@ pub struct House {
 impl House {
     pub fn new(tables: &str) -> House {
         let text = format!("workers = 1\ndomains = [\"example.test\"]\n{tables}");
-        let config = Config::from_text(&text, &Transport::ALL).unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
+        let config = Config::from_text(&text).unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
         let identity = Identity::new(&config.listen, &config.live);
         House { config, identity }
     }

@@ -274,6 +274,20 @@ pub struct Sctp {
     pub mtu: u16,
 }
 
+impl Sctp {
+    /// Milliseconds until the kernel gives up a new peer, and a known one, that is dead (M23).
+    #[must_use]
+    pub fn dead_peer_ms(&self) -> (u64, u64) {
+        let waits = |cap: u32, times: u16| {
+            let first = u64::from(self.rto_initial_ms);
+            let wait = |at: u16| first.checked_shl(u32::from(at)).unwrap_or(u64::MAX).min(u64::from(cap).max(first));
+            (0..=times).map(|at| wait(at.min(31))).sum()
+        };
+        let new = waits(u32::from(self.init_max_timeout_ms), self.init_attempts);
+        (new, waits(self.rto_max_ms, self.association_max_retransmits))
+    }
+}
+
 #[derive(Clone, Debug, Serialize)]
 pub struct Udp {
     pub receive_buffer_bytes: usize,

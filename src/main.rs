@@ -9,7 +9,6 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use strowger::config::{Config, check, exit};
-use strowger::transport::{self, Transport};
 use strowger::{log, master, phone, shared, worker};
 
 /// A SIP proxy and registrar whose first transport is SCTP.

@@ -142,7 +142,7 @@ fn is_public(network: &IpNet) -> bool {
 
 fn lengths(config: &Config, lines: &mut Vec<String>) {
     let transaction_ms = 64 * config.live.timers.t1_ms;
-    let (new, known) = sense::dead_peer_ms(&config.sctp);
+    let (new, known) = config.sctp.dead_peer_ms();
     let slow = new.max(known);
     if sense::wants_kernel_sctp(config) && slow >= transaction_ms {
         lines.push(format!(

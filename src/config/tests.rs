@@ -257,10 +257,18 @@ fn two_listeners_do_not_share_an_address_or_a_name() {
 
 #[test]
 fn what_later_versions_bring_is_refused_by_name() {
-    let user = line(&listen("sctp", "\"127.0.0.1:5060\"", "stack = \"user\""));
-    assert_eq!(user, "listen[0].stack = \"user\": not in this version; kernel or auto");
     let store = line("[location]\nstore = \"sqlite:/var/lib/strowger.db\"");
     assert_eq!(store, "location.store = \"sqlite:/var/lib/strowger.db\": not in this version; memory");
+}
+
+#[test]
+fn sctp_in_user_space_has_one_address_and_a_udp_port() {
+    let user = |addresses: &str, more: &str| line(&listen("sctp", addresses, &format!("stack = \"user\"\n{more}")));
+    let several = user("[\"127.0.0.1:5060\", \"127.0.0.2:5060\"]", "");
+    assert!(several.contains("SCTP in user space is not multi-homed"), "{several}");
+    assert!(user("\"127.0.0.1:5060\"", "encapsulation_port = 0").contains("UDP port from 1 to 65535"));
+    let udp = line(&listen("udp", "\"127.0.0.1:5060\"", "encapsulation_port = 9899"));
+    assert!(udp.contains("only with transport = \"sctp\""), "{udp}");
 }
 
 #[test]

@@ -117,7 +117,6 @@ impl Settings {
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::transport::Transport;
 
     fn settings() -> Settings {
         let mut plan = Plan::new();

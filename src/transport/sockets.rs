@@ -194,8 +194,9 @@ fn open_one(config: &Config, listen: &Listen, warnings: &mut Vec<String>) -> io:
 /// What `auto` has come to on a kernel without SCTP.
 #[must_use]
 pub fn in_user_space(listen: &Listen) -> String {
+    let only = if listen.addresses.len() > 1 { ", on its first address only" } else { "" };
     format!(
-        "listener {:?}: this kernel has no SCTP, so it runs in user space over UDP port {}; peers without RFC 6951 (UDP \
+        "listener {:?}: this kernel has no SCTP, so it runs in user space over UDP port {}{only}; peers without RFC 6951 (UDP \
          encapsulation) cannot reach it (modprobe sctp, or stack = \"kernel\" to insist)",
         listen.name, listen.encapsulation_port
     )

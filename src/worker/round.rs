@@ -230,6 +230,12 @@ impl<'h> Round<'h> {
                             self.corridor.lost(transport, peer, until);
                         }
                     }
+                    Happening::OwnerDied { transport, peers } => {
+                        for peer in peers {
+                            // Not what is sent again in this very moment.
+                            self.corridor.owner_died(transport, peer, Tick(now.0.saturating_sub(1)));
+                        }
+                    }
                     Happening::SendFailed { client } => self.corridor.send_failed(client, now),
                     Happening::Moved { client } => self.corridor.moved(client, now),
                 }

@@ -8,9 +8,9 @@ use std::time::Duration;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use strowger::config::Config;
+use strowger::master;
 use strowger::shared::{Counter, Phase};
 use strowger::worker::{House, Seat, clock};
-use strowger::{master, transport};
 
 /// What is wrong with the children: `dies` (at once), `stays` (does not hear of the end), or nothing.
 pub const FLAW: &str = "PROCESSES_FLAW";

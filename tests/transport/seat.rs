@@ -233,7 +233,7 @@ impl Seat {
     pub fn failed(&self) -> Vec<BranchId> {
         let client = |h: &Happening| match h {
             Happening::SendFailed { client } => Some(*client),
-            Happening::Lost { .. } | Happening::Moved { .. } => None,
+            Happening::Lost { .. } | Happening::OwnerDied { .. } | Happening::Moved { .. } => None,
         };
         self.happenings.iter().filter_map(client).collect()
     }

@@ -6,7 +6,7 @@ use crate::message::{Message, Uri, scan};
 use crate::proxy::Identity;
 use crate::proxy::forward::{self, Leg, Ourselves};
 use crate::proxy::route::{self, Routing, Whose};
-use crate::transport::{Address, Flow, Transport};
+use crate::transport::{Address, Flow};
 
 pub const KEY: branch::Key = branch::Key([1, 2]);
 

@@ -146,7 +146,7 @@ impl User {
                 }
                 if desk.parts.flows.close(flow.id).is_some() {
                     desk.count(Counter::AssociationsLost, 1);
-                    inbox.lost(Transport::Sctp, flow.peers, flow.id);
+                    inbox.owner_died(Transport::Sctp, flow.peers);
                 }
             }
             self.leave(desk, listener as u8);

@@ -48,8 +48,7 @@ pub fn options(sctp: &Sctp, limits: &Limits, port: u16) -> Options {
 /// fit into the time that the kernel's take, so that a dead peer is known as early (M23).
 fn init_retransmits(sctp: &Sctp) -> u32 {
     let first = u64::from(sctp.rto_initial_ms);
-    let capped = |attempt: u16| (first << attempt.min(20)).min(u64::from(sctp.init_max_timeout_ms).max(first));
-    let whole: u64 = (0..=sctp.init_attempts).map(capped).sum();
+    let (whole, _) = sctp.dead_peer_ms();
     (0..=20).take_while(|n| first * ((2 << n) - 1) <= whole).last().unwrap_or(0)
 }
 

@@ -15,7 +15,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use strowger::phone::agent::Manner;
 use strowger::phone::daemon::{Daemon, free_port, is_there};
 use strowger::phone::load::{Load, Order, Pace};
-use strowger::transport::{Transport, available};
+use strowger::transport::Transport;
 
 const RATE: f64 = 500.0;
 const WARM_UP_CALLS: u64 = 2_000;
@@ -94,7 +94,7 @@ fn main() {
     if std::env::args().any(|argument| argument == "--test") {
         return;
     }
-    let mut beds: Vec<Bed> = available().into_iter().map(Bed::new).collect();
+    let mut beds: Vec<Bed> = Transport::ALL.into_iter().map(Bed::new).collect();
     for _ in 0..ROUNDS {
         beds.iter_mut().for_each(|bed| bed.round(CALLS));
     }

@@ -47,30 +47,27 @@ pub struct Config {
 impl Config {
     /// Reads the file (or only the built-in defaults), lays the environment (`STROWGER_...`) over it and checks everything.
     ///
-    /// `available`: the transports this machine's kernel has; a default without `[[listen]]` serves these on loopback. A
-    /// listener that the file names is kept whether available or not.
-    ///
     /// # Errors
     /// Every mistake found, in the order of the keys.
-    pub fn load(path: Option<&Path>, available: &[Transport]) -> Result<Config, Vec<Mistake>> {
+    pub fn load(path: Option<&Path>) -> Result<Config, Vec<Mistake>> {
         let text = path.map(source::text).transpose().map_err(|mistake| vec![mistake])?;
-        read::config(text.as_deref(), source::environment(), available)
+        read::config(text.as_deref(), source::environment())
     }
 
     /// What the built-in defaults serve, without file and environment.
     ///
     /// # Errors
     /// None, as a test shows; the type is that of `load`.
-    pub fn built_in(available: &[Transport]) -> Result<Config, Vec<Mistake>> {
-        read::config(None, Vec::new(), available)
+    pub fn built_in() -> Result<Config, Vec<Mistake>> {
+        read::config(None, Vec::new())
     }
 
     /// Reads TOML text, as `load` does a file, without the environment: for tests and the demo.
     ///
     /// # Errors
     /// Every mistake found.
-    pub fn from_text(toml: &str, available: &[Transport]) -> Result<Config, Vec<Mistake>> {
-        read::config(Some(toml), Vec::new(), available)
+    pub fn from_text(toml: &str) -> Result<Config, Vec<Mistake>> {
+        read::config(Some(toml), Vec::new())
     }
 
     /// Seats: the workers and the timer process (shared memory has a place for each).
@@ -138,6 +135,8 @@ pub struct Listen {
     pub sent_by: SentBy,
     /// SCTP only.
     pub stack: Stack,
+    /// SCTP in user space: UDP port, here and at peers of which no other is known (RFC 6951).
+    pub encapsulation_port: u16,
 }
 
 /// Our name on one listener, as it goes into Via and Record-Route.
@@ -161,6 +160,8 @@ pub enum Stack {
 pub struct NextHop {
     pub domain: String,
     pub targets: Vec<Target>,
+    /// UDP port of its SCTP targets (RFC 6951); `None`: the listener's.
+    pub encapsulation_port: Option<u16>,
 }
 
 /// `"sctp:192.0.2.1:5060"`.
@@ -269,6 +270,22 @@ pub struct Sctp {
     /// At least the longest transaction (A18).
     pub autoclose_s: u32,
     pub heartbeat_ms: u32,
+    /// In user space: largest SCTP packet, bytes, without UDP and IP headers.
+    pub mtu: u16,
+}
+
+impl Sctp {
+    /// Milliseconds until the kernel gives up a new peer, and a known one, that is dead (M23).
+    #[must_use]
+    pub fn dead_peer_ms(&self) -> (u64, u64) {
+        let waits = |cap: u32, times: u16| {
+            let first = u64::from(self.rto_initial_ms);
+            let wait = |at: u16| first.checked_shl(u32::from(at)).unwrap_or(u64::MAX).min(u64::from(cap).max(first));
+            (0..=times).map(|at| wait(at.min(31))).sum()
+        };
+        let new = waits(u32::from(self.init_max_timeout_ms), self.init_attempts);
+        (new, waits(self.rto_max_ms, self.association_max_retransmits))
+    }
 }
 
 #[derive(Clone, Debug, Serialize)]

@@ -9,7 +9,6 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use strowger::config::{Config, check, exit};
-use strowger::transport::{self, Transport};
 use strowger::{log, master, phone, shared, worker};
 
 /// A SIP proxy and registrar whose first transport is SCTP.
@@ -79,8 +78,8 @@ struct File {
 
 impl File {
     /// The configuration, or its mistakes on stderr.
-    fn load(&self, available: &[Transport]) -> Result<Config, ExitCode> {
-        Config::load(self.config.as_deref(), available).map_err(|mistakes| {
+    fn load(&self) -> Result<Config, ExitCode> {
+        Config::load(self.config.as_deref()).map_err(|mistakes| {
             mistakes.iter().for_each(|mistake| eprintln!("strowger: {mistake}"));
             ExitCode::from(exit::WRONG)
         })
@@ -88,25 +87,25 @@ impl File {
 }
 
 fn main() -> ExitCode {
-    let available = transport::available();
-    run(CommandLine::parse().command, &available).unwrap_or_else(|status| status)
+    run(CommandLine::parse().command).unwrap_or_else(|status| status)
 }
 
-fn run(command: Command, available: &[Transport]) -> Result<ExitCode, ExitCode> {
+fn run(command: Command) -> Result<ExitCode, ExitCode> {
     Ok(match command {
-        Command::Serve(file) => serve(file.load(available)?, file.config, available),
-        Command::Check(file) => check::run(file.config.as_deref(), available, shared::memory_bytes),
+        Command::Serve(file) => serve(file.load()?, file.config),
+        Command::Check(file) => check::run(file.config.as_deref(), shared::memory_bytes),
         Command::Demo(options) => phone::demo::run(&options),
-        Command::Status { file, json, audit } => master::status::run(&file.load(available)?, json, audit),
+        Command::Status { file, json, audit } => master::status::run(&file.load()?, json, audit),
     })
 }
 
 /// The log comes first: from here on nothing waits for whoever reads stderr.
-fn serve(config: Config, path: Option<PathBuf>, available: &[Transport]) -> ExitCode {
+fn serve(config: Config, path: Option<PathBuf>) -> ExitCode {
     if let Err(error) = log::start(config.live.log.level) {
         eprintln!("strowger: stderr cannot be written without waiting, the log is lost: {error}");
     }
-    check::warnings(&config, available).iter().for_each(|warning| tracing::warn!("{warning}"));
+    // What the sockets say when they are opened is said then.
+    check::warnings(&config, true).iter().for_each(|warning| tracing::warn!("{warning}"));
     if let Some(mistake) = check::Room::of_this_machine().refuses(shared::memory_bytes(&config)) {
         tracing::warn!("{mistake}");
     }

@@ -13,19 +13,20 @@ use ipnet::IpNet;
 
 pub use room::Room;
 
-use super::{Allow, Config, Listen, Mistake, exit, sense};
+use super::{Allow, Config, Listen, Mistake, Stack, exit, sense};
 use crate::transport::Transport;
+use crate::transport::sockets::in_user_space;
 
 /// Runs the command: report on stdout, mistakes and warnings on stderr. `memory_bytes`: the most shared memory that a
 /// configuration can touch, as `shared` plans it.
 #[must_use]
-pub fn run(path: Option<&Path>, available: &[Transport], memory_bytes: impl Fn(&Config) -> u64) -> ExitCode {
-    let checked = Config::load(path, available).and_then(|config| {
+pub fn run(path: Option<&Path>, memory_bytes: impl Fn(&Config) -> u64) -> ExitCode {
+    let checked = Config::load(path).and_then(|config| {
         let bytes = memory_bytes(&config);
         let room = Room::of_this_machine();
         match room.refuses(bytes) {
             Some(mistake) => Err(vec![mistake]),
-            None => Ok((report(&config, bytes, &room), warnings(&config, available))),
+            None => Ok((report(&config, bytes, &room), warnings(&config, sys::sctp::supported()))),
         }
     });
     match checked {
@@ -71,23 +72,27 @@ fn mebibytes(bytes: u64) -> u64 {
 
 /// What works, but perhaps not as meant. `serve` logs the same lines.
 #[must_use]
-pub fn warnings(config: &Config, available: &[Transport]) -> Vec<String> {
+pub fn warnings(config: &Config, kernel_has_sctp: bool) -> Vec<String> {
     let mut lines = Vec::new();
-    absent_sctp(config, available, &mut lines);
+    if !kernel_has_sctp {
+        absent_sctp(config, &mut lines);
+    }
     open_registration(config, &mut lines);
     lengths(config, &mut lines);
     lines
 }
 
-fn absent_sctp(config: &Config, available: &[Transport], lines: &mut Vec<String>) {
-    if available.contains(&Transport::Sctp) {
-        return;
+fn absent_sctp(config: &Config, lines: &mut Vec<String>) {
+    for listen in config.listen.iter().filter(|listen| listen.transport == Transport::Sctp) {
+        lines.extend(match listen.stack {
+            Stack::Kernel => Some(format!(
+                "listener {:?}: this machine's kernel has no SCTP (as root: modprobe sctp), so `serve` cannot open it",
+                listen.name
+            )),
+            Stack::Auto => Some(in_user_space(listen)),
+            Stack::User => None,
+        });
     }
-    let absent = "this machine's kernel has no SCTP (as root: modprobe sctp)";
-    lines.push(match sense::wants_kernel_sctp(config) {
-        true => format!("{absent}: `serve` cannot open the sctp listeners here"),
-        false => format!("{absent}: sctp is not served"),
-    });
 }
 
 /// Whoever may register an address-of-record gets its calls.
@@ -137,7 +142,7 @@ fn is_public(network: &IpNet) -> bool {
 
 fn lengths(config: &Config, lines: &mut Vec<String>) {
     let transaction_ms = 64 * config.live.timers.t1_ms;
-    let (new, known) = sense::dead_peer_ms(&config.sctp);
+    let (new, known) = config.sctp.dead_peer_ms();
     let slow = new.max(known);
     if sense::wants_kernel_sctp(config) && slow >= transaction_ms {
         lines.push(format!(

@@ -18,6 +18,8 @@ use crate::transport::Transport;
 /// SIP's port, on every transport (RFC 3261 §19.1.2; RFC 4168 §4).
 const SIP_PORT: u16 = 5060;
 const ADMIN_PORT: u16 = 5059;
+/// SCTP over UDP (RFC 6951 §5.1).
+const ENCAPSULATION_PORT: u16 = 9899;
 /// Most processes we have seats for.
 const WORKERS: usize = 128;
 /// `Flow::listener` is one byte.
@@ -25,26 +27,22 @@ const LISTENERS: usize = 255;
 const MIB: i64 = 1 << 20;
 
 /// Reads, checks and compares everything.
-pub(super) fn config(
-    text: Option<&str>,
-    environment: Vec<(String, String)>,
-    available: &[Transport],
-) -> Result<Config, Vec<Mistake>> {
+pub(super) fn config(text: Option<&str>, environment: Vec<(String, String)>) -> Result<Config, Vec<Mistake>> {
     let notes = Notes::default();
     let tree = source::tree(text, environment).map_err(|mistake| vec![mistake])?;
-    let config = all(Keys::new("", tree, &notes), &notes, available);
+    let config = all(Keys::new("", tree, &notes), &notes);
     sense::compare(&config, &notes);
     let mistakes = notes.into_mistakes();
     if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
 }
 
-pub(super) fn all(mut keys: Keys<'_>, notes: &Notes, available: &[Transport]) -> Config {
+pub(super) fn all(mut keys: Keys<'_>, notes: &Notes) -> Config {
     let workers = match keys.number("workers", 0, 0..=WORKERS as i64, "processes, 0 for one per core") {
         0 => std::thread::available_parallelism().map_or(1, usize::from).min(WORKERS),
         given => given,
     };
     let user = keys.text("user", user).flatten();
-    let listen = listeners(&mut keys, notes, available);
+    let listen = listeners(&mut keys, notes);
     let admin = admin(keys.table("admin"));
     let memory = memory(keys.table("memory"));
     let sctp = sctp(keys.table("sctp"));
@@ -98,10 +96,10 @@ fn host(text: &str) -> Result<String, String> {
     }
 }
 
-fn listeners(keys: &mut Keys<'_>, notes: &Notes, available: &[Transport]) -> Vec<Listen> {
+fn listeners(keys: &mut Keys<'_>, notes: &Notes) -> Vec<Listen> {
     let Some(tables) = keys.tables("listen") else {
         let here = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), SIP_PORT);
-        return available.iter().map(|transport| default_listener(*transport, here)).collect();
+        return Transport::ALL.into_iter().map(|transport| default_listener(transport, here)).collect();
     };
     if tables.is_empty() || tables.len() > LISTENERS {
         notes.add("listen", format!("{} tables", tables.len()), format!("1 to {LISTENERS} tables [[listen]]"));
@@ -111,7 +109,14 @@ fn listeners(keys: &mut Keys<'_>, notes: &Notes, available: &[Transport]) -> Vec
 
 fn default_listener(transport: Transport, address: SocketAddr) -> Listen {
     let name = format!("{}:{address}", transport.uri_token());
-    Listen { name, transport, addresses: vec![address], sent_by: SentBy::of(address), stack: Stack::Auto }
+    Listen {
+        name,
+        transport,
+        addresses: vec![address],
+        sent_by: SentBy::of(address),
+        stack: Stack::Auto,
+        encapsulation_port: ENCAPSULATION_PORT,
+    }
 }
 
 /// Nothing when a part that cannot be guessed is wrong; its mistake is noted.
@@ -136,6 +141,7 @@ fn listener(mut keys: Keys<'_>, notes: &Notes) -> Option<Listen> {
     // A wrong name is one mistake; that its absence would be another helps nobody.
     let advertise = keys.has("advertise").then(|| keys.text("advertise", sent_by).unwrap_or(nobody));
     let stack = stack(&mut keys, transport);
+    let encapsulation_port = encapsulation_port(&mut keys, transport);
     keys.finish();
 
     let (transport, addresses) = (transport?, addresses?);
@@ -143,7 +149,14 @@ fn listener(mut keys: Keys<'_>, notes: &Notes) -> Option<Listen> {
     let name = name.unwrap_or_else(|| format!("{}:{first}", transport.uri_token()));
     let sent_by = advertise.map(|(host, port)| SentBy { host, port: port.unwrap_or(first.port()) });
     let sent_by = sent_by.unwrap_or_else(|| SentBy::of(first));
-    Some(Listen { name, transport, addresses, sent_by, stack })
+    Some(Listen { name, transport, addresses, sent_by, stack, encapsulation_port })
+}
+
+fn encapsulation_port(keys: &mut Keys<'_>, transport: Option<Transport>) -> u16 {
+    if keys.has("encapsulation_port") && transport.is_some_and(|transport| transport != Transport::Sctp) {
+        keys.missing("encapsulation_port", "only with transport = \"sctp\"");
+    }
+    keys.number("encapsulation_port", ENCAPSULATION_PORT, 1..=65_535, "UDP port")
 }
 
 fn stack(keys: &mut Keys<'_>, transport: Option<Transport>) -> Stack {
@@ -153,8 +166,8 @@ fn stack(keys: &mut Keys<'_>, transport: Option<Transport>) -> Stack {
     let read = |text: &str| match text {
         "auto" => Ok(Stack::Auto),
         "kernel" => Ok(Stack::Kernel),
-        "user" => Err("not in this version; kernel or auto".to_string()),
-        _ => Err("one of auto, kernel".to_string()),
+        "user" => Ok(Stack::User),
+        _ => Err("one of auto, kernel, user".to_string()),
     };
     keys.text("stack", read).unwrap_or(Stack::Auto)
 }
@@ -195,8 +208,10 @@ fn next_hop(mut keys: Keys<'_>) -> Option<NextHop> {
     let domain = keys.text("domain", host);
     let right = "a list of places such as \"sctp:192.0.2.1:5060\", tried in order";
     let targets = keys.some_texts("targets", right, target);
+    let has_port = keys.has("encapsulation_port");
+    let port = keys.number("encapsulation_port", ENCAPSULATION_PORT, 1..=65_535, "UDP port");
     keys.finish();
-    Some(NextHop { domain: domain?, targets: targets? })
+    Some(NextHop { domain: domain?, targets: targets?, encapsulation_port: has_port.then_some(port) })
 }
 
 /// `sctp:192.0.2.1:5060`; without port 5060.
@@ -346,6 +361,8 @@ fn sctp(mut keys: Keys<'_>) -> Sctp {
         path_max_retransmits: keys.number("path_max_retransmits", 3, 1..=100, "retransmissions"),
         autoclose_s: keys.number("autoclose_s", 300, 1..=86_400, "seconds"),
         heartbeat_ms: keys.number("heartbeat_ms", 10_000, 100..=3_600_000, "milliseconds"),
+        // Ethernet's 1,500 bytes without IPv6 and UDP headers.
+        mtu: keys.number("mtu", 1_452, 512..=65_000, "bytes"),
     };
     keys.finish();
     sctp

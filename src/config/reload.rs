@@ -9,7 +9,6 @@ use serde_json::Value;
 
 use super::keys::Notes;
 use super::{Allow, Config, Live, Mistake, sense};
-use crate::transport::Transport;
 
 /// What a reload brings.
 #[derive(Debug)]
@@ -24,8 +23,8 @@ impl Config {
     ///
     /// # Errors
     /// Every mistake of the file: then nothing changes.
-    pub fn reload(&self, path: Option<&Path>, available: &[Transport]) -> Result<Reloaded, Vec<Mistake>> {
-        self.changed_to(Config::load(path, available)?)
+    pub fn reload(&self, path: Option<&Path>) -> Result<Reloaded, Vec<Mistake>> {
+        self.changed_to(Config::load(path)?)
     }
 
     /// What remains of `new` for this running configuration.

@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 
 use super::keys::Notes;
-use super::{Config, Listen, Sctp, Stack};
+use super::{Config, Listen, Stack};
 use crate::transport::Transport;
 
 /// Most addresses of one SCTP listener.
@@ -30,6 +30,9 @@ fn addresses(at: usize, listen: &Listen, notes: &Notes) {
     if listen.addresses.len() > 1 && listen.transport != Transport::Sctp {
         notes.add(&key, all(), "one address; only transport = \"sctp\" takes a list. Add a [[listen]] for each");
         return;
+    }
+    if listen.addresses.len() > 1 && listen.stack == Stack::User {
+        notes.add(&key, all(), "one address with stack = \"user\": SCTP in user space is not multi-homed");
     }
     if listen.addresses.len() > ADDRESSES {
         notes.add(&key, all(), format!("at most {ADDRESSES} addresses"));
@@ -144,17 +147,6 @@ fn numbers(config: &Config, notes: &Notes) {
         let right = format!("at least {room} bytes: two of the largest messages (limits.message_bytes)");
         notes.add("memory.mailbox_bytes", config.memory.mailbox_bytes, right);
     }
-}
-
-/// Milliseconds until the kernel gives up a new peer, and a known one, that is dead (M23).
-pub(super) fn dead_peer_ms(sctp: &Sctp) -> (u64, u64) {
-    let waits = |first: u32, cap: u32, times: u16| {
-        let wait = |at: u16| u64::from(first).checked_shl(u32::from(at)).unwrap_or(u64::MAX).min(u64::from(cap));
-        (0..=times).map(|at| wait(at.min(31))).sum()
-    };
-    let new = waits(sctp.rto_initial_ms, u32::from(sctp.init_max_timeout_ms), sctp.init_attempts);
-    let known = waits(sctp.rto_initial_ms, sctp.rto_max_ms, sctp.association_max_retransmits);
-    (new, known)
 }
 
 /// Does some listener want the kernel's SCTP?

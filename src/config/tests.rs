@@ -4,8 +4,6 @@
 
 use super::*;
 
-const KERNEL: [Transport; 3] = Transport::ALL;
-
 /// The explained file, which the tests hold against the code.
 const EXPLAINED: &str = include_str!("../../config/strowger.toml");
 
@@ -44,7 +42,7 @@ const COMPLETE: &str = r#"
 "#;
 
 fn lines(toml: &str) -> Vec<String> {
-    Config::from_text(toml, &KERNEL).unwrap_err().iter().map(ToString::to_string).collect()
+    Config::from_text(toml).unwrap_err().iter().map(ToString::to_string).collect()
 }
 
 /// The only mistake of a text.
@@ -56,7 +54,7 @@ fn line(toml: &str) -> String {
 
 fn with_variables(toml: &str, variables: &[(&str, &str)]) -> Result<Config, Vec<Mistake>> {
     let variables = variables.iter().map(|(name, value)| ((*name).to_string(), (*value).to_string())).collect();
-    read::config(Some(toml), variables, &KERNEL)
+    read::config(Some(toml), variables)
 }
 
 /// Everything as JSON: two configurations are the same when these are.
@@ -66,24 +64,23 @@ fn whole(config: &Config) -> serde_json::Value {
 
 #[test]
 fn without_a_file_loopback_is_served_over_what_the_machine_has() {
-    let config = Config::built_in(&KERNEL).unwrap();
+    let config = Config::built_in().unwrap();
     let names: Vec<_> = config.listen.iter().map(|listen| listen.name.as_str()).collect();
     assert_eq!(names, ["udp:127.0.0.1:5060", "tcp:127.0.0.1:5060", "sctp:127.0.0.1:5060"]);
     assert!(config.workers >= 1);
-    assert_eq!(Config::built_in(&[Transport::Udp, Transport::Tcp]).unwrap().listen.len(), 2);
 }
 
 #[test]
 fn the_explained_file_says_the_defaults() {
-    let explained = Config::from_text(EXPLAINED, &KERNEL).unwrap();
-    assert_eq!(whole(&explained), whole(&Config::built_in(&KERNEL).unwrap()));
+    let explained = Config::from_text(EXPLAINED).unwrap();
+    assert_eq!(whole(&explained), whole(&Config::built_in().unwrap()));
 }
 
 #[test]
 fn the_explained_file_names_every_key() {
     let notes = keys::Notes::default();
     let tree = source::tree(Some(COMPLETE), Vec::new()).unwrap();
-    read::all(keys::Keys::new("", tree, &notes), &notes, &KERNEL);
+    read::all(keys::Keys::new("", tree, &notes), &notes);
     let known = notes.known();
     assert!(known.contains("listen[].advertise") && known.contains("next_hop[].targets"));
     let mut table = String::new();
@@ -106,7 +103,7 @@ fn the_explained_file_names_every_key() {
 
 #[test]
 fn a_complete_file_is_read_as_it_is_meant() {
-    let config = Config::from_text(COMPLETE, &KERNEL).unwrap();
+    let config = Config::from_text(COMPLETE).unwrap();
     assert_eq!((config.workers, config.seats(), config.user.as_deref()), (3, 4, Some("root")));
     assert_eq!(config.live.domains, ["example.test", "192.0.2.1"]);
     let [core, udp] = config.listen.as_slice() else { panic!("{:?}", config.listen) };
@@ -122,7 +119,7 @@ fn a_complete_file_is_read_as_it_is_meant() {
 
 #[test]
 fn what_sighup_reloads_survives_its_way_as_json() {
-    let live = Config::from_text(COMPLETE, &KERNEL).unwrap().live;
+    let live = Config::from_text(COMPLETE).unwrap().live;
     let json = serde_json::to_string(&live).unwrap();
     assert_eq!(serde_json::from_str::<Live>(&json).unwrap(), live);
 }
@@ -216,7 +213,7 @@ fn what_is_not_toml_is_one_line_with_its_place() {
 
 #[test]
 fn a_file_that_is_not_there_is_named() {
-    let mistakes = Config::load(Some(Path::new("/no/such.toml")), &KERNEL).unwrap_err();
+    let mistakes = Config::load(Some(Path::new("/no/such.toml"))).unwrap_err();
     assert!(mistakes.first().unwrap().to_string().starts_with("/no/such.toml: cannot be read: "));
 }
 
@@ -231,7 +228,7 @@ fn a_wildcard_must_say_who_it_is() {
     assert!(missing.starts_with("listen[0].advertise: missing: HOST or HOST:PORT"), "{missing}");
     let again = line(&listen("udp", "\"0.0.0.0:5060\"", "advertise = \"0.0.0.0\""));
     assert!(again.starts_with("listen[0].advertise = \"0.0.0.0\": HOST or HOST:PORT"), "{again}");
-    assert!(Config::from_text(&listen("udp", "\"0.0.0.0:5060\"", "advertise = \"a.test\""), &KERNEL).is_ok());
+    assert!(Config::from_text(&listen("udp", "\"0.0.0.0:5060\"", "advertise = \"a.test\"")).is_ok());
 }
 
 #[test]
@@ -260,10 +257,18 @@ fn two_listeners_do_not_share_an_address_or_a_name() {
 
 #[test]
 fn what_later_versions_bring_is_refused_by_name() {
-    let user = line(&listen("sctp", "\"127.0.0.1:5060\"", "stack = \"user\""));
-    assert_eq!(user, "listen[0].stack = \"user\": not in this version; kernel or auto");
     let store = line("[location]\nstore = \"sqlite:/var/lib/strowger.db\"");
     assert_eq!(store, "location.store = \"sqlite:/var/lib/strowger.db\": not in this version; memory");
+}
+
+#[test]
+fn sctp_in_user_space_has_one_address_and_a_udp_port() {
+    let user = |addresses: &str, more: &str| line(&listen("sctp", addresses, &format!("stack = \"user\"\n{more}")));
+    let several = user("[\"127.0.0.1:5060\", \"127.0.0.2:5060\"]", "");
+    assert!(several.contains("SCTP in user space is not multi-homed"), "{several}");
+    assert!(user("\"127.0.0.1:5060\"", "encapsulation_port = 0").contains("UDP port from 1 to 65535"));
+    let udp = line(&listen("udp", "\"127.0.0.1:5060\"", "encapsulation_port = 9899"));
+    assert!(udp.contains("only with transport = \"sctp\""), "{udp}");
 }
 
 #[test]
@@ -308,7 +313,7 @@ fn allow_lists_name_listeners_and_networks() {
 
 #[test]
 fn by_default_only_loopback_may_do_anything() {
-    let live = Config::built_in(&KERNEL).unwrap().live;
+    let live = Config::built_in().unwrap().live;
     for what in [What::Register, What::Relay, What::Admin] {
         for here in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
             assert!(live.may(0, what, here.parse().unwrap()), "{what:?} {here}");
@@ -321,7 +326,7 @@ fn by_default_only_loopback_may_do_anything() {
 
 #[test]
 fn an_allow_list_replaces_the_default_of_what_it_speaks_of() {
-    let live = Config::from_text(COMPLETE, &KERNEL).unwrap().live;
+    let live = Config::from_text(COMPLETE).unwrap().live;
     let peer = "192.0.2.7".parse().unwrap();
     assert!(live.may(0, What::Register, peer) && live.may(0, What::Relay, peer));
     assert!(!live.may(1, What::Register, peer), "the list is the listener core's");
@@ -329,15 +334,15 @@ fn an_allow_list_replaces_the_default_of_what_it_speaks_of() {
     assert!(!live.may(0, What::Register, "127.0.0.1".parse().unwrap()));
     assert!(live.may(0, What::Admin, "::1".parse().unwrap()));
     assert!(!live.may(0, What::Admin, "127.0.0.1".parse().unwrap()));
-    let only_relay = Config::from_text("[[allow]]\nrelay = [\"192.0.2.0/24\"]", &KERNEL).unwrap().live;
+    let only_relay = Config::from_text("[[allow]]\nrelay = [\"192.0.2.0/24\"]").unwrap().live;
     assert!(only_relay.may(0, What::Admin, "127.0.0.1".parse().unwrap()), "nobody spoke of admin");
 }
 
 #[test]
 fn a_reload_changes_what_may_change_and_names_the_rest() {
-    let running = Config::from_text(COMPLETE, &KERNEL).unwrap();
+    let running = Config::from_text(COMPLETE).unwrap();
     let text = COMPLETE.replace("workers = 3", "workers = 4").replace("drain_s = 5", "drain_s = 9");
-    let new = Config::from_text(&format!("{text}[sctp]\nautoclose_s = 600"), &KERNEL).unwrap();
+    let new = Config::from_text(&format!("{text}[sctp]\nautoclose_s = 600")).unwrap();
     let reloaded = running.changed_to(new).unwrap();
     assert_eq!(reloaded.live.drain_s, 9);
     let mut warnings = reloaded.warnings;
@@ -350,35 +355,40 @@ fn a_reload_changes_what_may_change_and_names_the_rest() {
 
 #[test]
 fn a_reload_meets_the_listeners_that_run() {
-    let running = Config::from_text(COMPLETE, &KERNEL).unwrap();
+    let running = Config::from_text(COMPLETE).unwrap();
     // The listener `core` moves to second place, and a new one has an allow list.
     let text = listen("udp", "\"127.0.0.1:5060\"", "name = \"new\"\n")
         + &listen("sctp", "\"127.0.0.1:5060\"", "name = \"core\"\n")
         + "[[allow]]\nlistener = \"core\"\nrelay = []\n[[allow]]\nlistener = \"new\"\nrelay = [\"192.0.2.1\"]";
-    let reloaded = running.changed_to(Config::from_text(&text, &KERNEL).unwrap()).unwrap();
+    let reloaded = running.changed_to(Config::from_text(&text).unwrap()).unwrap();
     assert_eq!(reloaded.live.allow.first().unwrap().listener, Some(0));
     assert!(!reloaded.live.may(0, What::Relay, "192.0.2.1".parse().unwrap()));
     assert!(reloaded.warnings.iter().any(|line| line.starts_with("allow.listener = new:")), "{:?}", reloaded.warnings);
     // A next hop that only the new file's listeners could reach is refused whole.
     let text =
         listen("tcp", "\"127.0.0.1:5060\"", "") + "[[next_hop]]\ndomain = \"z.test\"\ntargets = [\"tcp:192.0.2.1\"]";
-    assert!(running.changed_to(Config::from_text(&text, &KERNEL).unwrap()).is_err());
+    assert!(running.changed_to(Config::from_text(&text).unwrap()).is_err());
 }
 
 #[test]
 fn check_warns_of_what_works_and_is_perhaps_not_meant() {
-    let warnings =
-        |toml: &str, available: &[Transport]| check::warnings(&Config::from_text(toml, &KERNEL).unwrap(), available);
-    assert_eq!(warnings("", &KERNEL), Vec::<String>::new());
-    let without = warnings("", &[Transport::Udp, Transport::Tcp]);
-    assert!(without.first().unwrap().contains("cannot open the sctp listeners"), "{without:?}");
+    let warnings = |toml: &str| check::warnings(&Config::from_text(toml).unwrap(), true);
+    assert_eq!(warnings(""), Vec::<String>::new());
+    for (stack, expected) in
+        [("kernel", Some("`serve` cannot open it")), ("auto", Some("in user space over UDP port 9899")), ("user", None)]
+    {
+        let text = listen("sctp", "\"192.0.2.1:5060\"", &format!("stack = \"{stack}\""));
+        let without = check::warnings(&Config::from_text(&text).unwrap(), false);
+        let found = without.iter().any(|line| expected.is_some_and(|expected| line.contains(expected)));
+        assert!(found == expected.is_some() && without.len() == usize::from(found), "{stack}: {without:?}");
+    }
     let outside = listen("udp", "\"192.0.2.1:5060\"", "");
     for (network, warned) in [("0.0.0.0/0", true), ("8.8.8.0/24", true), ("10.0.0.0/7", true), ("10.1.0.0/16", false)] {
         let text = format!("{outside}[[allow]]\nregister = [\"{network}\", \"fd00::/8\"]");
-        let found = warnings(&text, &KERNEL).iter().filter(|line| line.contains("without a password")).count();
+        let found = warnings(&text).iter().filter(|line| line.contains("without a password")).count();
         assert_eq!(found == 1, warned, "{network}");
     }
-    assert!(warnings("[[allow]]\nregister = [\"0.0.0.0/0\"]", &KERNEL).is_empty(), "loopback listeners only");
-    let slow = warnings("[sctp]\ninit_attempts = 20", &KERNEL);
+    assert!(warnings("[[allow]]\nregister = [\"0.0.0.0/0\"]").is_empty(), "loopback listeners only");
+    let slow = warnings("[sctp]\ninit_attempts = 20");
     assert!(slow.first().unwrap().starts_with("a dead SCTP peer is found after 60000 ms"), "{slow:?}");
 }

@@ -28,7 +28,6 @@ use signals::{Heard, Signals};
 use crate::config::{Config, What, exit};
 use crate::shared::{Counter, Phase};
 use crate::timer::Tick;
-use crate::transport::{self, Transport};
 use crate::worker::{House, Seat, clock};
 
 /// What a child does with its seat until the phase is Closing; its value is the child's exit status. It must say that
@@ -105,7 +104,6 @@ struct Master {
     about: About,
     path: Option<PathBuf>,
     /// What the machine has, for reading the configuration again.
-    available: Vec<Transport>,
     /// When the phase ends at the latest; `NEVER` while Running.
     deadline: Tick,
     /// What the master exits with.
@@ -139,7 +137,6 @@ impl Master {
             admin,
             about,
             path,
-            available: transport::available(),
             deadline: Tick::NEVER,
             status: exit::OK,
             serving: false,
@@ -185,7 +182,7 @@ impl Master {
         while let Some(heard) = self.signals.next() {
             match heard {
                 Heard::End => self.begin_end(house, now),
-                Heard::Reload => reload::reload(house, self.path.as_deref(), &self.available),
+                Heard::Reload => reload::reload(house, self.path.as_deref()),
                 Heard::Death => {} // every turn reaps
             }
         }

@@ -6,13 +6,12 @@ use std::path::Path;
 
 use crate::log;
 use crate::shared::Counter;
-use crate::transport::Transport;
 use crate::worker::House;
 
 /// Reads `path` (and the environment) again; on success every process is told. A wrong file changes nothing.
-pub(super) fn reload(house: &mut House, path: Option<&Path>, available: &[Transport]) {
+pub(super) fn reload(house: &mut House, path: Option<&Path>) {
     let counters = house.shared.counters;
-    match take_effect(house, path, available) {
+    match take_effect(house, path) {
         Ok(version) => {
             counters.add(counters.master(), Counter::Reloads, 1);
             house.wake_all();
@@ -27,11 +26,9 @@ pub(super) fn reload(house: &mut House, path: Option<&Path>, available: &[Transp
     }
 }
 
-fn take_effect(house: &mut House, path: Option<&Path>, available: &[Transport]) -> Result<u64, Vec<String>> {
-    let reloaded = house
-        .config
-        .reload(path, available)
-        .map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+fn take_effect(house: &mut House, path: Option<&Path>) -> Result<u64, Vec<String>> {
+    let reloaded =
+        house.config.reload(path).map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect::<Vec<_>>())?;
     let version = house.shared.settings.publish(&reloaded.live).map_err(|error| vec![error.to_string()])?;
     for warning in reloaded.warnings {
         tracing::warn!("{warning}");

@@ -80,8 +80,8 @@ fn listener((listen, socket): (&Listen, &sockets::Listener)) -> Listener {
     Listener {
         name: listen.name.clone(),
         transport: listen.transport,
-        open: socket.is_open(),
         addresses: socket.addresses.clone(),
+        tunnel: socket.tunnel,
         receive_buffer_bytes: socket.granted.map(|granted| granted.receive),
         send_buffer_bytes: socket.granted.map(|granted| granted.send),
     }
@@ -93,7 +93,7 @@ fn flow_line(flow: &FlowView) -> FlowLine {
         transport: flow.transport,
         peers: peers.map(ToString::to_string).collect(),
         state: format!("{:?}", flow.state).to_ascii_lowercase(),
-        seat: (flow.transport == Transport::Tcp).then_some(flow.owner),
+        seat: (flow.transport == Transport::Tcp || flow.encapsulation != 0).then_some(flow.owner),
         queued_bytes: u64::from(flow.queued),
         messages_in: flow.received,
         messages_out: flow.sent,

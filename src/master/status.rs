@@ -89,7 +89,7 @@ pub struct FlowLine {
     /// More than one for a multi-homed peer.
     pub peers: Vec<String>,
     pub state: String,
-    /// TCP: the seat that owns the connection.
+    /// TCP, SCTP in user space: the seat that owns it.
     pub seat: Option<usize>,
     pub queued_bytes: u64,
     pub messages_in: u64,
@@ -100,9 +100,9 @@ pub struct FlowLine {
 pub struct Listener {
     pub name: String,
     pub transport: Transport,
-    /// False: this machine has no such transport.
-    pub open: bool,
     pub addresses: Vec<SocketAddr>,
+    /// SCTP in user space: the UDP address that its packets travel through (RFC 6951).
+    pub tunnel: Option<SocketAddr>,
     /// As the kernel granted them, bytes; none where the kernel sizes them itself (TCP).
     pub receive_buffer_bytes: Option<usize>,
     pub send_buffer_bytes: Option<usize>,
@@ -236,10 +236,11 @@ fn listeners(listeners: &[Listener]) -> Table {
     let mut table = table(&["name", "transport", "addresses", ">receive buffer", ">send buffer"]);
     for listener in listeners {
         let addresses: Vec<_> = listener.addresses.iter().map(ToString::to_string).collect();
+        let tunnel = listener.tunnel.map(|tunnel| format!(" in UDP {tunnel}")).unwrap_or_default();
         table.add_row([
             listener.name.clone(),
             listener.transport.uri_token().to_owned(),
-            if listener.open { addresses.join(" ") } else { "off".to_owned() },
+            addresses.join(" ") + &tunnel,
             or_dash(listener.receive_buffer_bytes),
             or_dash(listener.send_buffer_bytes),
         ]);

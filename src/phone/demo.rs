@@ -17,6 +17,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::agent::{Failure, Manner};
 use super::daemon::{self, Daemon};
+use super::line::Stack;
 use super::load::{Load, Order, Pace, Tally};
 use crate::transport::Transport;
 
@@ -26,6 +27,16 @@ pub struct Options {
     /// Calls for each pair of transports [default: 100, or as many as begin in 2 s]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub calls: Option<u64>,
+    /// SCTP by the kernel, or in user space [default: the kernel's, where it has SCTP]
+    #[arg(long, value_enum)]
+    pub stack: Option<StackName>,
+}
+
+/// A `Stack`, as typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum StackName {
+    Kernel,
+    User,
 }
 
 /// Callers, and as many callees, per transport. Each caller has one call at a time.
@@ -82,24 +93,31 @@ macro_rules! say {
 
 fn play(options: &Options) -> Result<bool, Trouble> {
     let signals = Signals::block()?;
-    let transports: Vec<Transport> =
-        Transport::ALL.into_iter().filter(|t| *t != Transport::Sctp || sys::sctp::supported()).collect();
+    let kernel = match options.stack {
+        None => sys::sctp::supported(),
+        Some(StackName::Kernel) if !sys::sctp::supported() => {
+            return Err(Trouble::Said("this kernel has no SCTP (as root: modprobe sctp); try --stack user".to_owned()));
+        }
+        Some(name) => name == StackName::Kernel,
+    };
     let proxy = SocketAddr::new(LOOPBACK, daemon::free_port()?);
+    let stack = if kernel { Stack::Kernel } else { Stack::User(daemon::free_port()?) };
     let program = std::env::current_exe()?;
-    let mut daemon = Daemon::start(&program, &configuration(proxy, &transports))
+    let mut daemon = Daemon::start(&program, &configuration(proxy, stack))
         .map_err(|e| Trouble::Said(format!("the daemon could not be started ({}): {e}", program.display())))?;
     wait_until_ready(&mut daemon, proxy, &signals)?;
-    say!("The daemon (process {}) listens on {proxy}: {}.", daemon.pid(), names(&transports, ", "));
-    if !transports.contains(&Transport::Sctp) {
-        say!("This kernel has no SCTP, so there are no calls over it here (where it is a module: modprobe sctp).");
+    say!("The daemon (process {}) listens on {proxy}: {}.", daemon.pid(), names(&Transport::ALL, ", "));
+    if let Stack::User(port) = stack {
+        let why = if sys::sctp::supported() { "As you wish," } else { "This kernel has no SCTP, so" };
+        say!("{why} SCTP runs in user space here, inside UDP port {port} (RFC 6951).");
     }
 
-    let mut stage = Stage::set(proxy, &transports)?;
+    let mut stage = Stage::set(proxy, stack)?;
     if !register(&mut stage, &daemon)? {
         return Ok(false);
     }
-    let mut good = draw_one_call(&mut stage, &transports, &signals)?;
-    good &= compare(&mut stage, &transports, options, &daemon, &signals)?;
+    let mut good = draw_one_call(&mut stage, &signals)?;
+    good &= compare(&mut stage, options, &daemon, &signals)?;
     drop(stage);
     if !good {
         let said = daemon.said();
@@ -119,10 +137,16 @@ fn play(options: &Options) -> Result<bool, Trouble> {
     Ok(good)
 }
 
-fn configuration(proxy: SocketAddr, transports: &[Transport]) -> String {
+fn configuration(proxy: SocketAddr, stack: Stack) -> String {
     let mut text = format!("domains = [\"{DOMAIN}\"]\ndrain_s = 1\n\n[admin]\naddress = \"off\"\n");
-    for transport in transports {
+    for transport in Transport::ALL {
         text += &format!("\n[[listen]]\ntransport = \"{}\"\naddress = \"{proxy}\"\n", transport.uri_token());
+        text += &match stack {
+            Stack::User(port) if transport == Transport::Sctp => {
+                format!("stack = \"user\"\nencapsulation_port = {port}\n")
+            }
+            _ => String::new(),
+        };
     }
     text
 }
@@ -161,13 +185,14 @@ struct Stage {
 }
 
 impl Stage {
-    fn set(proxy: SocketAddr, transports: &[Transport]) -> io::Result<Stage> {
+    fn set(proxy: SocketAddr, stack: Stack) -> io::Result<Stage> {
         let mut load = Load::new(DOMAIN, Manner { patience: PATIENCE, ..Manner::default() })?;
-        let (first, second) = pair_to_draw(transports);
+        load.speak(stack);
+        let (first, second) = DRAWN;
         let mut add = |user: &str, transport| load.add_phone(user, transport, LOOPBACK, proxy);
         let (alice, bob) = (add("alice", first)?, add("bob", second)?);
         let (mut callers, mut callees) = (BTreeMap::new(), BTreeMap::new());
-        for &transport in transports {
+        for transport in Transport::ALL {
             let mut crowd = |what: &str| -> io::Result<Vec<usize>> {
                 (1..=PHONES).map(|n| add(&format!("{what}-{}-{n}", transport.uri_token()), transport)).collect()
             };
@@ -181,12 +206,7 @@ impl Stage {
 }
 
 /// The call that is drawn crosses transports.
-fn pair_to_draw(transports: &[Transport]) -> (Transport, Transport) {
-    match transports.contains(&Transport::Sctp) {
-        true => (Transport::Udp, Transport::Sctp),
-        false => (Transport::Udp, Transport::Tcp),
-    }
-}
+const DRAWN: (Transport, Transport) = (Transport::Udp, Transport::Sctp);
 
 fn register(stage: &mut Stage, daemon: &Daemon) -> Result<bool, Trouble> {
     let began = now();
@@ -201,8 +221,8 @@ fn register(stage: &mut Stage, daemon: &Daemon) -> Result<bool, Trouble> {
     Ok(false)
 }
 
-fn draw_one_call(stage: &mut Stage, transports: &[Transport], signals: &Signals) -> Result<bool, Trouble> {
-    let (from, to) = pair_to_draw(transports);
+fn draw_one_call(stage: &mut Stage, signals: &Signals) -> Result<bool, Trouble> {
+    let (from, to) = DRAWN;
     stage.load.watch(stage.alice, stage.bob);
     let order = Order {
         calls: 1,
@@ -225,15 +245,9 @@ fn draw_one_call(stage: &mut Stage, transports: &[Transport], signals: &Signals)
 }
 
 /// Calls over every ordered pair of transports, as a table.
-fn compare(
-    stage: &mut Stage,
-    transports: &[Transport],
-    options: &Options,
-    daemon: &Daemon,
-    signals: &Signals,
-) -> Result<bool, Trouble> {
+fn compare(stage: &mut Stage, options: &Options, daemon: &Daemon, signals: &Signals) -> Result<bool, Trouble> {
     let pairs: Vec<(Transport, Transport)> =
-        transports.iter().flat_map(|&from| transports.iter().map(move |&to| (from, to))).collect();
+        Transport::ALL.into_iter().flat_map(|from| Transport::ALL.into_iter().map(move |to| (from, to))).collect();
     let mut table = Table::new();
     table.load_preset(ROWS).set_header([
         "caller → callee",

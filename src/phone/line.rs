@@ -6,11 +6,12 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
 
 use mio::net::{TcpStream, UdpSocket};
 use mio::{Interest, Registry, Token};
 
-use super::sctp;
+use super::sctp::{kernel, user};
 use crate::transport::Transport;
 use crate::transport::framing::{self, Cut};
 
@@ -28,7 +29,16 @@ pub struct Line {
 enum Way {
     Udp(UdpSocket),
     Tcp(Stream),
-    Sctp(sctp::Endpoint),
+    KernelSctp(kernel::Endpoint),
+    UserSctp(Box<user::Endpoint>),
+}
+
+/// Which SCTP a phone speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stack {
+    Kernel,
+    /// In user space, to a proxy with this UDP port (RFC 6951).
+    User(u16),
 }
 
 struct Stream {
@@ -42,7 +52,7 @@ struct Stream {
 /// Buffers that all lines of a process share.
 pub struct Buffers {
     bytes: Vec<u8>,
-    sctp: Option<sctp::Buffers>,
+    sctp: Option<kernel::Buffers>,
 }
 
 impl Buffers {
@@ -51,7 +61,7 @@ impl Buffers {
     /// # Errors
     /// No memory for them.
     pub fn new() -> io::Result<Buffers> {
-        let sctp = if sys::sctp::supported() { Some(sctp::Buffers::new(LARGEST)?) } else { None };
+        let sctp = if sys::sctp::supported() { Some(kernel::Buffers::new(LARGEST)?) } else { None };
         Ok(Buffers { bytes: vec![0; LARGEST], sctp })
     }
 }
@@ -66,6 +76,7 @@ impl Line {
         transport: Transport,
         ip: IpAddr,
         proxy: SocketAddr,
+        stack: Stack,
         registry: &Registry,
         token: Token,
     ) -> io::Result<Line> {
@@ -84,10 +95,16 @@ impl Line {
                 let local = socket.local_addr()?;
                 (Way::Tcp(Stream { socket, inbox: Vec::new(), outbox: Vec::new() }), local)
             }
-            Transport::Sctp => {
-                let (endpoint, local) = sctp::Endpoint::open(any, proxy, registry, token)?;
-                (Way::Sctp(endpoint), local)
-            }
+            Transport::Sctp => match stack {
+                Stack::Kernel => {
+                    let (endpoint, local) = kernel::Endpoint::open(any, proxy, registry, token)?;
+                    (Way::KernelSctp(endpoint), local)
+                }
+                Stack::User(port) => {
+                    let (endpoint, local) = user::Endpoint::open(any, proxy, port, registry, token)?;
+                    (Way::UserSctp(Box::new(endpoint)), local)
+                }
+            },
         };
         Ok(Line { transport, local, proxy, way })
     }
@@ -107,10 +124,11 @@ impl Line {
                 stream.outbox.extend_from_slice(message);
                 stream.flush()
             }
-            Way::Sctp(endpoint) => match &mut buffers.sctp {
+            Way::KernelSctp(endpoint) => match &mut buffers.sctp {
                 Some(buffers) => endpoint.send(message, buffers),
                 None => Err(ErrorKind::Unsupported.into()),
             },
+            Way::UserSctp(endpoint) => endpoint.send(message),
         }
     }
 
@@ -121,7 +139,7 @@ impl Line {
     pub fn writable(&mut self, buffers: &mut Buffers) -> io::Result<()> {
         match (&mut self.way, &mut buffers.sctp) {
             (Way::Tcp(stream), _) => stream.flush(),
-            (Way::Sctp(endpoint), Some(buffers)) => endpoint.flush(buffers),
+            (Way::KernelSctp(endpoint), Some(buffers)) => endpoint.flush(buffers),
             _ => Ok(()),
         }
     }
@@ -142,11 +160,26 @@ impl Line {
                 }
             },
             Way::Tcp(stream) => stream.receive(&mut buffers.bytes, each),
-            Way::Sctp(endpoint) => match &mut buffers.sctp {
+            Way::KernelSctp(endpoint) => match &mut buffers.sctp {
                 Some(buffers) => endpoint.receive(buffers, each),
                 None => Err(ErrorKind::Unsupported.into()),
             },
+            Way::UserSctp(endpoint) => endpoint.receive(&mut buffers.bytes, each),
         }
+    }
+
+    /// When `due` wants to be called; only a transport in user space has timers of its own.
+    #[must_use]
+    pub fn next(&self) -> Option<Instant> {
+        if let Way::UserSctp(endpoint) = &self.way { endpoint.next() } else { None }
+    }
+
+    /// Does what the transport's own timers ask for.
+    ///
+    /// # Errors
+    /// As `receive`.
+    pub fn due(&mut self, each: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+        if let Way::UserSctp(endpoint) = &mut self.way { endpoint.due(each) } else { Ok(()) }
     }
 }
 

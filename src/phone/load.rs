@@ -16,7 +16,7 @@ use mio::{Events, Poll, Token};
 use super::agent::{Agent, CallId, Failure, Manner, Step};
 use super::compose::Identity;
 use super::ladder::{Ladder, Side, Way};
-use super::line::{Buffers, Line};
+use super::line::{Buffers, Line, Stack};
 use crate::transport::Transport;
 
 /// When the next call begins.
@@ -67,8 +67,9 @@ pub struct Load {
     events: Events,
     buffers: Buffers,
     phones: Vec<Phone>,
-    /// Earliest first: when, which phone, which of its calls; no call means its line.
-    alarms: BinaryHeap<Reverse<(Instant, usize, Option<CallId>)>>,
+    /// Earliest first: when, which phone, what of it.
+    alarms: BinaryHeap<Reverse<(Instant, usize, Alarm)>>,
+    stack: Stack,
     steps: Vec<Step>,
     domain: String,
     seed: String,
@@ -84,8 +85,30 @@ struct Phone {
     /// None while the proxy cannot be reached.
     line: Option<Line>,
     proxy: SocketAddr,
+    stack: Stack,
     /// Seconds to register for; 0: never registered. Used again when the line had to be opened anew.
     expires: u32,
+    /// When `Alarm::Line` rings for it next.
+    armed: Option<Instant>,
+}
+
+/// Why a line is served.
+#[derive(Clone, Copy, Debug)]
+enum Ready {
+    Readable,
+    Writable,
+    /// Its own timer rang.
+    Due,
+}
+
+/// What of a phone is due.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Alarm {
+    Call(CallId),
+    /// Its line was lost and is opened again.
+    Reopen,
+    /// A timer of its line's own.
+    Line,
 }
 
 /// The call whose ladder is drawn: the first one after `watch`.
@@ -95,6 +118,8 @@ struct Watch {
     ladder: Option<Ladder>,
 }
 
+/// UDP port of SCTP in user space (RFC 6951 §5.1).
+const ENCAPSULATION_PORT: u16 = 9899;
 /// A line that was lost is opened again this much later.
 const REOPEN: Duration = Duration::from_millis(200);
 
@@ -120,6 +145,7 @@ impl Load {
             buffers: Buffers::new()?,
             phones: Vec::new(),
             alarms: BinaryHeap::new(),
+            stack: if sys::sctp::supported() { Stack::Kernel } else { Stack::User(ENCAPSULATION_PORT) },
             steps: Vec::new(),
             domain: domain.to_owned(),
             seed: format!("{:016x}", u64::from_ne_bytes(seed)),
@@ -131,13 +157,19 @@ impl Load {
         })
     }
 
+    /// Which SCTP the phones speak that are added from now on. At first: the kernel's; where it has none, in user space to UDP port
+    /// 9899.
+    pub fn speak(&mut self, stack: Stack) {
+        self.stack = stack;
+    }
+
     /// Adds a phone with a line from `ip` to `proxy`; returns its number.
     ///
     /// # Errors
     /// No socket, or nobody listens at `proxy`.
     pub fn add_phone(&mut self, user: &str, transport: Transport, ip: IpAddr, proxy: SocketAddr) -> io::Result<usize> {
         let at = self.phones.len();
-        let line = Line::open(transport, ip, proxy, self.poll.registry(), Token(at))?;
+        let line = Line::open(transport, ip, proxy, self.stack, self.poll.registry(), Token(at))?;
         let me = Identity {
             user: user.to_owned(),
             domain: self.domain.clone(),
@@ -145,7 +177,8 @@ impl Load {
             local: line.local,
             seed: self.seed.clone(),
         };
-        self.phones.push(Phone { agent: Agent::new(me, self.manner), line: Some(line), proxy, expires: 0 });
+        let (agent, stack) = (Agent::new(me, self.manner), self.stack);
+        self.phones.push(Phone { agent, line: Some(line), proxy, stack, expires: 0, armed: None });
         Ok(at)
     }
 
@@ -271,40 +304,50 @@ impl Load {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             other => other?,
         }
-        let ready: Vec<(usize, bool)> = self.events.iter().map(|e| (e.token().0, e.is_writable())).collect();
-        for (at, writable) in ready {
-            self.serve(at, writable);
+        let ready = |e: &mio::event::Event| if e.is_writable() { Ready::Writable } else { Ready::Readable };
+        let ready: Vec<(usize, Ready)> = self.events.iter().map(|e| (e.token().0, ready(e))).collect();
+        for (at, ready) in ready {
+            self.serve(at, ready);
         }
         let now = now();
         while let Some(Reverse((at, ..))) = self.alarms.peek()
             && *at <= now
         {
-            let Some(Reverse((_, at, call))) = self.alarms.pop() else { break };
-            match call {
-                Some(call) => {
+            let Some(Reverse((_, at, alarm))) = self.alarms.pop() else { break };
+            match alarm {
+                Alarm::Call(call) => {
                     if let Some(phone) = self.phones.get_mut(at) {
                         phone.agent.due(&call, now, &mut self.steps);
                     }
                 }
-                None => self.reopen(at, now),
+                Alarm::Reopen => self.reopen(at, now),
+                Alarm::Line => {
+                    if let Some(phone) = self.phones.get_mut(at) {
+                        phone.armed = None;
+                    }
+                    self.serve(at, Ready::Due);
+                }
             }
             self.carry_out(at, now);
         }
         Ok(())
     }
 
-    fn serve(&mut self, at: usize, writable: bool) {
+    fn serve(&mut self, at: usize, ready: Ready) {
         let Load { phones, buffers, steps, watch, .. } = self;
         let Some(phone) = phones.get_mut(at) else { return };
         let Phone { agent, line: Some(line), .. } = phone else { return };
-        let mut state = if writable { line.writable(buffers) } else { Ok(()) };
-        if state.is_ok() {
-            state = line.receive(buffers, &mut |bytes| {
-                let now = now();
-                note(watch.as_mut(), at, Way::FromProxy, bytes, now);
-                agent.receive(bytes, now, steps);
-            });
-        }
+        let mut each = |bytes: &[u8]| {
+            let now = now();
+            note(watch.as_mut(), at, Way::FromProxy, bytes, now);
+            agent.receive(bytes, now, steps);
+        };
+        let before = match ready {
+            Ready::Readable => Ok(()),
+            Ready::Writable => line.writable(buffers),
+            Ready::Due => line.due(&mut each),
+        };
+        let state = before.and_then(|()| line.receive(buffers, &mut each));
         let now = now();
         self.carry_out(at, now);
         if state.is_err() {
@@ -323,7 +366,7 @@ impl Load {
                     note(self.watch.as_mut(), at, Way::ToProxy, &bytes, self::now());
                     lost |= phone.line.as_mut().is_none_or(|line| line.send(&bytes, &mut self.buffers).is_err());
                 }
-                Step::Wake { at: when, call } => self.alarms.push(Reverse((when, at, Some(call)))),
+                Step::Wake { at: when, call } => self.alarms.push(Reverse((when, at, Alarm::Call(call)))),
                 Step::Registered(Ok(())) => self.registered += 1,
                 Step::Registered(Err(why)) => *self.unregistered.entry(why).or_default() += 1,
                 Step::Answered { after, .. } => {
@@ -335,8 +378,19 @@ impl Load {
             }
         }
         self.steps = steps;
+        self.arm(at);
         if lost {
             self.lose(at, now);
+        }
+    }
+
+    /// Rings when the line's own timers want it, if that is earlier than it would ring anyway.
+    fn arm(&mut self, at: usize) {
+        let Some(phone) = self.phones.get_mut(at) else { return };
+        let Some(next) = phone.line.as_ref().and_then(Line::next) else { return };
+        if phone.armed.is_none_or(|armed| next < armed) {
+            phone.armed = Some(next);
+            self.alarms.push(Reverse((next, at, Alarm::Line)));
         }
     }
 
@@ -344,7 +398,7 @@ impl Load {
     fn lose(&mut self, at: usize, now: Instant) {
         let Some(phone) = self.phones.get_mut(at) else { return };
         if phone.line.take().is_some() {
-            self.alarms.push(Reverse((now + REOPEN, at, None)));
+            self.alarms.push(Reverse((now + REOPEN, at, Alarm::Reopen)));
         }
         phone.agent.line_lost(&mut self.steps);
         self.carry_out(at, now);
@@ -353,7 +407,7 @@ impl Load {
     fn reopen(&mut self, at: usize, now: Instant) {
         let Some(phone) = self.phones.get_mut(at) else { return };
         let me = &mut phone.agent.me;
-        match Line::open(me.transport, me.local.ip(), phone.proxy, self.poll.registry(), Token(at)) {
+        match Line::open(me.transport, me.local.ip(), phone.proxy, phone.stack, self.poll.registry(), Token(at)) {
             Ok(line) => {
                 me.local = line.local;
                 phone.line = Some(line);
@@ -361,7 +415,7 @@ impl Load {
                     phone.agent.register(phone.expires, now, &mut self.steps);
                 }
             }
-            Err(_) => self.alarms.push(Reverse((now + REOPEN, at, None))),
+            Err(_) => self.alarms.push(Reverse((now + REOPEN, at, Alarm::Reopen))),
         }
     }
 }

@@ -8,7 +8,7 @@
 //!   └─ load ── places calls, closed or open loop, and counts          ladder ── draws one call
 //!        ├─ agent ── one user agent: pure, messages and time in, steps out
 //!        │    └─ compose ── the bytes of requests and responses
-//!        └─ line ── its socket: UDP, TCP or kernel SCTP
+//!        └─ line ── its socket: UDP, TCP, SCTP by the kernel or in user space
 //! ```
 //!
 //! Phones read the clock and allocate as they like: they are beside the path of a message, not on it.

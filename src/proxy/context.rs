@@ -152,6 +152,18 @@ impl Client {
         }
     }
 
+    /// Waits for any answer: to its request, or to its CANCEL.
+    #[must_use]
+    pub fn is_unanswered(&self, invite: bool) -> bool {
+        use crate::transaction::NonInviteClient;
+        let request = if invite {
+            matches!(self.machine.into(), InviteClient::Calling { .. })
+        } else {
+            matches!(self.machine.into(), NonInviteClient::Trying { .. })
+        };
+        request || matches!(self.cancel.into(), NonInviteClient::Trying { .. })
+    }
+
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.machine.is_terminated() && self.cancel.is_terminated()

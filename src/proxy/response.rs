@@ -90,6 +90,19 @@ impl<B: Branches> Context<'_, B> {
         }
     }
 
+    /// What branch `n` sent may never have left: its request, or its CANCEL, goes out once more.
+    pub fn send_again(&mut self, n: usize) {
+        let (invite, now) = (self.server.is_invite(), self.now);
+        let Some(client) = self.branches.client(n) else { return };
+        client.sent = now;
+        let step = match NonInviteClient::from(client.cancel) {
+            NonInviteClient::Trying { .. } => Step::Cancel(index(n)),
+            _ if client.is_unanswered(invite) => Step::Request(index(n)),
+            _ => return,
+        };
+        self.step(step);
+    }
+
     /// Branch `n` ended with a failure: the next address (RFC 3263 §4.3), or a candidate for the best response.
     pub(super) fn failed(&mut self, n: usize, code: u16, which: Which) {
         if code == 503 && self.try_next(n) {

@@ -268,9 +268,15 @@ impl Bucket {
         }
     }
 
-    /// A client whose request went to this peer over this transport before `lost`, and that still waits.
+    /// A client whose request went to this peer over this transport before `lost`, and that still waits; `unanswered`: for any answer.
     #[must_use]
-    pub fn waiting_on(&self, transport: Transport, peer: crate::transport::Address, lost: Tick) -> Option<u32> {
+    pub fn waiting_on(
+        &self,
+        transport: Transport,
+        peer: crate::transport::Address,
+        lost: Tick,
+        unanswered: bool,
+    ) -> Option<u32> {
         let wanted = Flow { transport: transport as u8, peer, ..Flow::default() };
         let mut number = *self.hops.get(hop(&wanted))?;
         for _ in 0..CLIENTS {
@@ -278,7 +284,11 @@ impl Bucket {
             let flow = &slot.client.flow;
             if flow.transport == wanted.transport && flow.peer == peer && slot.client.sent <= lost {
                 let invite = self.server(slot.head).is_some_and(|head| head.server.is_invite());
-                if slot.client.is_pending(invite) || !slot.client.cancel.is_terminated() {
+                let waits = match unanswered {
+                    true => slot.client.is_unanswered(invite),
+                    false => slot.client.is_pending(invite) || !slot.client.cancel.is_terminated(),
+                };
+                if waits {
                     return Some(number);
                 }
             }

@@ -109,6 +109,16 @@ counters! {
     AssociationFailed = "association_failed",
     /// Associations aborted at once because a limit is reached.
     AssociationsRefused = "associations_refused",
+    /// SCTP in user space: packets read (UDP datagrams, RFC 6951).
+    SctpPackets = "sctp_packets",
+    /// Of them: too short, or with a wrong checksum.
+    SctpDamaged = "sctp_damaged",
+    /// Of them: for no association of ours (RFC 9260 §8.4).
+    OutOfTheBlue = "out_of_the_blue",
+    /// COOKIE ECHOs whose cookie is not ours, or not for that peer.
+    ForgedCookies = "forged_cookies",
+    /// COOKIE ECHOs that came more than a minute after their INIT ACK.
+    StaleCookies = "stale_cookies",
     /// Messages put in an association's queue because the kernel had no room.
     Queued = "queued",
     /// Messages dropped because an association's or connection's queue was full or they waited too long.

@@ -1,5 +1,5 @@
-//! Mailboxes: whole messages from one process to another that alone may send them (TCP). The asymmetry that SCTP and UDP do
-//! not need.
+//! Mailboxes: whole messages from one process to another that alone may send them (TCP, SCTP in user
+//! space). The asymmetry that UDP and the kernel's SCTP do not need.
 //!
 //! Owns: one single-producer, single-consumer ring per pair of seats, and the wake-up of a sleeping reader. A record becomes
 //! visible only when it is complete, so a writer that dies leaves nothing half; a reader says that it is done with a record
@@ -33,6 +33,8 @@ pub enum Kind {
     Send = 1,
     /// Find a connection to `to.peer`, or open one, and send.
     Open = 2,
+    /// A packet from the UDP address `to.peer` on `to.listener`, for an association of the reader's.
+    Packet = 3,
 }
 
 /// A record's envelope; its bytes were appended to the buffer given to `Reader::next`.
@@ -217,6 +219,7 @@ impl Reader {
         let kind = match first as u8 {
             1 => Kind::Send,
             2 => Kind::Open,
+            3 => Kind::Packet,
             // Cannot be: nothing is visible before it is complete. Start afresh rather than trust the rest.
             _ => {
                 *at = written;

@@ -55,6 +55,8 @@ pub struct Shared {
     pub open_associations: open_associations::OpenAssociations,
     /// Drawn at daemon start: no branch recurs after a restart.
     pub key: branch::Key,
+    /// Seals SCTP cookies in user space.
+    pub cookie_key: [u8; 32],
 }
 
 /// Where each part lies.
@@ -104,6 +106,8 @@ impl Shared {
         let mut plan = Plan::new();
         let places = Places::plan(&mut plan, config, seats);
         let mapping = plan.map()?;
+        let mut cookie_key = [0; 32];
+        getrandom::fill(&mut cookie_key).map_err(|error| io::Error::other(error.to_string()))?;
         let drawn = getrandom::u64().and_then(|low| Ok([low, getrandom::u64()?]));
         let shared = Shared {
             counters: Counters::take(&mapping, &places.counters)?,
@@ -116,6 +120,7 @@ impl Shared {
             broken: broken::Broken::take(&mapping, &places.broken)?,
             open_associations: open_associations::OpenAssociations::take(&mapping, &places.open_associations)?,
             key: branch::Key(drawn.map_err(|error| io::Error::other(error.to_string()))?),
+            cookie_key,
         };
         shared.settings.publish(&config.live)?;
         Ok(shared)
@@ -130,6 +135,7 @@ impl Shared {
             broken: self.broken,
             open_associations: self.open_associations,
             counters: self.counters,
+            cookie_key: self.cookie_key,
         }
     }
 

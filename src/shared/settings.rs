@@ -117,7 +117,6 @@ impl Settings {
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::transport::Transport;
 
     fn settings() -> Settings {
         let mut plan = Plan::new();
@@ -128,7 +127,7 @@ mod tests {
     fn live(domains: usize) -> Live {
         Live {
             domains: (0..domains).map(|i| format!("{i}.example.test")).collect(),
-            ..Config::built_in(&[Transport::Udp]).unwrap().live
+            ..Config::built_in().unwrap().live
         }
     }
 

@@ -263,10 +263,16 @@ impl Entry {
         due
     }
 
-    /// A context with a branch that waits on this peer since before `lost`.
+    /// A context with a branch that waits on this peer since before `lost`; `unanswered`: for any answer.
     #[must_use]
-    pub fn waiting_on(&self, transport: Transport, peer: Address, lost: Tick) -> Option<(u32, usize)> {
-        let number = self.guard.waiting_on(transport, peer, lost)?;
+    pub fn waiting_on(
+        &self,
+        transport: Transport,
+        peer: Address,
+        lost: Tick,
+        unanswered: bool,
+    ) -> Option<(u32, usize)> {
+        let number = self.guard.waiting_on(transport, peer, lost, unanswered)?;
         let head = self.guard.client(number)?.head;
         Some((head, self.guard.branches(head).position(|branch| branch == number)?))
     }

@@ -8,18 +8,38 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use sys::datagram::{Receiver, Sender};
 
 use super::{Address, Parts, Transport};
-use crate::config::Limits;
+use crate::config::{Limits, NextHop};
 use crate::shared::counters::Counter;
 use crate::shared::flows::{Limit, Refusal};
 
 /// Messages of one `sendmmsg`; more take another.
 pub const SEND_BATCH: usize = 128;
 
+/// Who does a listener's work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    Udp,
+    Tcp,
+    KernelSctp,
+    UserSctp,
+}
+
+impl Carrier {
+    /// Do its connections and associations belong to processes?
+    pub fn has_owners(self) -> bool {
+        match self {
+            Carrier::Udp | Carrier::KernelSctp => false,
+            Carrier::Tcp | Carrier::UserSctp => true,
+        }
+    }
+}
+
 /// One `[[listen]]` as this process has it.
 pub struct End {
     pub transport: Transport,
-    /// The shared socket (UDP, SCTP) or this seat's listener (TCP); none where the kernel has no SCTP, and for the listeners
-    /// that the timer process does not need.
+    pub carrier: Carrier,
+    /// The shared socket (UDP, the kernel's SCTP) or this seat's own (TCP, SCTP in user space: of UDP); none for what the timer process
+    /// does not need.
     pub fd: Option<OwnedFd>,
     pub addresses: Vec<SocketAddr>,
     /// Bytes of the largest message that the socket can carry whole.
@@ -29,6 +49,11 @@ pub struct End {
 impl End {
     pub fn socket(&self) -> Option<BorrowedFd<'_>> {
         self.fd.as_ref().map(AsFd::as_fd)
+    }
+
+    /// SIP's port on this listener.
+    pub fn port(&self) -> u16 {
+        self.addresses.first().map_or(0, SocketAddr::port)
     }
 
     /// Can it reach this peer: is the IP family the same?
@@ -43,6 +68,7 @@ pub struct Desk {
     pub workers: usize,
     pub parts: Parts,
     pub limits: Limits,
+    pub next_hop: Vec<NextHop>,
     pub ends: Vec<End>,
     pub receiver: Receiver,
     pub sender: Sender,
@@ -68,6 +94,13 @@ impl Desk {
     /// Bytes of the largest message accepted on this listener.
     pub fn most_bytes(&self, listener: u8) -> usize {
         self.end(listener).map_or(0, |end| end.most_bytes.min(self.limits.message_bytes))
+    }
+
+    /// The UDP port that the configuration names for this peer (RFC 6951).
+    pub fn encapsulation(&self, peer: Address) -> Option<u16> {
+        let is_there =
+            |hop: &&NextHop| hop.targets.iter().any(|t| t.transport == Transport::Sctp && peer == t.address.into());
+        self.next_hop.iter().find(is_there).and_then(|hop| hop.encapsulation_port)
     }
 
     pub fn associations(&self) -> Limit {

@@ -28,6 +28,9 @@ pub enum Happening {
     /// A connection or association ended, or could not be opened: every client transaction whose request went to one of
     /// `peers` over `transport` has met a transport error (A19, RFC 3261 §18.4). May be told twice, and by any process (M27).
     Lost { transport: Transport, peers: ArrayVec<Address, 4>, id: FlowId },
+    /// The process that held the association with these peers died, and the association with it, but neither the peers nor we: what was
+    /// sent to them and not answered at all yet is sent again, over a new association.
+    OwnerDied { transport: Transport, peers: ArrayVec<Address, 4> },
     /// The request of this client transaction did not leave us.
     SendFailed { client: BranchId },
     /// The request of this client transaction had been posted for a connection that is gone, and goes over another one: the loss of
@@ -55,6 +58,11 @@ impl Inbox {
         if let Some(client) = client {
             self.happenings.push(Happening::SendFailed { client });
         }
+    }
+
+    pub(super) fn owner_died(&mut self, transport: Transport, peers: impl IntoIterator<Item = Address>) {
+        let peers = peers.into_iter().filter(|peer| !peer.is_none()).take(4).collect();
+        self.happenings.push(Happening::OwnerDied { transport, peers });
     }
 
     pub(super) fn lost(&mut self, transport: Transport, peers: impl IntoIterator<Item = Address>, id: FlowId) {

@@ -8,7 +8,9 @@ mod desk;
 pub mod framing;
 pub mod inbox;
 pub mod outgoing;
-mod sctp;
+mod owned;
+mod relay;
+pub mod sctp;
 pub mod sockets;
 mod tcp;
 mod transports;
@@ -122,10 +124,4 @@ pub struct Flow {
 pub struct Hop {
     pub transport: Transport,
     pub address: Address,
-}
-
-/// The transports that this machine has: SCTP needs a kernel that has it (`sctp.ko`).
-#[must_use]
-pub fn available() -> Vec<Transport> {
-    Transport::ALL.into_iter().filter(|transport| *transport != Transport::Sctp || sys::sctp::supported()).collect()
 }

@@ -13,6 +13,7 @@ use sys::Granted;
 use sys::sctp::Settings;
 
 use super::Transport;
+use super::desk::Carrier;
 use crate::config::{Config, Listen, Sctp, Stack};
 
 /// Connections that wait to be accepted, per listener and seat; `net.core.somaxconn` may cut it.
@@ -31,29 +32,24 @@ pub struct Sockets {
 /// One `[[listen]]`, opened.
 pub struct Listener {
     pub transport: Transport,
+    pub carrier: Carrier,
     /// As bound: a port 0 of the configuration is now a number.
     pub addresses: Vec<SocketAddr>,
     /// Bytes of the largest message that it can carry.
     pub most_bytes: usize,
     /// Buffers as granted; none for TCP.
     pub granted: Option<Granted>,
-    /// UDP, SCTP: one that all share; TCP: one per worker seat. Empty: this machine has no such transport.
+    /// SCTP in user space: the UDP address its packets travel through (RFC 6951).
+    pub tunnel: Option<SocketAddr>,
+    /// One that all share, or one per worker seat where connections and associations have owners.
     fds: Vec<OwnedFd>,
 }
 
 impl Listener {
-    #[must_use]
-    pub fn is_open(&self) -> bool {
-        !self.fds.is_empty()
-    }
-
-    /// The socket that the process with this seat uses. The timer process gets none for TCP.
+    /// The socket that the process with this seat uses. The timer process gets none of those that belong to workers.
     #[must_use]
     pub fn socket(&self, seat: usize) -> Option<&OwnedFd> {
-        match self.transport {
-            Transport::Udp | Transport::Sctp => self.fds.first(),
-            Transport::Tcp => self.fds.get(seat),
-        }
+        if self.carrier.has_owners() { self.fds.get(seat) } else { self.fds.first() }
     }
 }
 
@@ -81,7 +77,7 @@ impl Sockets {
     /// Opens all listeners of the configuration.
     ///
     /// # Errors
-    /// The first that cannot be opened. `stack = "auto"` on a kernel without SCTP is a warning, no error.
+    /// The first that cannot be opened.
     pub fn open(config: &Config) -> Result<Sockets, OpenError> {
         let mut warnings = Vec::new();
         if config.listen.iter().any(|listen| listen.transport == Transport::Sctp) && sys::sctp::supported() {
@@ -106,16 +102,25 @@ impl Sockets {
 }
 
 fn open_one(config: &Config, listen: &Listen, warnings: &mut Vec<String>) -> io::Result<Listener> {
+    let carrier = match (listen.transport, listen.stack) {
+        (Transport::Udp, _) => Carrier::Udp,
+        (Transport::Tcp, _) => Carrier::Tcp,
+        (Transport::Sctp, Stack::User) => Carrier::UserSctp,
+        (Transport::Sctp, Stack::Auto) if !sys::sctp::supported() => Carrier::UserSctp,
+        (Transport::Sctp, _) => Carrier::KernelSctp,
+    };
     let mut listener = Listener {
         transport: listen.transport,
+        carrier,
         addresses: listen.addresses.clone(),
         most_bytes: usize::MAX,
         granted: None,
+        tunnel: None,
         fds: Vec::new(),
     };
     let first = *listen.addresses.first().ok_or(io::ErrorKind::InvalidInput)?;
-    match listen.transport {
-        Transport::Udp => {
+    match carrier {
+        Carrier::Udp => {
             let (receive, send) = (config.udp.receive_buffer_bytes, config.udp.send_buffer_bytes);
             let (fd, granted) = sys::udp::bind(first, false, receive, send)?;
             say_if_less(warnings, listen, (receive, send), granted);
@@ -124,7 +129,9 @@ fn open_one(config: &Config, listen: &Listen, warnings: &mut Vec<String>) -> io:
             listener.granted = Some(granted);
             listener.fds.push(fd);
         }
-        Transport::Tcp => {
+        Carrier::Tcp => {
+            // SO_REUSEPORT would let a second daemon of the same user in beside us, unnoticed; without it nobody shares.
+            drop(sys::tcp::listen(first, 1, false)?);
             for _ in 0..config.workers {
                 let address = listener.addresses.first().copied().unwrap_or(first);
                 let fd = sys::tcp::listen(address, BACKLOG, true)?;
@@ -134,21 +141,33 @@ fn open_one(config: &Config, listen: &Listen, warnings: &mut Vec<String>) -> io:
             }
             return Ok(listener);
         }
-        Transport::Sctp => {
+        Carrier::UserSctp => {
+            if listen.stack == Stack::Auto {
+                warnings.push(in_user_space(listen));
+            }
+            let (receive, send) = (config.udp.receive_buffer_bytes, config.udp.send_buffer_bytes);
+            let mut tunnel = SocketAddr::new(first.ip(), listen.encapsulation_port);
+            // As for TCP; also two listeners of ours cannot have one tunnel.
+            drop(sys::udp::bind(tunnel, false, 0, 0)?);
+            for seat in 0..config.workers {
+                let (fd, granted) = sys::udp::bind(tunnel, true, receive, send)?;
+                if seat == 0 {
+                    // With port 0 the first seat's number is everybody's, and SIP's too if that was 0.
+                    tunnel = sys::local_address(&fd)?;
+                    say_if_less(warnings, listen, (receive, send), granted);
+                    listener.granted = Some(granted);
+                }
+                listener.fds.push(fd);
+            }
+            listener.tunnel = Some(tunnel);
+            if first.port() == 0 {
+                listener.addresses.iter_mut().for_each(|address| address.set_port(tunnel.port()));
+            }
+            return Ok(listener);
+        }
+        Carrier::KernelSctp => {
             if !sys::sctp::supported() {
-                return match listen.stack {
-                    Stack::Kernel => Err(io::ErrorKind::Unsupported.into()),
-                    Stack::User => {
-                        Err(io::Error::new(io::ErrorKind::Unsupported, "stack = \"user\" is not in this version"))
-                    }
-                    Stack::Auto => {
-                        warnings.push(format!(
-                            "listener {:?} is off: this kernel has no SCTP (modprobe sctp)",
-                            listen.name
-                        ));
-                        Ok(listener)
-                    }
-                };
+                return Err(io::ErrorKind::Unsupported.into());
             }
             let (fd, granted) = sys::sctp::one_to_many(&listen.addresses, &settings(&config.sctp), false)?;
             let asked = (config.sctp.receive_buffer_bytes, config.sctp.send_buffer_bytes);
@@ -170,6 +189,17 @@ fn open_one(config: &Config, listen: &Listen, warnings: &mut Vec<String>) -> io:
         listener.addresses.iter_mut().for_each(|address| address.set_port(port));
     }
     Ok(listener)
+}
+
+/// What `auto` has come to on a kernel without SCTP.
+#[must_use]
+pub fn in_user_space(listen: &Listen) -> String {
+    let only = if listen.addresses.len() > 1 { ", on its first address only" } else { "" };
+    format!(
+        "listener {:?}: this kernel has no SCTP, so it runs in user space over UDP port {}{only}; peers without RFC 6951 (UDP \
+         encapsulation) cannot reach it (modprobe sctp, or stack = \"kernel\" to insist)",
+        listen.name, listen.encapsulation_port
+    )
 }
 
 /// Compares wishes (receive, send) with what the kernel granted, which it counts twice (socket(7)).
@@ -226,11 +256,14 @@ fn set_policies(warnings: &mut Vec<String>) {
 
 fn advice(listen: &Listen, cause: &io::Error) -> &'static str {
     match (cause.kind(), listen.transport) {
+        (io::ErrorKind::AddrInUse, Transport::Sctp) => {
+            "another program has this address, or (in user space) the UDP port encapsulation_port: end it or choose another port"
+        }
         (io::ErrorKind::AddrInUse, _) => "another program has this address: end it or choose another port",
         (io::ErrorKind::AddrNotAvailable, _) => "this machine does not have that address (ip addr)",
         (io::ErrorKind::PermissionDenied, _) => "ports under 1024 need root or CAP_NET_BIND_SERVICE",
         (io::ErrorKind::Unsupported, Transport::Sctp) => {
-            "load the kernel's SCTP (modprobe sctp) or set stack = \"auto\""
+            "load the kernel's SCTP (modprobe sctp) or set stack = \"auto\" or \"user\""
         }
         _ => "",
     }
@@ -249,6 +282,7 @@ mod tests {
             addresses: vec![],
             sent_by: SentBy { host: "a.test".into(), port: 5060 },
             stack: Stack::Auto,
+            encapsulation_port: 9899,
         };
         let said = |receive, send| {
             let mut warnings = Vec::new();

@@ -9,7 +9,8 @@ use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
 use sys::datagram::{Arena, Receiver, Sender};
 
-use super::desk::{Desk, End, SEND_BATCH};
+use super::desk::{Carrier, Desk, End, SEND_BATCH};
+use super::relay::Relay;
 use super::{Address, Inbox, Outgoing, Ready, Sockets, Transport, sctp, tcp, udp};
 use crate::config::{Config, Live};
 use crate::shared::broken::Broken;
@@ -27,6 +28,8 @@ pub struct Parts {
     pub broken: Broken,
     pub open_associations: OpenAssociations,
     pub counters: Counters,
+    /// Seals the cookies of SCTP in user space; the same in every process.
+    pub cookie_key: [u8; 32],
 }
 
 /// Tokens below are listeners, in the order of `Config::listen`.
@@ -41,9 +44,10 @@ pub struct Transports {
     desk: Desk,
     /// By listener: places in `Outgoing::sendings`.
     lists: Vec<Vec<u32>>,
-    connected: Vec<u32>,
-    sctp: sctp::Sctp,
+    kernel_sctp: sctp::Kernel,
+    user_sctp: sctp::User,
     tcp: tcp::Tcp,
+    relay: Relay,
 }
 
 impl Transports {
@@ -67,29 +71,32 @@ impl Transports {
             let fd = listener.socket(seat).map(|fd| fd.try_clone()).transpose()?;
             if let Some(fd) = &fd
                 && is_worker
-                && listener.transport != Transport::Tcp
+                && listener.carrier != Carrier::Tcp
             {
                 sys::epoll::add_exclusive(poll, fd.as_fd(), index)?;
             }
-            let (transport, most_bytes) = (listener.transport, listener.most_bytes);
-            ends.push(End { transport, fd, addresses: listener.addresses.clone(), most_bytes });
+            let (transport, carrier, most_bytes) = (listener.transport, listener.carrier, listener.most_bytes);
+            ends.push(End { transport, carrier, fd, addresses: listener.addresses.clone(), most_bytes });
         }
         if is_worker && let Some(bell) = parts.mailboxes.bell(seat) {
             let bell = std::os::fd::AsRawFd::as_raw_fd(&bell);
             poll.registry().register(&mut SourceFd(&bell), BELL, Interest::READABLE)?;
         }
-        let tcp = tcp::Tcp::new(config, &parts, &mut ends, seat, poll.registry().try_clone()?)?;
+        let tcp = tcp::Tcp::new(config, &mut ends, poll.registry().try_clone()?)?;
+        let user_sctp = sctp::User::new(config, &parts.cookie_key, &ends)?;
+        let relay = Relay::new(&parts, seat);
         let lists = ends.iter().map(|_| Vec::new()).collect();
         let desk = Desk {
             seat,
             workers: config.workers,
             parts,
             limits: live.limits.clone(),
+            next_hop: live.next_hop.clone(),
             ends,
             receiver: Receiver::new(1024),
             sender: Sender::new(SEND_BATCH),
         };
-        Ok(Transports { desk, lists, connected: Vec::new(), sctp: sctp::Sctp::default(), tcp })
+        Ok(Transports { desk, lists, kernel_sctp: sctp::Kernel::default(), user_sctp, tcp, relay })
     }
 
     /// Is this token ours? The others (`1 << 32` and above) are the caller's.
@@ -101,10 +108,9 @@ impl Transports {
     /// The listener that requests to this peer go out on: the first of its transport and IP family that is open.
     #[must_use]
     pub fn listener_for(&self, transport: Transport, peer: Address) -> Option<u8> {
-        // The timer process has no TCP listener of its own but may still name one.
-        let fits = |end: &End| {
-            end.transport == transport && (end.fd.is_some() || transport == Transport::Tcp) && end.suits(peer)
-        };
+        // The timer process has no such socket of its own but may still name one.
+        let fits =
+            |end: &End| end.transport == transport && (end.fd.is_some() || end.carrier.has_owners()) && end.suits(peer);
         self.desk.ends.iter().position(fits).and_then(|index| u8::try_from(index).ok())
     }
 
@@ -115,18 +121,31 @@ impl Transports {
             return self.tcp.receive(&mut self.desk, token.0 - CONNECTIONS, ready, arena, inbox, now);
         }
         let Ok(listener) = u8::try_from(token.0) else { return false };
-        match self.desk.end(listener).map(|end| end.transport) {
-            Some(Transport::Udp) => udp::receive(&mut self.desk, listener, arena, inbox),
-            Some(Transport::Sctp) => self.sctp.receive(&mut self.desk, listener, arena, inbox, now),
-            Some(Transport::Tcp) => self.tcp.accept(&mut self.desk, listener, now),
+        match self.desk.end(listener).map(|end| end.carrier) {
+            Some(Carrier::Udp) => udp::receive(&mut self.desk, listener, arena, inbox),
+            Some(Carrier::KernelSctp) => self.kernel_sctp.receive(&mut self.desk, listener, arena, inbox, now),
+            Some(Carrier::UserSctp) => self.user_sctp.receive(&mut self.desk, listener, arena, inbox, now),
+            Some(Carrier::Tcp) => self.tcp.accept(&mut self.desk, listener, now),
             None => false,
         }
     }
 
-    /// Sends what other processes posted for connections that this one owns or shall open. True: there is more, call again
-    /// before sleeping. Call once each turn.
-    pub fn posted(&mut self, arena: &Arena, inbox: &mut Inbox, now: Tick) -> bool {
-        self.tcp.posted(&mut self.desk, arena, inbox, now)
+    /// Sends what other processes posted for connections and associations that this one owns or shall open, and takes the packets they
+    /// got for its own. True: there is more, call again before sleeping. Call once each turn.
+    pub fn posted(&mut self, arena: &mut Arena, inbox: &mut Inbox, now: Tick) -> bool {
+        let mut more = self.relay.read();
+        if !self.relay.is_empty() {
+            let Transports { desk, user_sctp, relay, .. } = self;
+            for (from, (start, end)) in &relay.packets {
+                user_sctp.posted(desk, from, relay.outgoing.bytes.get(*start..*end).unwrap_or_default(), now);
+            }
+            let mut outgoing = std::mem::take(&mut self.relay.outgoing);
+            self.flush(&mut outgoing, arena, inbox, now);
+            self.relay.outgoing = outgoing;
+            self.relay.done();
+        }
+        more |= self.user_sctp.deliver_all(&mut self.desk, arena, inbox, now);
+        more
     }
 
     /// Call before the poll sleeps; false: do not sleep, something was posted. Call `woke` after the poll.
@@ -142,68 +161,83 @@ impl Transports {
     pub fn flush(&mut self, outgoing: &mut Outgoing, arena: &Arena, inbox: &mut Inbox, now: Tick) {
         for (index, sending) in outgoing.sendings.iter().enumerate() {
             let index = u32::try_from(index).unwrap_or(u32::MAX);
-            if sending.to.transport == Transport::Tcp as u8 {
-                self.connected.push(index);
-            } else if let Some(list) = self.lists.get_mut(usize::from(sending.to.listener)) {
-                list.push(index);
-            } else {
-                self.desk.count(Counter::SendFailed, 1);
-                inbox.send_failed(sending.client);
+            let listener = usize::from(sending.to.listener);
+            let is_its = |end: &&End| end.transport as u8 == sending.to.transport;
+            match (self.lists.get_mut(listener), self.desk.ends.get(listener).filter(is_its)) {
+                (Some(list), Some(_)) => list.push(index),
+                // A flow of another transport than its listener: cannot be sent.
+                _ => {
+                    self.desk.count(Counter::SendFailed, 1);
+                    inbox.send_failed(sending.client);
+                }
             }
         }
         for (listener, list) in self.lists.iter_mut().enumerate().filter(|(_, list)| !list.is_empty()) {
             let listener = listener as u8;
-            match self.desk.end(listener).map(|end| end.transport) {
-                Some(Transport::Udp) => udp::flush(&mut self.desk, listener, list, outgoing, arena, inbox),
-                Some(Transport::Sctp) => self.sctp.flush(&mut self.desk, listener, list, outgoing, arena, inbox, now),
-                // A flow of another transport than its listener: cannot be sent.
-                Some(Transport::Tcp) | None => {
-                    self.desk.count(Counter::SendFailed, list.len() as u64);
-                    for sending in list.iter().filter_map(|index| outgoing.sendings.get(*index as usize)) {
-                        inbox.send_failed(sending.client);
-                    }
+            let desk = &mut self.desk;
+            match desk.end(listener).map(|end| end.carrier) {
+                Some(Carrier::Udp) => udp::flush(desk, listener, list, outgoing, arena, inbox),
+                Some(Carrier::KernelSctp) => {
+                    self.kernel_sctp.flush(desk, listener, list, outgoing, arena, inbox, now);
                 }
+                Some(Carrier::UserSctp) => self.user_sctp.flush(desk, list, outgoing, arena, inbox, now),
+                Some(Carrier::Tcp) => self.tcp.flush(desk, list, outgoing, arena, inbox, now),
+                None => {}
             }
             list.clear();
         }
-        self.tcp.flush(&mut self.desk, &mut self.connected, outgoing, arena, inbox, now);
-        self.connected.clear();
+        self.tcp.end_what_ends(&self.desk, inbox, now);
         outgoing.clear();
     }
 
     /// Does what is due: blocked associations, connect time-outs, half messages, idle connections.
     pub fn tick(&mut self, inbox: &mut Inbox, now: Tick) {
-        self.sctp.tick(&mut self.desk, inbox, now);
+        self.kernel_sctp.tick(&mut self.desk, inbox, now);
+        self.user_sctp.tick(&mut self.desk, inbox, now);
         self.tcp.tick(&mut self.desk, inbox, now);
     }
 
     /// When `tick` has something to do; `Tick::NEVER`: nothing is due.
     #[must_use]
     pub fn next_tick(&self) -> Tick {
-        self.sctp.next_tick().min(self.tcp.next_tick())
+        self.kernel_sctp.next_tick().min(self.user_sctp.next_tick()).min(self.tcp.next_tick())
     }
 
     /// A process begins in a seat: the connections of the seat's last holder died with it and are reported lost; associations that it
     /// had left open are closed.
     pub fn adopt(&mut self, inbox: &mut Inbox) {
-        self.sctp.adopt(&mut self.desk);
+        self.kernel_sctp.adopt(&mut self.desk);
+        self.user_sctp.adopt(&mut self.desk, inbox);
         self.tcp.adopt(&mut self.desk, inbox);
     }
 
     /// The drain is over: closes all connections of this process, and shuts the associations down in good order (each by the
     /// process that comes first).
-    pub fn close_all(&mut self, inbox: &mut Inbox) {
+    pub fn close_all(&mut self, inbox: &mut Inbox, now: Tick) {
         self.tcp.close_all(&mut self.desk, inbox);
-        self.sctp.close_all(&mut self.desk);
+        self.kernel_sctp.close_all(&mut self.desk);
+        self.user_sctp.shut_down_all(&mut self.desk, now);
+    }
+
+    /// Does a peer still have to agree to the end of its association? The kernel waits for them by itself; in user space this process must.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        !self.user_sctp.is_empty()
+    }
+
+    /// Ends what has not agreed.
+    pub fn abort_all(&mut self, now: Tick) {
+        self.user_sctp.abort_all(&mut self.desk, now);
     }
 
     /// Bytes that wait for connections and associations in this process.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
-        self.tcp.queued_bytes() + self.sctp.queued_bytes()
+        self.tcp.queued_bytes() + self.kernel_sctp.queued_bytes() + self.user_sctp.queued_bytes()
     }
 
     pub fn reload(&mut self, live: &Live) {
         self.desk.limits = live.limits.clone();
+        self.desk.next_hop = live.next_hop.clone();
     }
 }

@@ -53,8 +53,18 @@ pub(super) struct Targets {
     pub flows: Vec<Flow>,
 }
 
+/// What becomes of client transactions whose association or connection is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// They have met a transport error (A19).
+    Fail,
+    /// Those without any answer send their request again.
+    SendAgain,
+}
+
 /// A peer that was lost: its waiting client transactions are looked for bucket by bucket.
 pub(super) struct Loss {
+    pub fate: Fate,
     pub transport: Transport,
     pub peer: Address,
     pub until: Tick,

@@ -1,6 +1,6 @@
 //! What passes without a message: time, and peers that are lost.
 
-use super::corridor::{Corridor, Loss};
+use super::corridor::{Corridor, Fate, Loss};
 use crate::message::BranchId;
 use crate::shared::Counter;
 use crate::shared::table::AtHand;
@@ -62,8 +62,18 @@ impl Corridor {
     /// The association or connection to this peer is gone: every request that waits on it has failed (A19).
     /// `until`: when the last of them can have been sent.
     pub fn lost(&mut self, transport: Transport, peer: Address, until: Tick) {
+        self.lose(Fate::Fail, transport, peer, until);
+    }
+
+    /// The process that held the association with this peer died. What the peer has answered, if only with a 100, it goes on with, and
+    /// answers over a new association (A17); what it may never have got is sent again, and absorbed where it did.
+    pub fn owner_died(&mut self, transport: Transport, peer: Address, until: Tick) {
+        self.lose(Fate::SendAgain, transport, peer, until);
+    }
+
+    fn lose(&mut self, fate: Fate, transport: Transport, peer: Address, until: Tick) {
         if self.losses.len() < MOST_LOSSES {
-            self.losses.push_back(Loss { transport, peer, until, next_bucket: 0 });
+            self.losses.push_back(Loss { fate, transport, peer, until, next_bucket: 0 });
         } else {
             self.count(Counter::LossesDropped);
         }
@@ -81,21 +91,23 @@ impl Corridor {
 
     /// Works on losses, a slice of the table at a time, one bucket locked at a time. True: there is more to do.
     pub fn work_off_losses(&mut self, now: Tick) -> bool {
-        let Some(Loss { transport, peer, until, next_bucket }) = self.losses.pop_front() else { return false };
+        let Some(Loss { fate, transport, peer, until, next_bucket }) = self.losses.pop_front() else { return false };
         let end = next_bucket.saturating_add(SLICE).min(self.table.buckets());
         for number in next_bucket..end {
             while let Some(mut entry) = self.entered(self.table.lock_any(number)) {
-                let Some((head, n)) = entry.waiting_on(transport, peer, until) else { break };
+                let unanswered = fate == Fate::SendAgain;
+                let Some((head, n)) = entry.waiting_on(transport, peer, until, unanswered) else { break };
                 self.prepared.clear();
-                entry.visit(head, now, &self.lengths, AtHand::Nothing, &mut self.prepared, |context| {
-                    context.transport_error(n);
+                entry.visit(head, now, &self.lengths, AtHand::Nothing, &mut self.prepared, |context| match fate {
+                    Fate::Fail => context.transport_error(n),
+                    Fate::SendAgain => context.send_again(n),
                 });
                 drop(entry);
                 self.act(None);
             }
         }
         if end < self.table.buckets() {
-            self.losses.push_front(Loss { transport, peer, until, next_bucket: end });
+            self.losses.push_front(Loss { fate, transport, peer, until, next_bucket: end });
         }
         !self.losses.is_empty()
     }

@@ -29,6 +29,8 @@ const ARENA_SLOT_BYTES: usize = 65_536;
 const TIMER_TURN_MS: u64 = 20;
 /// A process comes round at least this often, to say that it is alive.
 const TURN_MS: u64 = 500;
+/// Peers have this long to agree to the end of an association (RFC 9260 §9.2): a few round trips.
+const CLOSING_MS: u64 = 300;
 /// Contexts whose timers fire in one turn; more wait for the next, after a flush.
 const DUE_PER_TURN: usize = 256;
 /// The master's word: a phase, new settings.
@@ -110,7 +112,7 @@ impl<'h> Round<'h> {
             self.transports.adopt(&mut self.inbox);
             self.corridor.inspect();
             // Before anybody hears of lost connections: what was posted to the dead one and never read goes over new ones.
-            self.transports.posted(&self.arena, &mut self.inbox, now);
+            self.transports.posted(&mut self.arena, &mut self.inbox, now);
             info!("took over the seat");
             self.work_off(now);
         }
@@ -122,14 +124,23 @@ impl<'h> Round<'h> {
             match self.house.shared.phases.current() {
                 Phase::Running => {}
                 Phase::Draining => self.corridor.draining = true,
-                Phase::Closing => {
-                    self.transports.close_all(&mut self.inbox);
-                    return Ok(());
-                }
+                Phase::Closing => return self.close(&mut events),
             }
             self.settings();
             self.round(&events);
         }
+    }
+
+    /// The drain is over: closes everything in good order, and waits a moment for peers that must agree.
+    fn close(&mut self, events: &mut Events) -> io::Result<()> {
+        let began = clock::now();
+        self.transports.close_all(&mut self.inbox, began);
+        while self.transports.is_closing() && clock::now().since(began) < CLOSING_MS {
+            self.wait(events, clock::now())?;
+            self.round(events);
+        }
+        self.transports.abort_all(clock::now());
+        Ok(())
     }
 
     /// Sleeps until something comes or is due.
@@ -175,7 +186,7 @@ impl<'h> Round<'h> {
         if self.unfinished.is_empty() {
             self.unfinished = sources; // empty, but keeps its memory
         }
-        while self.transports.posted(&self.arena, &mut self.inbox, now) {
+        while self.transports.posted(&mut self.arena, &mut self.inbox, now) {
             self.work_off(now);
         }
         if self.transports.next_tick() <= now {
@@ -217,6 +228,12 @@ impl<'h> Round<'h> {
                             let newer = self.house.shared.flows.find_by_peer(transport, peer);
                             let until = newer.map_or(now, |flow| Tick(flow.opened.0.saturating_sub(1)));
                             self.corridor.lost(transport, peer, until);
+                        }
+                    }
+                    Happening::OwnerDied { transport, peers } => {
+                        for peer in peers {
+                            // Not what is sent again in this very moment.
+                            self.corridor.owner_died(transport, peer, Tick(now.0.saturating_sub(1)));
                         }
                     }
                     Happening::SendFailed { client } => self.corridor.send_failed(client, now),

@@ -8,15 +8,15 @@ use std::time::Duration;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use strowger::config::Config;
+use strowger::master;
 use strowger::shared::{Counter, Phase};
 use strowger::worker::{House, Seat, clock};
-use strowger::{master, transport};
 
 /// What is wrong with the children: `dies` (at once), `stays` (does not hear of the end), or nothing.
 pub const FLAW: &str = "PROCESSES_FLAW";
 
 pub fn daemon(path: PathBuf) -> ExitCode {
-    let config = Config::load(Some(&path), &transport::available()).expect("the test's configuration is right");
+    let config = Config::load(Some(&path)).expect("the test's configuration is right");
     strowger::log::start(config.live.log.level).unwrap();
     master::serve(config, Some(path), child)
 }

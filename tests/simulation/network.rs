@@ -98,7 +98,7 @@ fn config() -> Config {
         transactions = 2048
         bindings = 1024
     "#;
-    Config::from_text(text, &Transport::ALL).expect("the simulation's configuration")
+    Config::from_text(text).expect("the simulation's configuration")
 }
 
 impl World {

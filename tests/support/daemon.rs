@@ -171,18 +171,25 @@ pub struct Written {
 pub fn configure(room: &Room, setup: &Setup) -> Written {
     let workers = if setup.workers == 0 { 2 } else { setup.workers };
     let admin = free_port(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    let mut text = format!("workers = {workers}\ndomains = [\"{DOMAIN}\"]\n{}\n", setup.top);
+    let domain = if setup.domain.is_empty() { DOMAIN } else { &setup.domain };
+    let mut text = format!("workers = {workers}\ndomains = [\"{domain}\"]\n{}\n", setup.top);
     for (transport, addresses) in &setup.listen {
         let list: Vec<_> = addresses.iter().map(|a| format!("\"{a}\"")).collect();
         let address = if list.len() == 1 { list.concat() } else { format!("[{}]", list.join(", ")) };
         let _ = write!(text, "[[listen]]\ntransport = \"{}\"\naddress = {address}\n", transport.uri_token());
         if *transport == Transport::Sctp {
-            text.push_str("stack = \"kernel\"\n");
+            match setup.tunnel {
+                Some(port) => drop(write!(text, "stack = \"user\"\nencapsulation_port = {port}\n")),
+                None => text.push_str("stack = \"kernel\"\n"),
+            }
         }
     }
     for (domain, transport, address) in &setup.next_hop {
         let target = format!("{}:{address}", transport.uri_token());
         let _ = write!(text, "[[next_hop]]\ndomain = \"{domain}\"\ntargets = [\"{target}\"]\n");
+        if let Some(port) = setup.next_hop_tunnel {
+            let _ = writeln!(text, "encapsulation_port = {port}");
+        }
     }
     let _ = write!(text, "[admin]\naddress = \"{admin}\"\n{}\n", setup.tables);
     Written { file: room.write(&format!("strowger-{}.toml", admin.port()), &text), admin, workers }

@@ -13,6 +13,12 @@ use super::kamailio::Kamailio;
 pub struct Setup {
     /// One or (SCTP) more addresses per listener.
     pub listen: Vec<(Transport, Vec<SocketAddr>)>,
+    /// UDP port of SCTP in user space; `None`: the kernel's SCTP.
+    pub tunnel: Option<u16>,
+    /// What it is registrar for; empty: `DOMAIN`.
+    pub domain: String,
+    /// UDP port of the next hops' SCTP, if it is in user space.
+    pub next_hop_tunnel: Option<u16>,
     /// 0: two.
     pub workers: usize,
     /// Domain, transport and address of each next hop.
@@ -32,6 +38,11 @@ impl Setup {
     /// Listeners for each of `transports` on a free port of `ip`.
     pub fn on(ip: std::net::IpAddr, transports: &[Transport]) -> Setup {
         Setup { listen: transports.iter().map(|t| (*t, vec![super::free_port(ip)])).collect(), ..Setup::default() }
+    }
+
+    /// SCTP in user space among them.
+    pub fn in_user_space(ip: std::net::IpAddr, transports: &[Transport]) -> Setup {
+        Setup { tunnel: Some(super::free_port(ip).port()), ..Setup::on(ip, transports) }
     }
 
     pub fn address(&self, transport: Transport) -> SocketAddr {

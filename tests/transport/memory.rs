@@ -159,7 +159,7 @@ fn two_processes_claim_one_peer_and_one_of_them_gets_it() {
     let ours = mine(0);
     joined(other);
     assert_eq!(flows.live(Transport::Tcp), PEERS as usize);
-    let owned = (flows.owned_by(0).len(), flows.owned_by(1).len());
+    let owned = (flows.owned_by(Transport::Tcp, 0).len(), flows.owned_by(Transport::Tcp, 1).len());
     assert_eq!((owned.0, owned.0 + owned.1), (ours, PEERS as usize));
     let Claim::Other(view) = flows.claim(Transport::Tcp, peer(7), 0, 0, WIDE, Tick(1)) else { panic!() };
     assert_eq!((view.state, view.peers[0]), (State::Opening, peer(7)));
@@ -253,7 +253,7 @@ fn flows_are_right_again_after_processes_died_in_them() {
             assert_eq!(flows.find_by_peer(Transport::Tcp, flow.peers[0]).map(|found| found.id), Some(flow.id));
         }
     }
-    let owned = flows.owned_by(1);
+    let owned = flows.owned_by(Transport::Tcp, 1);
     for flow in &owned {
         flows.close(flow.id);
     }

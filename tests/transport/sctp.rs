@@ -182,7 +182,7 @@ fn a_peer_that_is_not_there_is_lost_and_its_requests_fail() {
     assert_eq!(z.failed(), ids);
     let lost = z.happenings.iter().find_map(|h| match h {
         Happening::Lost { peers, transport, .. } => Some((peers[..].to_vec(), *transport)),
-        Happening::SendFailed { .. } | Happening::Moved { .. } => None,
+        Happening::OwnerDied { .. } | Happening::SendFailed { .. } | Happening::Moved { .. } => None,
     });
     assert_eq!(lost, Some((vec![nobody.into()], Transport::Sctp)));
     assert_eq!(z.count(Counter::AssociationFailed), z.lost() as u64);
@@ -379,7 +379,8 @@ fn a_drained_daemon_shuts_its_associations_down() {
     let mut a = Peer::new();
     associate(&mut a, &mut z, at[0]);
     assert_ne!(a.up, 0);
-    z.transports.close_all(&mut z.inbox);
+    let now = z.now();
+    z.transports.close_all(&mut z.inbox, now);
     z.until("shut down", |_| {
         a.read();
         a.up == 0

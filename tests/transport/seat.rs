@@ -39,6 +39,7 @@ pub fn parts_with(seats: usize, mailbox_bytes: usize, flows: usize) -> Parts {
         broken: Broken::take(&mapping, &broken).unwrap(),
         open_associations: OpenAssociations::take(&mapping, &open).unwrap(),
         counters: Counters::take(&mapping, &counters).unwrap(),
+        cookie_key: [7; 32],
     }
 }
 
@@ -51,6 +52,7 @@ pub fn config(workers: usize, listen: &[(Transport, &str)]) -> Config {
             addresses: addresses.split(' ').map(|address| address.parse().unwrap()).collect(),
             sent_by: SentBy { host: "a.test".into(), port: 5060 },
             stack: Stack::Auto,
+            encapsulation_port: 0,
         })
         .collect();
     Config {
@@ -71,6 +73,7 @@ pub fn config(workers: usize, listen: &[(Transport, &str)]) -> Config {
             path_max_retransmits: 3,
             autoclose_s: 200,
             heartbeat_ms: 30_000,
+            mtu: 1452,
         },
         udp: Udp { receive_buffer_bytes: 1 << 20, send_buffer_bytes: 1 << 20 },
         tcp: Tcp { connect_timeout_ms: 1000, idle_s: 60, message_timeout_ms: 2000 },
@@ -196,7 +199,7 @@ impl Seat {
             self.inbox.clear_frames();
             self.flush();
         }
-        self.transports.posted(&self.arena, &mut self.inbox, now);
+        self.transports.posted(&mut self.arena, &mut self.inbox, now);
         self.transports.tick(&mut self.inbox, now);
         self.happenings.append(&mut self.inbox.happenings);
     }
@@ -230,7 +233,7 @@ impl Seat {
     pub fn failed(&self) -> Vec<BranchId> {
         let client = |h: &Happening| match h {
             Happening::SendFailed { client } => Some(*client),
-            Happening::Lost { .. } | Happening::Moved { .. } => None,
+            Happening::Lost { .. } | Happening::OwnerDied { .. } | Happening::Moved { .. } => None,
         };
         self.happenings.iter().filter_map(client).collect()
     }

@@ -388,7 +388,8 @@ fn many_connections_are_served() {
         let message = message(&format!("{n}"), n);
         assert_eq!(read(stream, message.len()), message);
     }
-    z.transports.close_all(&mut z.inbox);
+    let now = z.now();
+    z.transports.close_all(&mut z.inbox, now);
     assert_eq!(z.parts.flows.live(Transport::Tcp), 0);
 }
 

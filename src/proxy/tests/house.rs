@@ -6,7 +6,7 @@ use crate::message::{Message, Uri, scan};
 use crate::proxy::Identity;
 use crate::proxy::forward::{self, Leg, Ourselves};
 use crate::proxy::route::{self, Routing, Whose};
-use crate::transport::{Address, Flow, Transport};
+use crate::transport::{Address, Flow};
 
 pub const KEY: branch::Key = branch::Key([1, 2]);
 
@@ -49,7 +49,7 @@ pub struct House {
 impl House {
     pub fn new(tables: &str) -> House {
         let text = format!("workers = 1\ndomains = [\"example.test\"]\n{tables}");
-        let config = Config::from_text(&text, &Transport::ALL).unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
+        let config = Config::from_text(&text).unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
         let identity = Identity::new(&config.listen, &config.live);
         House { config, identity }
     }

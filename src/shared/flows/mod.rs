@@ -28,10 +28,12 @@ pub struct FlowView {
     pub transport: Transport,
     pub state: State,
     pub listener: u8,
-    /// Seat of the owner; means something for TCP only.
+    /// Seat of the owner; means something for TCP and SCTP in user space only.
     pub owner: usize,
-    /// SCTP association id, else 0.
+    /// SCTP association id (in user space: our verification tag), else 0.
     pub association: u32,
+    /// UDP port of the peer (RFC 6951), 0 where there is none.
+    pub encapsulation: u16,
     /// `Address::NONE` where there are fewer.
     pub peers: [Address; ADDRESSES],
     /// Bytes that wait for room.
@@ -145,8 +147,8 @@ impl Flows {
         if let Some((index, entry)) = table.by_peer(hashed, usable) {
             return Claim::Other(view(transport, index, entry));
         }
-        let new =
-            New { peers: &[hashed], ip_hash, association: 0, owner: seat as u16, listener, state: State::Opening, now };
+        let (peers, owner, state) = (&[hashed], seat as u16, State::Opening);
+        let new = New { peers, ip_hash, association: 0, encapsulation: 0, owner, listener, state, now };
         match self.enter(&mut table, &new, limit) {
             Ok((index, generation)) => Claim::Mine(join(transport, index, generation)),
             Err(refusal) => Claim::Full(refusal),
@@ -170,6 +172,35 @@ impl Flows {
             peers: &[self.hashed(peer)],
             ip_hash: self.ip_hash(peer),
             association: 0,
+            encapsulation: 0,
+            owner: seat as u16,
+            listener,
+            state: State::Open,
+            now,
+        };
+        let mut held = self.lock(transport).ok_or(Refusal::Table)?;
+        self.enter(&mut held.table(), &new, limit).map(|(index, generation)| join(transport, index, generation))
+    }
+
+    /// A peer set up an association that belongs to the process in `seat`; `tag` and the peer's UDP port name it.
+    ///
+    /// # Errors
+    /// A limit is reached: abort it.
+    pub fn accepted_association(
+        &self,
+        (tag, encapsulation): (u32, u16),
+        peer: Address,
+        listener: u8,
+        seat: usize,
+        limit: Limit,
+        now: Tick,
+    ) -> Result<FlowId, Refusal> {
+        let transport = Transport::Sctp;
+        let new = New {
+            peers: &[self.hashed(peer)],
+            ip_hash: self.ip_hash(peer),
+            association: tag,
+            encapsulation,
             owner: seat as u16,
             listener,
             state: State::Open,
@@ -206,7 +237,8 @@ impl Flows {
             return Ok((join(transport, index, generation), false));
         }
         let ip_hash = peers.first().map_or(0, |peer| self.ip_hash(*peer));
-        let new = New { peers: hashed, ip_hash, association, owner: 0, listener, state: State::Open, now };
+        let new =
+            New { peers: hashed, ip_hash, association, encapsulation: 0, owner: 0, listener, state: State::Open, now };
         let (index, generation) = self.enter(&mut table, &new, limit)?;
         Ok((join(transport, index, generation), true))
     }
@@ -235,6 +267,17 @@ impl Flows {
     /// Sets the state; false when it was in that state already, or is gone.
     pub fn set_state(&self, id: FlowId, state: State) -> bool {
         self.change(id, |entry| std::mem::replace(&mut entry.state, state as u8) != state as u8).unwrap_or(false)
+    }
+
+    /// The association of this entry is named `association` from now on, and its peer reached at this UDP port.
+    pub fn name(&self, id: FlowId, association: u32, encapsulation: u16) {
+        let Some((transport, index)) = split(id) else { return };
+        let Some(mut held) = self.lock(transport) else { return };
+        let mut table = held.table();
+        if let Some(entry) = table.get_mut(index, id.generation) {
+            entry.encapsulation = u32::from(encapsulation);
+            table.set_association(index, association);
+        }
     }
 
     /// Ends the entry, which is given back as it was; none when another was quicker.
@@ -267,11 +310,11 @@ impl Flows {
         views
     }
 
-    /// The connections of a seat.
+    /// The connections of a seat; associations only mean something where they belong to processes.
     #[must_use]
-    pub fn owned_by(&self, seat: usize) -> Vec<FlowView> {
+    pub fn owned_by(&self, transport: Transport, seat: usize) -> Vec<FlowView> {
         let mut owned = Vec::new();
-        self.for_each(Transport::Tcp, |flow| {
+        self.for_each(transport, |flow| {
             if flow.owner == seat {
                 owned.push(*flow);
             }
@@ -360,6 +403,7 @@ fn view(transport: Transport, index: u32, entry: &Entry) -> FlowView {
         listener: entry.listener,
         owner: usize::from(entry.owner),
         association: entry.association,
+        encapsulation: entry.encapsulation as u16,
         peers: entry.peers,
         queued: entry.queued,
         opened: entry.opened,

@@ -44,13 +44,14 @@ pub struct Entry {
     next_free: u32,
     pub generation: u32,
     pub association: u32,
-    /// Seat of the process that alone reads and writes it (TCP).
+    /// Seat of the process that alone reads and writes it (TCP, SCTP in user space).
     pub owner: u16,
     pub listener: u8,
     /// A `State`; 0 is free.
     pub state: u8,
     pub queued: u32,
-    unused: u32,
+    /// UDP port that the peer's packets come from (RFC 6951); 0: none.
+    pub encapsulation: u32,
     pub opened: Tick,
     pub last: Tick,
     pub received: u64,
@@ -118,6 +119,7 @@ pub struct New<'n> {
     pub peers: &'n [Hashed],
     pub ip_hash: u32,
     pub association: u32,
+    pub encapsulation: u16,
     pub owner: u16,
     pub listener: u8,
     pub state: State,
@@ -215,7 +217,7 @@ impl FlowTable<'_> {
             listener: new.listener,
             state: new.state as u8,
             queued: 0,
-            unused: 0,
+            encapsulation: u32::from(new.encapsulation),
             opened: new.now,
             last: new.now,
             received: 0,
@@ -262,6 +264,20 @@ impl FlowTable<'_> {
             for (place, peer) in entry.hashes.iter_mut().zip(peers) {
                 *place = peer.hash;
             }
+        }
+        self.link(index);
+        self.finish();
+    }
+
+    /// The association has another id from now on.
+    pub fn set_association(&mut self, index: u32, association: u32) {
+        if self.entry(index).is_none() {
+            return;
+        }
+        self.begin(index);
+        self.unlink(index);
+        if let Some(entry) = self.entries.get_mut(index as usize) {
+            entry.association = association;
         }
         self.link(index);
         self.finish();

@@ -39,7 +39,7 @@ impl Tcp {
     }
 
     /// After a flush: connections that were to end with it.
-    pub(super) fn end_what_ends(&mut self, desk: &Desk, inbox: &mut Inbox, now: Tick) {
+    pub fn end_what_ends(&mut self, desk: &Desk, inbox: &mut Inbox, now: Tick) {
         while let Some(slot) = self.ending.pop() {
             self.write_waiting(desk, slot, inbox, now);
         }
@@ -142,7 +142,7 @@ impl Tcp {
 
     /// The connections of this seat's last holder died with it.
     pub fn adopt(&mut self, desk: &mut Desk, inbox: &mut Inbox) {
-        for flow in desk.parts.flows.owned_by(desk.seat) {
+        for flow in desk.parts.flows.owned_by(Transport::Tcp, desk.seat) {
             if !self.by_id.contains_key(&flow.id) && desk.parts.flows.close(flow.id).is_some() {
                 inbox.lost(Transport::Tcp, flow.peers, flow.id);
             }

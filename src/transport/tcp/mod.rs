@@ -18,10 +18,9 @@ use self::connection::{Connection, Phase, recycle};
 use super::desk::{Desk, End};
 use super::framing::{Cut, cut_from};
 use super::transports::CONNECTIONS;
-use super::{Flow, FlowId, Frame, Inbox, Outgoing, Parts, Ready, Transport};
+use super::{Flow, FlowId, Frame, Inbox, Ready, Transport};
 use crate::config::{self, Config};
 use crate::shared::counters::Counter;
-use crate::shared::mailbox::Reader;
 use crate::timer::Tick;
 
 /// Connections accepted in one go; the listener is asked again after the turn's other work.
@@ -44,17 +43,13 @@ pub struct Tcp {
     /// Listeners to ask again, and when: there was no descriptor left, and the edge is consumed.
     accept_again: Vec<u8>,
     accept_at: Tick,
-    mailbox: Reader,
-    /// What was taken from the mailboxes; kept for its room.
-    relay: Outgoing,
-    relayed: Vec<u32>,
     /// (connection, place in `Outgoing::sendings`); kept for its room.
     routed: Vec<(usize, u32)>,
     spare: Vec<Vec<u8>>,
 }
 
 impl Tcp {
-    pub fn new(config: &Config, parts: &Parts, ends: &mut [End], seat: usize, registry: Registry) -> io::Result<Tcp> {
+    pub fn new(config: &Config, ends: &mut [End], registry: Registry) -> io::Result<Tcp> {
         let mut listeners = Vec::new();
         for (index, end) in ends.iter_mut().enumerate() {
             let fd = if end.transport == Transport::Tcp { end.fd.take() } else { None };
@@ -75,9 +70,6 @@ impl Tcp {
             ending: Vec::new(),
             accept_again: Vec::new(),
             accept_at: Tick::NEVER,
-            mailbox: Reader::new(parts.mailboxes, seat),
-            relay: Outgoing::default(),
-            relayed: Vec::new(),
             routed: Vec::new(),
             spare: Vec::new(),
         })

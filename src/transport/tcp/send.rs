@@ -1,10 +1,8 @@
 //! Who sends a message over which connection.
 //!
-//! Owns: finding or opening the connection, one `writev` per connection and turn, and posting to the process that owns it. Opening
-//! is claimed in `flows` first, so that no two processes connect to one peer at once; what is sent meanwhile waits in the
-//! connection's bounded queue. Never waits.
+//! Owns: opening a connection, and one `writev` per connection and turn. What is sent while it opens waits in the connection's
+//! bounded queue. Whose connection it is, `owned` says. Never waits.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::IoSlice;
 
 use arrayvec::ArrayVec;
@@ -13,53 +11,40 @@ use sys::datagram::Arena;
 use super::{Connection, Desk, Inbox, Phase, Tcp, Tick, Transport, connect};
 use crate::message::branch::BranchId;
 use crate::shared::counters::Counter;
-use crate::shared::flows::{Claim, FlowView, State};
 use crate::shared::mailbox::Kind;
-use crate::transport::outgoing::Body;
-use crate::transport::{Flow, FlowId, Happening, Outgoing};
+use crate::transport::owned::{self, Way, post};
+use crate::transport::{Flow, FlowId, Outgoing};
 
 /// Messages of one `writev`; more take another.
 const BATCH: usize = 64;
-/// Bytes taken from the mailboxes before they are sent.
-const RELAY_BYTES: usize = 256 * 1024;
-
-/// Where a message leaves.
-enum Way {
-    /// A connection of this process.
-    Here(usize),
-    /// Another process has it, or is opening it.
-    There(usize, FlowId),
-    /// The timer process owns no connection: this worker shall open one.
-    Ask(usize, Flow),
-    /// No way.
-    Nowhere,
-}
 
 impl Tcp {
     /// Sends the messages at these places of `outgoing`.
     pub fn flush(
         &mut self,
         desk: &mut Desk,
-        list: &mut Vec<u32>,
+        list: &[u32],
         outgoing: &Outgoing,
         arena: &Arena,
         inbox: &mut Inbox,
         now: Tick,
     ) {
         let mut routed = std::mem::take(&mut self.routed);
-        for index in list.drain(..) {
+        for index in list.iter().copied() {
             let Some((sending, pieces)) = outgoing.item(index, arena) else { continue };
-            match self.way(desk, &sending.to, sending.client, inbox, now) {
+            let holds = |id| self.by_id.get(&id).copied().filter(|slot| self.takes(*slot));
+            match owned::way(desk, Transport::Tcp, &sending.to, sending.client, holds, inbox, now) {
                 Way::Here(slot) => routed.push((slot, index)),
+                Way::Open(id, to) => match self.open(desk, id, &to, inbox, now) {
+                    Some(slot) => routed.push((slot, index)),
+                    None => nowhere(desk, sending.client, inbox),
+                },
                 Way::There(seat, id) => {
                     let to = Flow { id, ..sending.to };
                     post(desk, seat, Kind::Send, &to, sending.client, pieces, inbox);
                 }
                 Way::Ask(seat, to) => post(desk, seat, Kind::Open, &to, sending.client, pieces, inbox),
-                Way::Nowhere => {
-                    desk.count(Counter::SendFailed, 1);
-                    inbox.send_failed(sending.client);
-                }
+                Way::Nowhere => nowhere(desk, sending.client, inbox),
             }
         }
         // A connection's messages together, each in the order in which it was decided.
@@ -70,76 +55,6 @@ impl Tcp {
         }
         routed.clear();
         self.routed = routed;
-        self.end_what_ends(desk, inbox, now);
-    }
-
-    /// Takes what other processes posted and sends it; true: there is more.
-    pub fn posted(&mut self, desk: &mut Desk, arena: &Arena, inbox: &mut Inbox, now: Tick) -> bool {
-        let mut relay = std::mem::take(&mut self.relay);
-        let mut more = false;
-        for from in 0..desk.parts.mailboxes.seats() {
-            while let (begin, true) = (relay.begin(), relay.bytes.len() < RELAY_BYTES) {
-                let Some(posted) = self.mailbox.next(from, &mut relay.bytes) else { break };
-                relay.finish(begin, posted.to, Body::Empty, posted.client);
-            }
-            more |= relay.bytes.len() >= RELAY_BYTES;
-        }
-        if !relay.sendings.is_empty() {
-            let mut list = std::mem::take(&mut self.relayed);
-            list.extend((0..).take(relay.sendings.len()));
-            self.flush(desk, &mut list, &relay, arena, inbox, now);
-            self.relayed = list;
-            // Only now: should we die before, the next holder of this seat sends them (SIP absorbs a repetition).
-            self.mailbox.done();
-            relay.clear();
-        }
-        self.relay = relay;
-        more
-    }
-
-    /// Finds the connection a message belongs on, or opens one.
-    fn way(&mut self, desk: &mut Desk, to: &Flow, client: Option<BranchId>, inbox: &mut Inbox, now: Tick) -> Way {
-        let mut to = *to;
-        if to.id != FlowId::NONE {
-            // The usual case: ours, and no lock taken.
-            if let Some(slot) = self.by_id.get(&to.id).copied().filter(|slot| self.takes(*slot)) {
-                return Way::Here(slot);
-            }
-            match desk.parts.flows.find(to.id) {
-                Some(flow) if usable(&flow) && flow.owner != desk.seat => return Way::There(flow.owner, flow.id),
-                _ => {}
-            }
-            // The connection is gone. A request is for whoever is there, over any connection; a response goes to the same IP at the
-            // sent-by port (E08).
-            match client {
-                Some(client) => inbox.happenings.push(Happening::Moved { client }),
-                None if to.fallback_port == 0 => return Way::Nowhere,
-                None => to.peer = to.peer.with_port(to.fallback_port),
-            }
-            to.id = FlowId::NONE;
-        }
-        if desk.seat >= desk.workers {
-            return match desk.parts.flows.find_by_peer(Transport::Tcp, to.peer) {
-                Some(flow) => Way::There(flow.owner, flow.id),
-                None => Way::Ask(any_worker(desk, &to), to),
-            };
-        }
-        match desk.parts.flows.claim(Transport::Tcp, to.peer, to.listener, desk.seat, desk.connections(), now) {
-            Claim::Mine(id) => self.open(desk, id, &to, inbox, now).map_or(Way::Nowhere, Way::Here),
-            Claim::Other(flow) if flow.owner == desk.seat => match self.by_id.get(&flow.id) {
-                Some(slot) => Way::Here(*slot),
-                None => {
-                    // An entry without a connection, left from a predecessor: the next message opens one.
-                    desk.parts.flows.close(flow.id);
-                    Way::Nowhere
-                }
-            },
-            Claim::Other(flow) => Way::There(flow.owner, flow.id),
-            Claim::Full(refusal) => {
-                desk.count_refusal(Counter::ConnectionsRefused, refusal);
-                Way::Nowhere
-            }
-        }
     }
 
     /// Has it not said its last word?
@@ -211,31 +126,7 @@ impl Tcp {
     }
 }
 
-fn usable(flow: &FlowView) -> bool {
-    matches!(flow.state, State::Opening | State::Open)
-}
-
-/// The worker that opens connections to this peer for the timer process: always the same, so that two are not asked.
-fn any_worker(desk: &Desk, to: &Flow) -> usize {
-    let mut hasher = DefaultHasher::new();
-    to.peer.hash(&mut hasher);
-    (hasher.finish() % desk.workers.max(1) as u64) as usize
-}
-
-fn post(
-    desk: &Desk,
-    seat: usize,
-    kind: Kind,
-    to: &Flow,
-    client: Option<BranchId>,
-    pieces: [&[u8]; 2],
-    inbox: &mut Inbox,
-) {
-    match desk.parts.mailboxes.post((desk.seat, seat), kind, to, client, pieces) {
-        Ok(()) => desk.count(Counter::Posted, 1),
-        Err(_) => {
-            desk.count(Counter::MailboxFull, 1);
-            inbox.send_failed(client);
-        }
-    }
+fn nowhere(desk: &Desk, client: Option<BranchId>, inbox: &mut Inbox) {
+    desk.count(Counter::SendFailed, 1);
+    inbox.send_failed(client);
 }

@@ -10,7 +10,7 @@ use sys::datagram::{Arena, To};
 use sys::errno::{ENOBUFS, ENOMEM, EPIPE, ESHUTDOWN};
 
 use super::queue::Key;
-use super::{Desk, Item, SIP, Sctp, SndInfo, send_held_back};
+use super::{Desk, Item, Kernel, SIP, SndInfo, send_held_back};
 use crate::shared::counters::Counter;
 use crate::shared::flows::State;
 use crate::timer::Tick;
@@ -76,7 +76,7 @@ pub fn judge(error: &io::Error) -> Verdict {
     }
 }
 
-impl Sctp {
+impl Kernel {
     /// Sends the messages at these places of `outgoing`, all of one listener.
     #[allow(clippy::too_many_arguments)]
     pub fn flush(

@@ -1,4 +1,4 @@
-//! A phone's SCTP end: a one-to-many socket that is used for one association (RFC 4168).
+//! A phone's SCTP end by the kernel: a one-to-many socket that is used for one association (RFC 4168).
 //!
 //! Owns: the socket, and messages the kernel could not take yet. Everything goes unordered on stream 0 with PPID 0 (A06, A08) and
 //! whatever comes is taken (A09). The association sets itself up with the first message and, once closed, with the next one.
@@ -14,14 +14,14 @@ use sys::datagram::{Arena, Item, Receiver, Sender, SndInfo, To};
 use sys::sctp::{AssociationState, Notification, Settings};
 
 /// One phone's socket.
-pub(super) struct Endpoint {
+pub(in crate::phone) struct Endpoint {
     fd: OwnedFd,
     proxy: SocketAddr,
     waiting: VecDeque<Vec<u8>>,
 }
 
 /// Receive buffers and system call arrays, shared by all phones of a process.
-pub(super) struct Buffers {
+pub(in crate::phone) struct Buffers {
     arena: Arena,
     receiver: Receiver,
     sender: Sender,
@@ -31,13 +31,13 @@ pub(super) struct Buffers {
 const BATCH: usize = 16;
 
 impl Buffers {
-    pub(super) fn new(largest: usize) -> io::Result<Buffers> {
+    pub(in crate::phone) fn new(largest: usize) -> io::Result<Buffers> {
         Ok(Buffers { arena: Arena::new(BATCH, largest)?, receiver: Receiver::new(BATCH), sender: Sender::new(1) })
     }
 }
 
 impl Endpoint {
-    pub(super) fn open(
+    pub(in crate::phone) fn open(
         local: SocketAddr,
         proxy: SocketAddr,
         registry: &Registry,
@@ -50,12 +50,12 @@ impl Endpoint {
         Ok((Endpoint { fd, proxy, waiting: VecDeque::new() }, local))
     }
 
-    pub(super) fn send(&mut self, message: &[u8], buffers: &mut Buffers) -> io::Result<()> {
+    pub(in crate::phone) fn send(&mut self, message: &[u8], buffers: &mut Buffers) -> io::Result<()> {
         self.waiting.push_back(message.to_vec());
         self.flush(buffers)
     }
 
-    pub(super) fn flush(&mut self, buffers: &mut Buffers) -> io::Result<()> {
+    pub(in crate::phone) fn flush(&mut self, buffers: &mut Buffers) -> io::Result<()> {
         while let Some(message) = self.waiting.front() {
             let unordered = SndInfo { unordered: true, ..SndInfo::default() };
             let item = Item { to: To::Peer(self.proxy), pieces: [message, &[]], sctp: Some(unordered) };
@@ -69,7 +69,7 @@ impl Endpoint {
     }
 
     /// Reads all there is. An association that failed is an error; one that was shut down in good order is not.
-    pub(super) fn receive(&mut self, buffers: &mut Buffers, each: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+    pub(in crate::phone) fn receive(&mut self, buffers: &mut Buffers, each: &mut dyn FnMut(&[u8])) -> io::Result<()> {
         let Buffers { arena, receiver, .. } = buffers;
         loop {
             let n = receiver.receive(self.fd.as_fd(), arena, 0, BATCH)?;

@@ -1,0 +1,160 @@
+//! SCTP by the kernel: RFC 4168 over one shared one-to-many socket (RFC 6458 §3).
+//!
+//! Owns: reading batches, refusing what is in pieces, and (in its files) notifications, bundled sending, the queues of
+//! associations that have no room. No association belongs to a process: any of them reads, sends and hears of any. Never
+//! waits, never gates on EPOLLOUT (M08).
+
+mod notice;
+mod queue;
+mod send;
+
+use std::os::fd::BorrowedFd;
+
+use sys::datagram::{Arena, Item, SndInfo, To};
+
+use self::queue::Queues;
+use self::send::Planned;
+use crate::shared::counters::Counter;
+use crate::shared::flows::State;
+use crate::timer::Tick;
+use crate::transport::desk::{Desk, is_keep_alive};
+use crate::transport::{Flow, FlowId, Frame, Inbox, Transport};
+
+/// SIP over SCTP: stream 0, unordered, payload protocol 0 (A06, A08).
+const SIP: SndInfo = SndInfo { stream: 0, unordered: true, eof: false, abort: false, ppid: 0, context: 0 };
+
+#[derive(Default)]
+pub struct Kernel {
+    queues: Queues,
+    /// This flush's messages; kept for its room.
+    planned: Vec<Planned>,
+}
+
+impl Kernel {
+    /// Reads one batch; true when it was full: there may be more.
+    pub fn receive(&mut self, desk: &mut Desk, listener: u8, arena: &mut Arena, inbox: &mut Inbox, now: Tick) -> bool {
+        let most = desk.most_bytes(listener);
+        let room = arena.slots().saturating_sub(inbox.used);
+        let Some(fd) = desk.ends.get(usize::from(listener)).and_then(|end| end.socket()) else { return false };
+        let received = match desk.receiver.receive(fd, arena, inbox.used, room) {
+            Ok(received) => received,
+            Err(_) => {
+                desk.count(Counter::SocketErrors, 1);
+                return false;
+            }
+        };
+        // Messages in a row from one association are noted at once: (association, its flow, how many).
+        let mut run = (0, FlowId::NONE, 0);
+        for index in 0..received {
+            let message = desk.receiver.get(index);
+            let bytes = arena.slot(message.slot).get(..message.len).unwrap_or_default();
+            if message.notification {
+                notice::take(desk, listener, bytes, message.peer.map(Into::into), inbox, now);
+                continue;
+            }
+            let Some(info) = message.info else { continue };
+            let association = info.association;
+            if desk.parts.broken.contains(association) {
+                desk.count(Counter::Broken, 1);
+                continue;
+            }
+            if !message.end_of_record {
+                refuse_pieces(desk, listener, association);
+                continue;
+            }
+            if message.len > most {
+                desk.count(Counter::TooLarge, 1);
+                continue;
+            }
+            if is_keep_alive(bytes) {
+                desk.count(Counter::KeepAlives, 1);
+                if bytes.starts_with(b"\r\n\r\n") {
+                    answer_ping(desk, listener, association);
+                }
+                continue;
+            }
+            if run.0 != association {
+                let id = notice::known(desk, listener, association, now);
+                run = (association, id, 0);
+            }
+            run.2 += 1;
+            let from = Flow {
+                peer: message.peer.map(Into::into).unwrap_or_default(),
+                id: run.1,
+                association,
+                transport: Transport::Sctp as u8,
+                listener,
+                fallback_port: 0,
+            };
+            let (slot, end) = (message.slot as u16, message.len as u32);
+            inbox.frames.push(Frame { slot, start: 0, end, from, close_after: false });
+        }
+        inbox.used += received;
+        desk.count(Counter::ReceivedSctp, received as u64);
+        desk.count(Counter::Batches, u64::from(received != 0));
+        received == room && room != 0
+    }
+
+    /// A dead predecessor may have left associations open with MSG_MORE: whatever it held back leaves now.
+    pub fn adopt(&mut self, desk: &mut Desk) {
+        for (listener, association) in desk.parts.open_associations.noted(desk.seat) {
+            if let Some(fd) = desk.end(listener).and_then(|end| end.socket()) {
+                send_held_back(fd, association);
+            }
+            desk.parts.open_associations.strike(desk.seat, listener, association);
+        }
+    }
+
+    /// Shuts down every association that nobody shut down yet (SCTP_EOF; never shutdown(2), M33).
+    pub fn close_all(&mut self, desk: &mut Desk) {
+        let desk = &*desk;
+        desk.parts.flows.for_each(Transport::Sctp, |flow| {
+            if let Some(fd) = desk.end(flow.listener).and_then(|end| end.socket())
+                && desk.parts.flows.set_state(flow.id, State::Closing)
+            {
+                let _ = sys::sctp::shutdown(fd, flow.association);
+            }
+        });
+    }
+
+    pub fn queued_bytes(&self) -> usize {
+        self.queues.bytes()
+    }
+}
+
+/// A piece came without its end (M11, M13): this peer sends what we cannot take whole. Marked first, so that every process drops
+/// what still arrives, then aborted.
+fn refuse_pieces(desk: &Desk, listener: u8, association: u32) {
+    desk.count(Counter::Pieces, 1);
+    if !desk.parts.broken.mark(association) {
+        return;
+    }
+    if let Some(flow) = desk.parts.flows.find_association(association) {
+        desk.parts.flows.set_state(flow.id, State::Broken);
+    }
+    abort(desk, listener, association);
+}
+
+/// Sends what MSG_MORE left open, when there is no message left to close it with: a heartbeat takes along what waits. Two are needed:
+/// messages that fill their packet so well that the first finds no room beside them stay for the second.
+fn send_held_back(fd: BorrowedFd<'_>, association: u32) {
+    for _ in 0..2 {
+        // Fails when the association is gone, and what it held with it.
+        let _ = sys::sctp::heartbeat_now(fd, association);
+    }
+}
+
+fn abort(desk: &Desk, listener: u8, association: u32) {
+    if let Some(fd) = desk.end(listener).and_then(|end| end.socket()) {
+        // EPIPE: it is gone already.
+        let _ = sys::sctp::abort(fd, association);
+    }
+}
+
+/// A29: one CRLF back on the same association, at once.
+fn answer_ping(desk: &mut Desk, listener: u8, association: u32) {
+    let Some(fd) = desk.ends.get(usize::from(listener)).and_then(|end| end.socket()) else { return };
+    let pong = Item { to: To::Association(association), pieces: [b"\r\n", b""], sctp: Some(SIP) };
+    // A ping that finds no room for its answer goes without.
+    let _ = desk.sender.send(fd, 1, false, |_| pong);
+}

@@ -1,0 +1,216 @@
+//! SCTP in user space: RFC 9260 over UDP (RFC 6951), for machines whose kernel has none.
+//!
+//! Owns: one endpoint per listener, its packets' way through this seat's UDP socket, and what the rest of the house knows of its
+//! associations (`flows`). An association belongs to the process that set it up, like a TCP connection: messages for it, and packets
+//! that the kernel gave to another seat's socket, come through the mailbox. Its files: `endpoint` (the protocol, without sockets),
+//! `send`, `news` (what became of associations). Never retransmits by itself, never reads a clock.
+
+pub mod endpoint;
+mod news;
+mod send;
+pub mod settings;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+
+use sys::datagram::Arena;
+
+use self::endpoint::packet::{INIT, Packet};
+use self::endpoint::{Endpoint, TAG_MARK, abort_packet};
+use crate::config::Config;
+use crate::shared::counters::Counter;
+use crate::shared::flows::FlowView;
+use crate::shared::mailbox::Kind;
+use crate::timer::Tick;
+use crate::transport::desk::{Carrier, Desk, End};
+use crate::transport::owned::post;
+use crate::transport::{Address, Flow, FlowId, Inbox, Transport};
+
+/// Packets of one `recvmmsg`.
+const BATCH: usize = 64;
+/// The largest UDP datagram fits whole.
+const PACKET_BYTES: usize = 65_536;
+
+pub struct User {
+    /// By listener; none for other transports.
+    lines: Vec<Option<Line>>,
+    /// Which association a flow is: its listener and tag.
+    by_id: HashMap<FlowId, (u8, u32)>,
+    packets: Option<Arena>,
+    /// (listener, tag, place in `Outgoing::sendings`); kept for its room.
+    routed: Vec<(u8, u32, u32)>,
+}
+
+/// One listener.
+struct Line {
+    endpoint: Endpoint,
+    ids: HashMap<u32, FlowId>,
+    /// UDP port of peers that nothing else is known of.
+    encapsulation: u16,
+}
+
+impl User {
+    /// # Errors
+    /// No memory for the packets.
+    pub fn new(config: &Config, key: &[u8; 32], ends: &[End]) -> io::Result<User> {
+        let line = |(end, listen): (&End, &crate::config::Listen)| {
+            (end.carrier == Carrier::UserSctp).then(|| Line {
+                endpoint: Endpoint::new(
+                    settings::options(&config.sctp, &config.live.limits, end.port()),
+                    key,
+                    u64::from(config.sctp.autoclose_s) * 1000,
+                ),
+                ids: HashMap::new(),
+                encapsulation: listen.encapsulation_port,
+            })
+        };
+        let lines: Vec<_> = ends.iter().zip(&config.listen).map(line).collect();
+        let any = lines.iter().any(Option::is_some);
+        let packets = if any { Some(Arena::new(BATCH, PACKET_BYTES)?) } else { None };
+        Ok(User { lines, by_id: HashMap::new(), packets, routed: Vec::new() })
+    }
+
+    /// Reads one batch of packets; true: there may be more, or messages wait for room in the arena.
+    pub fn receive(&mut self, desk: &mut Desk, listener: u8, arena: &mut Arena, inbox: &mut Inbox, now: Tick) -> bool {
+        if !self.deliver(desk, listener, Some(arena), inbox, now) {
+            return true;
+        }
+        let Some(fd) = desk.ends.get(usize::from(listener)).and_then(|end| end.socket()) else { return false };
+        let (Some(Some(line)), Some(packets)) = (self.lines.get_mut(usize::from(listener)), &mut self.packets) else {
+            return false;
+        };
+        let Ok(received) = desk.receiver.receive(fd, packets, 0, BATCH) else {
+            desk.count(Counter::SocketErrors, 1);
+            return false;
+        };
+        for index in 0..received {
+            let datagram = desk.receiver.get(index);
+            let (Some(from), false) = (datagram.peer, datagram.truncated) else { continue };
+            let bytes = packets.slot(datagram.slot).get(..datagram.len).unwrap_or_default();
+            match Packet::read(bytes).and_then(|packet| owner(desk, &line.endpoint, &packet, from)) {
+                Some(seat) => {
+                    let to = Flow { peer: from.into(), listener, transport: Transport::Sctp as u8, ..Flow::default() };
+                    // No room: lost like any packet, and sent again.
+                    post(desk, seat, Kind::Packet, &to, None, [bytes, b""], inbox);
+                }
+                None => line.endpoint.receive(from, bytes, now),
+            }
+        }
+        desk.count(Counter::SctpPackets, received as u64);
+        let all = self.deliver(desk, listener, Some(arena), inbox, now);
+        received == BATCH || !all
+    }
+
+    /// A packet that another process got for an association of ours.
+    pub fn posted(&mut self, desk: &mut Desk, from: &Flow, bytes: &[u8], now: Tick) {
+        if let Some(Some(line)) = self.lines.get_mut(usize::from(from.listener)) {
+            desk.count(Counter::SctpPackets, 1);
+            line.endpoint.receive(from.peer.into(), bytes, now);
+        }
+    }
+
+    /// Hands on what `posted` brought; true: messages wait for room in the arena.
+    pub fn deliver_all(&mut self, desk: &mut Desk, arena: &mut Arena, inbox: &mut Inbox, now: Tick) -> bool {
+        let mut more = false;
+        for listener in 0..self.lines.len() {
+            more |= !self.deliver(desk, listener as u8, Some(arena), inbox, now);
+        }
+        more
+    }
+
+    #[must_use]
+    pub fn next_tick(&self) -> Tick {
+        self.lines.iter().flatten().map(|line| line.endpoint.next_tick()).min().unwrap_or(Tick::NEVER)
+    }
+
+    pub fn tick(&mut self, desk: &mut Desk, inbox: &mut Inbox, now: Tick) {
+        for listener in 0..self.lines.len() {
+            if let Some(Some(line)) = self.lines.get_mut(listener) {
+                line.endpoint.tick(now);
+                self.deliver(desk, listener as u8, None, inbox, now);
+            }
+        }
+    }
+
+    /// The associations of this seat's last holder died with it: their peers are told at once, and set up new ones.
+    pub fn adopt(&mut self, desk: &mut Desk, inbox: &mut Inbox) {
+        for listener in 0..self.lines.len() {
+            let Some(Some(line)) = self.lines.get_mut(listener) else { continue };
+            for flow in desk.parts.flows.owned_by(Transport::Sctp, desk.seat) {
+                if usize::from(flow.listener) != listener || line.ids.contains_key(&flow.association) {
+                    continue;
+                }
+                if let Some((remote, abort)) = last_word(desk, &flow) {
+                    line.endpoint.packets.push((remote, abort));
+                }
+                if desk.parts.flows.close(flow.id).is_some() {
+                    desk.count(Counter::AssociationsLost, 1);
+                    inbox.owner_died(Transport::Sctp, flow.peers);
+                }
+            }
+            self.leave(desk, listener as u8);
+        }
+    }
+
+    /// Shuts every association down in good order; `is_empty` says when the peers have agreed.
+    pub fn shut_down_all(&mut self, desk: &mut Desk, now: Tick) {
+        for listener in 0..self.lines.len() {
+            if let Some(Some(line)) = self.lines.get_mut(listener) {
+                let tags: Vec<_> = line.endpoint.tags().collect();
+                tags.into_iter().for_each(|tag| line.endpoint.shut_down(tag, now));
+            }
+            self.leave(desk, listener as u8);
+        }
+    }
+
+    /// Ends what is left.
+    pub fn abort_all(&mut self, desk: &mut Desk, now: Tick) {
+        for listener in 0..self.lines.len() {
+            if let Some(Some(line)) = self.lines.get_mut(listener) {
+                let tags: Vec<_> = line.endpoint.tags().collect();
+                tags.into_iter().for_each(|tag| line.endpoint.abort(tag, now));
+                for (_, id) in line.ids.drain() {
+                    desk.parts.flows.close(id);
+                }
+            }
+            self.leave(desk, listener as u8);
+        }
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.lines.iter().flatten().all(|line| line.endpoint.is_empty())
+    }
+
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        let queued = |line: &Line| line.endpoint.tags().map(|tag| line.endpoint.queued(tag)).sum::<usize>();
+        self.lines.iter().flatten().map(queued).sum()
+    }
+}
+
+/// The other process that this packet is for. Usually none: the kernel gives the packets of one peer to one seat, which set its
+/// association up; not so those of an association that we opened to a peer.
+fn owner(desk: &Desk, endpoint: &Endpoint, packet: &Packet<'_>, from: SocketAddr) -> Option<usize> {
+    if endpoint.knows(packet, from) {
+        return None;
+    }
+    let by_peer = || desk.parts.flows.find_by_peer(Transport::Sctp, Address::new(from.ip(), packet.source));
+    let first = packet.first()?;
+    let flow = match packet.tag {
+        0 if first.kind == INIT => by_peer(),
+        tag if tag & TAG_MARK != 0 => desk.parts.flows.find_association(tag).or_else(by_peer),
+        _ => by_peer(),
+    };
+    let is_alive = |flow: &FlowView| flow.owner != desk.seat && flow.owner < desk.workers;
+    flow.filter(is_alive).map(|flow| flow.owner)
+}
+
+/// ABORT for an association of which only the entry is left, and the UDP address it goes to.
+fn last_word(desk: &Desk, flow: &FlowView) -> Option<(SocketAddr, Vec<u8>)> {
+    let peer = flow.peers.first().filter(|_| flow.association != 0)?;
+    let port = desk.end(flow.listener)?.port();
+    let remote = SocketAddr::from(peer.with_port(flow.encapsulation));
+    Some((remote, abort_packet(port, peer.port(), flow.association)))
+}

@@ -1,0 +1,280 @@
+//! SCTP in user space, with whole daemons: RFC 9260 inside UDP (RFC 6951), on kernels with and without SCTP of their own.
+
+mod support;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use mio::{Events, Poll, Token};
+use strowger::phone::agent::Manner;
+use strowger::phone::line::{Buffers, Line, Stack};
+use strowger::phone::load::{Load, Order, Pace};
+use strowger::transport::Transport;
+use support::daemon::{Daemon, counter};
+use support::proxy::Setup;
+use support::sipp::{Scenario, Sipp, names};
+use support::{DOMAIN, Room, patience, say, slow, wait_for};
+
+const HOME: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// Calls between our own phones over every pair of transports.
+fn every_mixture_on(ip: IpAddr) {
+    let room = Room::new("user-space");
+    let setup = Setup::in_user_space(ip, &Transport::ALL);
+    let daemon = Daemon::start(&room, &setup);
+    let mut load = Load::new(DOMAIN, manner()).expect("phones");
+    load.speak(Stack::User(setup.tunnel.expect("a tunnel")));
+    let mut crowd = |what: &str, transport: Transport| -> Vec<usize> {
+        let mut add = |n| {
+            load.add_phone(&format!("{what}-{}-{n}", transport.uri_token()), transport, ip, setup.address(transport))
+        };
+        (0..10).map(|n| add(n).expect("a phone")).collect()
+    };
+    let sides = Transport::ALL.map(|transport| (transport, crowd("a", transport), crowd("z", transport)));
+    let everyone: Vec<usize> = sides.iter().flat_map(|(_, a, z)| a.iter().chain(z).copied()).collect();
+    assert!(load.register(&everyone, 600).expect("a poll").is_empty());
+    for (from, callers, _) in &sides {
+        for (to, _, callees) in &sides {
+            let order = Order { calls: 100, longest: Duration::MAX, pace: Pace::AtOnce(10), callers, callees };
+            let tally = load.place(&order, &mut |_| ControlFlow::Continue(())).expect("a poll");
+            say(&format!(
+                "{} to {} ({ip}): {} good, {} failed",
+                from.uri_token(),
+                to.uri_token(),
+                tally.completed,
+                tally.failed
+            ));
+            assert_eq!((tally.completed, tally.failed), (100, 0), "{:?}", tally.failures);
+        }
+    }
+    let status = daemon.status();
+    assert_eq!(counter(&status, "associations_up"), 20, "one for each phone");
+    for nothing in ["associations_lost", "associations_refused", "sctp_damaged", "out_of_the_blue", "forged_cookies"] {
+        assert_eq!(counter(&status, nothing), 0, "{nothing}");
+    }
+    daemon.stop();
+}
+
+fn manner() -> Manner {
+    Manner { t1: Duration::from_millis(if slow() > 1 { 6000 } else { 500 }), ..Manner::default() }
+}
+
+#[test]
+fn no_call_fails_in_any_mixture_over_ipv4() {
+    every_mixture_on(HOME);
+}
+
+#[test]
+fn no_call_fails_in_any_mixture_over_ipv6() {
+    every_mixture_on(IpAddr::V6(Ipv6Addr::LOCALHOST));
+}
+
+/// A bare phone: bytes in, bytes out.
+struct Peer {
+    poll: Poll,
+    buffers: Buffers,
+    line: Line,
+    got: Vec<Vec<u8>>,
+}
+
+impl Peer {
+    fn open(setup: &Setup) -> Peer {
+        let poll = Poll::new().expect("a poll");
+        let (proxy, stack) = (setup.address(Transport::Sctp), Stack::User(setup.tunnel.expect("a tunnel")));
+        let line = Line::open(Transport::Sctp, HOME, proxy, stack, poll.registry(), Token(0)).expect("a line");
+        Peer { poll, buffers: Buffers::new().expect("memory"), line, got: Vec::new() }
+    }
+
+    fn send(&mut self, text: &str) {
+        self.line.send(text.as_bytes(), &mut self.buffers).expect("it is sent");
+    }
+
+    /// Reads what is there, and lets the protocol do what is due.
+    fn turn(&mut self) {
+        self.poll.poll(&mut Events::with_capacity(8), Some(Duration::from_millis(2))).expect("a poll");
+        let got = &mut self.got;
+        let mut each = |bytes: &[u8]| got.push(bytes.to_vec());
+        self.line.due(&mut each).expect("the association lives");
+        self.line.receive(&mut self.buffers, &mut each).expect("the association lives");
+    }
+
+    /// The next message that starts so. `other` goes on with its part meanwhile: SCTP runs in both.
+    fn receive(&mut self, start: &str, mut other: Option<&mut Peer>) -> String {
+        let found = wait_for(patience(5), || {
+            self.turn();
+            if let Some(other) = &mut other {
+                other.turn();
+            }
+            let at = self.got.iter().position(|bytes| bytes.starts_with(start.as_bytes()));
+            at.map(|at| self.got.remove(at))
+        });
+        String::from_utf8(found.unwrap_or_else(|| panic!("no {start}"))).expect("text")
+    }
+
+    fn request(&self, method: &str, to: &str, more: &str, body: &str) -> String {
+        let local = self.line.local;
+        let uri = if method == "REGISTER" { format!("sip:{DOMAIN}") } else { format!("sip:{to}@{DOMAIN}") };
+        format!(
+            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/SCTP {local};branch=z9hG4bK{method}{to}{}\r\nMax-Forwards: 70\r\n\
+             From: <sip:{to}@{DOMAIN}>;tag=1\r\nTo: <sip:{to}@{DOMAIN}>\r\nCall-ID: {to}-{}@{local}\r\nCSeq: 1 {method}\r\n\
+             {more}Content-Length: {}\r\n\r\n{body}",
+            body.len(),
+            body.len(),
+            body.len()
+        )
+    }
+
+    fn register(&mut self, user: &str) {
+        let contact = format!("Contact: <sip:{user}@{};transport=sctp>\r\n", self.line.local);
+        let text = self.request("REGISTER", user, &contact, "");
+        self.send(&text);
+        self.receive("SIP/2.0 200", None);
+    }
+}
+
+#[test]
+fn messages_of_20_and_60_kilobytes_pass() {
+    let room = Room::new("large");
+    let setup = Setup::in_user_space(HOME, &[Transport::Sctp]);
+    let daemon = Daemon::start(&room, &setup);
+    let (mut caller, mut callee) = (Peer::open(&setup), Peer::open(&setup));
+    callee.register("large");
+    for bytes in [20_000, 60_000] {
+        let body = "x".repeat(bytes);
+        let text = caller.request("MESSAGE", "large", "Content-Type: text/plain\r\n", &body);
+        caller.send(&text);
+        let arrived = callee.receive("MESSAGE", Some(&mut caller));
+        assert!(arrived.ends_with(&format!("\r\n\r\n{body}")), "{bytes} bytes became {}", arrived.len());
+        let via = arrived.lines().filter(|line| line.starts_with("Via:")).collect::<Vec<_>>().join("\r\n");
+        let others = ["From:", "To:", "Call-ID:", "CSeq:"]
+            .map(|name| arrived.lines().find(|line| line.starts_with(name)).expect(name));
+        callee.send(&format!("SIP/2.0 200 OK\r\n{via}\r\n{}\r\nContent-Length: 0\r\n\r\n", others.join("\r\n")));
+        caller.receive("SIP/2.0 200", Some(&mut callee));
+    }
+    daemon.stop();
+}
+
+/// Two daemons with a trunk between them: calls come to `near` over UDP and leave `far` over UDP.
+struct Trunk {
+    room: Room,
+    near: Daemon,
+    far: Daemon,
+    near_setup: Setup,
+    far_setup: Setup,
+}
+
+impl Trunk {
+    fn new() -> Trunk {
+        let room = Room::new("trunk");
+        let both = [Transport::Udp, Transport::Sctp];
+        let far_setup = Setup { domain: "far.test".to_owned(), ..Setup::in_user_space(HOME, &both) };
+        let near_setup = Setup {
+            next_hop: vec![("far.test".to_owned(), Transport::Sctp, far_setup.address(Transport::Sctp))],
+            next_hop_tunnel: far_setup.tunnel,
+            ..Setup::in_user_space(HOME, &both)
+        };
+        let (far, near) = (Daemon::start(&room, &far_setup), Daemon::start(&room, &near_setup));
+        Trunk { room, near, far, near_setup, far_setup }
+    }
+
+    fn caller(&self, phones: &[String], calls: u64, rate: u32) -> Sipp {
+        let toward = self.near_setup.address(Transport::Udp);
+        Sipp::new(Scenario::Caller, Transport::Udp, toward)
+            .domain("far.test")
+            .users(phones)
+            .calls(calls)
+            .rate(rate)
+            .at_once(500)
+    }
+
+    /// Twenty registered phones, one SIPp that answers for all of them.
+    fn callee(&self) -> (Vec<String>, support::sipp::Running) {
+        let toward = self.far_setup.address(Transport::Udp);
+        let callee = Sipp::new(Scenario::Callee, Transport::Udp, toward).limit(patience(60)).start(&self.room);
+        let phones = names("t", 20);
+        let contact = callee.local.to_string();
+        let report = Sipp::new(Scenario::Register, Transport::Udp, toward)
+            .domain("far.test")
+            .users(&phones)
+            .calls(phones.len() as u64)
+            .key("contact", &contact)
+            .key("contact_transport", "udp")
+            .start(&self.room)
+            .finish();
+        report.must_be_whole(phones.len() as u64);
+        (phones, callee)
+    }
+}
+
+#[test]
+fn a_trunk_is_one_association_and_ends_in_good_order() {
+    let trunk = Trunk::new();
+    let (phones, callee) = trunk.callee();
+    let report = trunk.caller(&phones, 300, 150).start(&trunk.room).finish();
+    say(&format!("over a trunk in user space: {report}"));
+    report.must_be_whole(300);
+    assert_eq!((trunk.near.counter("associations_up"), trunk.far.counter("associations_up")), (1, 1));
+    drop(callee);
+    trunk.near.stop();
+    let closed = wait_for(patience(2), || (trunk.far.counter("associations_closed") == 1).then_some(()));
+    assert!(closed.is_some() && trunk.far.counter("associations_lost") == 0, "the far end was not told in good order");
+    trunk.far.stop();
+}
+
+/// The association of the trunk belongs to one worker of each end. When ours dies, the calls under way go on over a new one. (When the
+/// peer's dies, what we wait for has failed: to us that is an association lost, A19.)
+#[test]
+fn calls_survive_the_death_of_the_worker_that_owns_the_trunk() {
+    let trunk = Trunk::new();
+    let (phones, callee) = trunk.callee();
+    let rate = if slow() > 1 { 20 } else { 100 };
+    let calls = u64::from(rate) * 10;
+    let caller = trunk.caller(&phones, calls, rate).limit(patience(60)).start(&trunk.room);
+    std::thread::sleep(Duration::from_secs(2));
+    for _ in 0..3 {
+        let owner = owner_of_the_trunk(&trunk.near);
+        let took = trunk.near.kill_and_time_replacement(owner);
+        say(&format!("the trunk's owner was killed and replaced after {took:.1?}"));
+        std::thread::sleep(Duration::from_secs(2));
+    }
+    let report = caller.finish();
+    say(&format!("with its owner dying three times: {report}"));
+    assert_eq!(report.good + report.failed, calls);
+    // Lost is what was under way inside the dead worker and its association: SCTP's queue, and nobody retransmits over SCTP.
+    assert!(report.failed <= 6, "{report}\n{}", report.complaints());
+    assert!(counter(&trunk.near.status(), "associations_up") >= 4, "no new association each time");
+    for daemon in [&trunk.near, &trunk.far] {
+        assert!(counter(&daemon.status(), "associations_lost") >= 1);
+        let audit = daemon.audit();
+        for (part, audit) in audit["audit"].as_object().expect("an audit") {
+            assert_eq!(audit["lost"].as_u64(), Some(0), "{part}");
+        }
+    }
+    drop(callee);
+    trunk.near.stop();
+    trunk.far.stop();
+}
+
+/// The worker whose seat the one open association has.
+fn owner_of_the_trunk(daemon: &Daemon) -> i32 {
+    let seat = wait_for(patience(3), || {
+        let status = daemon.status();
+        let flows = status["flows"].as_array()?;
+        flows.iter().find(|flow| flow["transport"] == "sctp" && flow["state"] == "open")?["seat"].as_u64()
+    });
+    daemon.workers()[usize::try_from(seat.expect("an open association")).expect("a seat")]
+}
+
+#[test]
+fn a_second_daemon_cannot_slip_into_the_tunnel() {
+    let room = Room::new("taken");
+    let setup = Setup::in_user_space(HOME, &[Transport::Sctp]);
+    let first = Daemon::start(&room, &setup);
+    let other = Setup { tunnel: setup.tunnel, ..Setup::in_user_space(HOME, &[Transport::Sctp]) };
+    let written = support::daemon::configure(&room, &other);
+    let output = support::daemon::serve(&written.file).output().expect("it ends");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("encapsulation_port"), "{said}");
+    first.stop();
+}

@@ -135,7 +135,7 @@ pub struct Listen {
     pub sent_by: SentBy,
     /// SCTP only.
     pub stack: Stack,
-    /// SCTP in user space: UDP port, here and at peers of which no other is known (RFC 6951).
+    /// SCTP in user space: our UDP port (RFC 6951).
     pub encapsulation_port: u16,
 }
 
@@ -160,7 +160,7 @@ pub enum Stack {
 pub struct NextHop {
     pub domain: String,
     pub targets: Vec<Target>,
-    /// UDP port of its SCTP targets (RFC 6951); `None`: the listener's.
+    /// UDP port of its SCTP targets (RFC 6951); `None`: `sctp.peer_encapsulation_port`.
     pub encapsulation_port: Option<u16>,
 }
 
@@ -272,6 +272,8 @@ pub struct Sctp {
     pub heartbeat_ms: u32,
     /// In user space: largest SCTP packet, bytes, without UDP and IP headers.
     pub mtu: u16,
+    /// In user space: UDP port of peers of which no other is known (RFC 6951 §5.1).
+    pub peer_encapsulation_port: u16,
 }
 
 impl Sctp {

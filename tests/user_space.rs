@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use strowger::phone::agent::Manner;
 use strowger::phone::line::{Buffers, Line, Stack};
 use strowger::phone::load::{Load, Order, Pace};
 use strowger::transport::Transport;
+use strowger::transport::sctp::user::endpoint::packet;
 use support::daemon::{Daemon, counter};
 use support::proxy::Setup;
 use support::sipp::{Scenario, Sipp, names};
@@ -277,4 +278,56 @@ fn a_second_daemon_cannot_slip_into_the_tunnel() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && said.contains("encapsulation_port"), "{said}");
     first.stop();
+}
+
+/// Nothing is kept of who only says that it wants to talk (RFC 9260 §5.1), nor of a cookie that is not ours.
+#[test]
+fn ten_thousand_forged_inits_and_cookies_leave_nothing() {
+    let room = Room::new("forged");
+    let setup = Setup::in_user_space(HOME, &[Transport::Sctp]);
+    let daemon = Daemon::start(&room, &setup);
+    let tunnel = SocketAddr::new(HOME, setup.tunnel.expect("a tunnel"));
+    let port = setup.address(Transport::Sctp).port();
+    let memory = || daemon.workers().into_iter().map(support::process::resident_bytes).sum::<u64>();
+    let socket = std::net::UdpSocket::bind((HOME, 0)).expect("a socket");
+    socket.set_nonblocking(true).expect("non-blocking");
+    let mut random = fastrand::Rng::with_seed(1);
+    let storm = |packets: u32, random: &mut fastrand::Rng| {
+        let before = daemon.counter("sctp_packets");
+        for n in 0..packets {
+            let (kind, tag, value): (u8, u32, Vec<u8>) = if n % 2 == 0 {
+                let fixed =
+                    [&random.u32(1..).to_be_bytes()[..], &65_536_u32.to_be_bytes(), &[0, 10, 0, 10], &[0, 0, 0, 1]];
+                (packet::INIT, 0, fixed.concat())
+            } else {
+                (packet::COOKIE_ECHO, random.u32(1 << 31..), (0..76).map(|_| random.u8(..)).collect())
+            };
+            let bytes = packet::build(random.u16(1..), port, tag, kind, 0, &value);
+            while socket.send_to(&bytes, tunnel).is_err() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            if n % 64 == 0 {
+                std::thread::sleep(Duration::from_millis(2));
+                while socket.recv(&mut [0; 2048]).is_ok() {}
+            }
+        }
+        let all =
+            wait_for(patience(10), || (daemon.counter("sctp_packets") - before >= u64::from(packets)).then_some(()));
+        assert!(all.is_some(), "{} of {packets} packets were read", daemon.counter("sctp_packets") - before);
+    };
+    storm(1_000, &mut random); // what memory the path itself needs
+    let before = memory();
+    storm(20_000, &mut random);
+    let after = memory();
+    let status = daemon.status();
+    say(&format!(
+        "forged cookies {}, memory {} kB before and {} kB after",
+        counter(&status, "forged_cookies"),
+        before / 1024,
+        after / 1024
+    ));
+    assert_eq!(counter(&status, "associations_up"), 0);
+    assert_eq!(counter(&status, "forged_cookies"), 10_500);
+    assert!(after < before + (1 << 20), "memory grew from {before} to {after} bytes");
+    daemon.stop();
 }

@@ -363,6 +363,7 @@ fn sctp(mut keys: Keys<'_>) -> Sctp {
         heartbeat_ms: keys.number("heartbeat_ms", 10_000, 100..=3_600_000, "milliseconds"),
         // Ethernet's 1,500 bytes without IPv6 and UDP headers.
         mtu: keys.number("mtu", 1_452, 512..=65_000, "bytes"),
+        peer_encapsulation_port: keys.number("peer_encapsulation_port", ENCAPSULATION_PORT, 1..=65_535, "UDP port"),
     };
     keys.finish();
     sctp

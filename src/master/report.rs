@@ -5,14 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
 
-use super::status::{Audit, Fill, FlowLine, Listener, Process, Status};
+use super::status::{Association, Audit, Fill, FlowLine, Listener, Path, Process, Status};
 use crate::config::Listen;
-use crate::shared::flows::FlowView;
+use crate::shared::flows::{FlowView, State};
 use crate::shared::numbers;
 use crate::shared::phase::Occupant;
 use crate::timer::Tick;
-use crate::transport::{Transport, sockets};
+use crate::transport::{Address, Transport, sockets};
 use crate::worker::House;
 
 /// Flows in one document at most.
@@ -57,7 +59,7 @@ fn status(house: &House, about: &About, now: Tick) -> Status {
         flows: [Transport::Tcp, Transport::Sctp]
             .into_iter()
             .flat_map(|transport| shared.flows.some_now(transport, FLOWS / 2))
-            .map(|flow| flow_line(&flow))
+            .map(|flow| flow_line(house, &flow))
             .collect(),
         listeners: house.config.listen.iter().zip(house.sockets.listeners()).map(listener).collect(),
         warnings: about.warnings.clone(),
@@ -87,7 +89,7 @@ fn listener((listen, socket): (&Listen, &sockets::Listener)) -> Listener {
     }
 }
 
-fn flow_line(flow: &FlowView) -> FlowLine {
+fn flow_line(house: &House, flow: &FlowView) -> FlowLine {
     let peers = flow.peers.iter().filter(|peer| !peer.is_none());
     FlowLine {
         transport: flow.transport,
@@ -97,7 +99,48 @@ fn flow_line(flow: &FlowView) -> FlowLine {
         queued_bytes: u64::from(flow.queued),
         messages_in: flow.received,
         messages_out: flow.sent,
+        association: if flow.transport == Transport::Sctp { association(house, flow) } else { None },
     }
+}
+
+/// The kernel is asked; of one in user space its owner has noted what it knows.
+fn association(house: &House, flow: &FlowView) -> Option<Association> {
+    let peers = flow.peers.iter().filter(|peer| !peer.is_none());
+    let id = flow.association;
+    if flow.encapsulation != 0 {
+        let path = |peer: &Address| Path {
+            address: peer.to_string(),
+            state: if flow.state == State::Open { "active" } else { "inactive" }.to_owned(),
+            rtt_ms: f64::from(flow.path.srtt_us) / 1000.0,
+            cwnd: flow.path.cwnd,
+            rto_ms: None,
+            mtu: None,
+        };
+        let retransmitted = u64::from(flow.path.retransmitted);
+        let (window, paths) = (flow.path.peer_window, peers.map(path).collect());
+        return Some(Association { id, window, unacknowledged: None, retransmitted, paths });
+    }
+    let fd = house.sockets.listeners().get(usize::from(flow.listener))?.socket(0)?.as_fd();
+    let status = sys::sctp::status(fd, id).ok()?;
+    let addresses = sys::sctp::peer_addresses(fd, id).unwrap_or_default();
+    let path = |address: &SocketAddr| {
+        let path = sys::sctp::path(fd, id, *address).ok()?;
+        Some(Path {
+            address: address.to_string(),
+            state: format!("{:?}", path.state).to_ascii_lowercase(),
+            rtt_ms: f64::from(path.srtt_ms),
+            cwnd: path.cwnd,
+            rto_ms: Some(path.rto_ms),
+            mtu: Some(path.mtu),
+        })
+    };
+    Some(Association {
+        id,
+        window: status.peer_window,
+        unacknowledged: Some(status.unacknowledged),
+        retransmitted: sys::sctp::statistics(fd, id).map_or(0, |statistics| statistics.retransmitted),
+        paths: addresses.iter().filter_map(path).collect(),
+    })
 }
 
 fn process(house: &House, seat: usize, occupant: &Occupant, now: Tick) -> Process {

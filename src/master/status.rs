@@ -94,6 +94,36 @@ pub struct FlowLine {
     pub queued_bytes: u64,
     pub messages_in: u64,
     pub messages_out: u64,
+    /// SCTP: what else is known of the association.
+    pub association: Option<Association>,
+}
+
+/// An SCTP association.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Association {
+    /// The kernel's id, or in user space our verification tag.
+    pub id: u32,
+    /// Of the peer, bytes.
+    pub window: u32,
+    /// Chunks that the peer has not acknowledged yet; not known in user space.
+    pub unacknowledged: Option<u16>,
+    /// Chunks sent again; in user space packets.
+    pub retransmitted: u64,
+    pub paths: Vec<Path>,
+}
+
+/// One address of the peer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Path {
+    pub address: String,
+    /// `active`, `inactive`, `failing`, `unconfirmed`.
+    pub state: String,
+    pub rtt_ms: f64,
+    /// Congestion window, bytes.
+    pub cwnd: u32,
+    /// Retransmission timeout and path MTU; not known in user space.
+    pub rto_ms: Option<u32>,
+    pub mtu: Option<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -180,6 +210,7 @@ pub fn render(status: &Status) -> String {
     section(&mut text, "Tables", tables(&status.tables));
     section(&mut text, "Audit", audit(status.audit.as_ref()));
     section(&mut text, "Flows", flows(&status.flows));
+    section(&mut text, "SCTP paths", paths(&status.flows));
     section(&mut text, "Counters (what is 0 is left out)", counters(&status.counters));
     text
 }
@@ -269,6 +300,29 @@ fn flows(flows: &[FlowLine]) -> Table {
             flow.messages_in.to_string(),
             flow.messages_out.to_string(),
         ]);
+    }
+    table
+}
+
+fn paths(flows: &[FlowLine]) -> Table {
+    let head =
+        ["association", "path", "state", ">rtt ms", ">rto ms", ">cwnd", ">mtu", ">window", ">unacked", ">sent again"];
+    let mut table = table(&head);
+    for association in flows.iter().filter_map(|flow| flow.association.as_ref()) {
+        for path in &association.paths {
+            table.add_row([
+                association.id.to_string(),
+                path.address.clone(),
+                path.state.clone(),
+                format!("{:.1}", path.rtt_ms),
+                or_dash(path.rto_ms),
+                path.cwnd.to_string(),
+                or_dash(path.mtu),
+                association.window.to_string(),
+                or_dash(association.unacknowledged),
+                association.retransmitted.to_string(),
+            ]);
+        }
     }
     table
 }

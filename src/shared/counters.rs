@@ -109,6 +109,9 @@ counters! {
     AssociationFailed = "association_failed",
     /// Associations aborted at once because a limit is reached.
     AssociationsRefused = "associations_refused",
+    /// Paths of multi-homed associations that went down, and that came up again.
+    PathsDown = "paths_down",
+    PathsUp = "paths_up",
     /// SCTP in user space: packets read (UDP datagrams, RFC 6951).
     SctpPackets = "sctp_packets",
     /// Of them: too short, or with a wrong checksum.

@@ -119,3 +119,11 @@ fn cpu_time(pid: i32) -> Duration {
         .sum();
     Duration::from_nanos(nanoseconds)
 }
+
+/// Memory of this process that lies in RAM and is its own: VmRSS less what it shares, bytes.
+pub fn resident_bytes(pid: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let kb = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kb.unwrap_or_else(|| panic!("no RssAnon of {pid}")) * 1024
+}

@@ -74,6 +74,7 @@ pub fn config(workers: usize, listen: &[(Transport, &str)]) -> Config {
             autoclose_s: 200,
             heartbeat_ms: 30_000,
             mtu: 1452,
+            peer_encapsulation_port: 9899,
         },
         udp: Udp { receive_buffer_bytes: 1 << 20, send_buffer_bytes: 1 << 20 },
         tcp: Tcp { connect_timeout_ms: 1000, idle_s: 60, message_timeout_ms: 2000 },

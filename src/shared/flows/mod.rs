@@ -18,7 +18,7 @@ use crate::transport::{Address, FlowId, Transport};
 
 use size::{Held, Tables};
 pub use size::{MOST, Spans};
-pub use table::{ADDRESSES, State};
+pub use table::{ADDRESSES, PathNote, State};
 use table::{Entry, FlowTable, Hashed, New};
 
 /// What one may know of an entry: a copy, already old.
@@ -34,6 +34,7 @@ pub struct FlowView {
     pub association: u32,
     /// UDP port of the peer (RFC 6951), 0 where there is none.
     pub encapsulation: u16,
+    pub path: PathNote,
     /// `Address::NONE` where there are fewer.
     pub peers: [Address; ADDRESSES],
     /// Bytes that wait for room.
@@ -264,6 +265,11 @@ impl Flows {
         });
     }
 
+    /// The owner's news of the path.
+    pub fn note_path(&self, id: FlowId, path: PathNote) {
+        self.change(id, |entry| entry.path = path);
+    }
+
     /// Sets the state; false when it was in that state already, or is gone.
     pub fn set_state(&self, id: FlowId, state: State) -> bool {
         self.change(id, |entry| std::mem::replace(&mut entry.state, state as u8) != state as u8).unwrap_or(false)
@@ -404,6 +410,7 @@ fn view(transport: Transport, index: u32, entry: &Entry) -> FlowView {
         owner: usize::from(entry.owner),
         association: entry.association,
         encapsulation: entry.encapsulation as u16,
+        path: entry.path,
         peers: entry.peers,
         queued: entry.queued,
         opened: entry.opened,

@@ -31,6 +31,20 @@ impl State {
     }
 }
 
+/// What the owner of an association in user space last noted of its one path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct PathNote {
+    /// Microseconds.
+    pub srtt_us: u32,
+    /// Bytes.
+    pub cwnd: u32,
+    /// Packets with data that was sent again.
+    pub retransmitted: u32,
+    /// The peer's receive window, bytes.
+    pub peer_window: u32,
+}
+
 /// One connection or association. All zero: free and never used. Index 0 is no entry; "link" is an entry's index times
 /// ADDRESSES plus the number of one of its addresses.
 #[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]
@@ -52,6 +66,7 @@ pub struct Entry {
     pub queued: u32,
     /// UDP port that the peer's packets come from (RFC 6951); 0: none.
     pub encapsulation: u32,
+    pub path: PathNote,
     pub opened: Tick,
     pub last: Tick,
     pub received: u64,
@@ -218,6 +233,7 @@ impl FlowTable<'_> {
             state: new.state as u8,
             queued: 0,
             encapsulation: u32::from(new.encapsulation),
+            path: PathNote::default(),
             opened: new.now,
             last: new.now,
             received: 0,

@@ -53,6 +53,32 @@ pub enum PathState {
     Unknown,
 }
 
+/// One address of the peer as the kernel sees it: SCTP_GET_PEER_ADDR_INFO, RFC 6458 §8.2.2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Path {
+    pub state: PathState,
+    /// Congestion window, bytes.
+    pub cwnd: u32,
+    /// Smoothed round-trip time, milliseconds.
+    pub srtt_ms: u32,
+    /// Retransmission timeout, milliseconds.
+    pub rto_ms: u32,
+    /// Path MTU, bytes.
+    pub mtu: u32,
+}
+
+/// Counted by the kernel since the association began: SCTP_GET_ASSOC_STATS of linux/sctp.h.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Statistics {
+    pub packets_out: u64,
+    pub packets_in: u64,
+    /// Chunks sent again.
+    pub retransmitted: u64,
+    /// DATA chunks, unordered and ordered.
+    pub unordered_out: u64,
+    pub ordered_out: u64,
+}
+
 /// `struct sctp_paddrinfo`: assoc_id, address, then state, cwnd, srtt, rto, mtu.
 const PADDRINFO: usize = 152;
 
@@ -87,7 +113,7 @@ pub fn status(fd: BorrowedFd<'_>, association: u32) -> io::Result<Status> {
     })
 }
 
-/// All addresses of the peer, also those it claims and nobody has confirmed (M39: see [`path_state`]).
+/// All addresses of the peer, also those it claims and nobody has confirmed (M39: see [`path`]).
 ///
 /// # Errors
 /// EINVAL when there is no such association; ENOMEM when it has more addresses than a peer reasonably has.
@@ -111,18 +137,39 @@ pub fn peer_addresses(fd: BorrowedFd<'_>, association: u32) -> io::Result<Vec<So
 ///
 /// # Errors
 /// EINVAL when the association does not have that address.
-pub fn path_state(fd: BorrowedFd<'_>, association: u32, address: SocketAddr) -> io::Result<PathState> {
+pub fn path(fd: BorrowedFd<'_>, association: u32, address: SocketAddr) -> io::Result<Path> {
     let mut bytes = [0; PADDRINFO];
     bytes[..4].copy_from_slice(&association.to_ne_bytes());
     let name = Name::new(address);
     bytes[4..4 + name.as_bytes().len()].copy_from_slice(name.as_bytes());
     socket::get_bytes(fd, libc::IPPROTO_SCTP, uapi::SCTP_GET_PEER_ADDR_INFO, &mut bytes)?;
-    Ok(match i32::from_ne_bytes([bytes[132], bytes[133], bytes[134], bytes[135]]) {
+    let long = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    let state = match long(132) {
         0 => PathState::Inactive,
         1 => PathState::Failing,
         2 => PathState::Active,
         3 => PathState::Unconfirmed,
         _ => PathState::Unknown,
+    };
+    Ok(Path { state, cwnd: long(136), srtt_ms: long(140), rto_ms: long(144), mtu: long(148) })
+}
+
+/// # Errors
+/// EINVAL when there is no such association.
+pub fn statistics(fd: BorrowedFd<'_>, association: u32) -> io::Result<Statistics> {
+    // struct sctp_assoc_stats: assoc_id, a sockaddr_storage at 8, then 64-bit counters from 136 on: maxrto, isacks, osacks,
+    // opackets, ipackets, rtxchunks, outofseqtsns, idupchunks, gapcnt, ouodchunks, iuodchunks, oodchunks, iodchunks, ...
+    let mut bytes = [0; 256];
+    bytes[..4].copy_from_slice(&association.to_ne_bytes());
+    socket::get_bytes(fd, libc::IPPROTO_SCTP, uapi::SCTP_GET_ASSOC_STATS, &mut bytes)?;
+    let (counters, _) = bytes[136..].as_chunks::<8>();
+    let counter = |at: usize| counters.get(at).map_or(0, |bytes| u64::from_ne_bytes(*bytes));
+    Ok(Statistics {
+        packets_out: counter(3),
+        packets_in: counter(4),
+        retransmitted: counter(5),
+        unordered_out: counter(9),
+        ordered_out: counter(11),
     })
 }
 

@@ -14,7 +14,8 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 pub use association::{
-    PathState, State, Status, abort, associations, heartbeat_now, path_state, peer_addresses, shutdown, status,
+    Path, PathState, State, Statistics, Status, abort, associations, heartbeat_now, path, peer_addresses, shutdown,
+    statistics, status,
 };
 pub use notification::{AssociationState, Notification, PeerAddressState, parse_notification};
 pub use settings::Settings;

@@ -17,6 +17,7 @@ pub(crate) const SCTP_GET_ASSOC_ID_LIST: i32 = 29;
 pub(crate) const SCTP_RECVRCVINFO: i32 = 32;
 pub(crate) const SCTP_SOCKOPT_BINDX_ADD: i32 = 100;
 pub(crate) const SCTP_GET_PEER_ADDRS: i32 = 108;
+pub(crate) const SCTP_GET_ASSOC_STATS: i32 = 112;
 pub(crate) const SCTP_EVENT: i32 = 127;
 
 /// Control messages: `enum sctp_cmsg_type`.

@@ -105,9 +105,9 @@ fn both_addresses_of_a_peer_lead_to_one_association() {
     assert_eq!(received.info.unwrap().association, at_z);
 
     // L20: the second path is verified by a heartbeat.
-    until("the second address is confirmed", || sctp::path_state(a.fd(), at_a, second).unwrap() == PathState::Active);
+    until("the second address is confirmed", || sctp::path(a.fd(), at_a, second).unwrap().state == PathState::Active);
     let nobody = "127.0.0.9:9".parse().unwrap();
-    assert!(sctp::path_state(a.fd(), at_a, nobody).is_err());
+    assert!(sctp::path(a.fd(), at_a, nobody).is_err());
     let mut third = End::with(&["127.0.0.5:0"], &settings());
     let (_, at_a) = associate(&mut third, &mut a);
     let change = a.notified(|n| match n {

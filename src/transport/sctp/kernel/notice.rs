@@ -51,7 +51,8 @@ pub fn take(desk: &mut Desk, listener: u8, bytes: &[u8], peer: Option<Address>, 
                 desk.parts.flows.set_state(flow.id, State::Closing);
             }
         }
-        Some(Notification::PeerAddressChange { association, state, .. }) => {
+        Some(Notification::PeerAddressChange { association, state, address, .. }) => {
+            path_changed(desk, listener, association, address, state);
             if matches!(state, PeerAddressState::Confirmed | PeerAddressState::Added | PeerAddressState::Removed)
                 && desk.parts.flows.find_association(association).is_some()
             {
@@ -60,6 +61,21 @@ pub fn take(desk: &mut Desk, listener: u8, bytes: &[u8], peer: Option<Address>, 
         }
         // Its pieces were refused when they came.
         Some(Notification::PartialDelivery { .. } | Notification::Other(_)) | None => {}
+    }
+}
+
+/// A path goes down or comes up; the association goes on over another one as long as it has one (A27).
+fn path_changed(desk: &Desk, listener: u8, association: u32, path: std::net::SocketAddr, state: PeerAddressState) {
+    match state {
+        PeerAddressState::Unreachable => {
+            desk.count(Counter::PathsDown, 1);
+            tracing::warn!(%path, association, listener, "SCTP path is down");
+        }
+        PeerAddressState::Available => {
+            desk.count(Counter::PathsUp, 1);
+            tracing::info!(%path, association, listener, "SCTP path is up again");
+        }
+        _ => {}
     }
 }
 
@@ -78,7 +94,7 @@ fn enter(desk: &mut Desk, listener: u8, association: u32, now: Tick) -> FlowId {
     let Ok(addresses) = sys::sctp::peer_addresses(fd, association) else { return FlowId::NONE };
     // A peer may claim any address (M39): requests are sent by address only to those that were confirmed.
     let confirmed = addresses.iter().filter(|address| {
-        !matches!(sys::sctp::path_state(fd, association, **address), Ok(PathState::Unconfirmed) | Err(_))
+        sys::sctp::path(fd, association, **address).is_ok_and(|path| path.state != PathState::Unconfirmed)
     });
     let peers: arrayvec::ArrayVec<Address, 4> = confirmed.take(4).map(|address| Address::from(*address)).collect();
     match desk.parts.flows.associated(association, &peers, listener, desk.associations(), now) {

@@ -35,6 +35,8 @@ const PACKET_BYTES: usize = 65_536;
 pub struct User {
     /// By listener; none for other transports.
     lines: Vec<Option<Line>>,
+    /// UDP port of peers of which no other is known.
+    peer_port: u16,
     /// Which association a flow is: its listener and tag.
     by_id: HashMap<FlowId, (u8, u32)>,
     packets: Option<Arena>,
@@ -46,15 +48,13 @@ pub struct User {
 struct Line {
     endpoint: Endpoint,
     ids: HashMap<u32, FlowId>,
-    /// UDP port of peers that nothing else is known of.
-    encapsulation: u16,
 }
 
 impl User {
     /// # Errors
     /// No memory for the packets.
     pub fn new(config: &Config, key: &[u8; 32], ends: &[End]) -> io::Result<User> {
-        let line = |(end, listen): (&End, &crate::config::Listen)| {
+        let line = |end: &End| {
             (end.carrier == Carrier::UserSctp).then(|| Line {
                 endpoint: Endpoint::new(
                     settings::options(&config.sctp, &config.live.limits, end.port()),
@@ -62,13 +62,18 @@ impl User {
                     u64::from(config.sctp.autoclose_s) * 1000,
                 ),
                 ids: HashMap::new(),
-                encapsulation: listen.encapsulation_port,
             })
         };
-        let lines: Vec<_> = ends.iter().zip(&config.listen).map(line).collect();
+        let lines: Vec<_> = ends.iter().map(line).collect();
         let any = lines.iter().any(Option::is_some);
         let packets = if any { Some(Arena::new(BATCH, PACKET_BYTES)?) } else { None };
-        Ok(User { lines, by_id: HashMap::new(), packets, routed: Vec::new() })
+        Ok(User {
+            lines,
+            peer_port: config.sctp.peer_encapsulation_port,
+            by_id: HashMap::new(),
+            packets,
+            routed: Vec::new(),
+        })
     }
 
     /// Reads one batch of packets; true: there may be more, or messages wait for room in the arena.

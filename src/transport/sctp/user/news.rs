@@ -8,7 +8,7 @@ use sys::datagram::Arena;
 use super::endpoint::{Counts, Event};
 use super::{Line, User};
 use crate::shared::counters::Counter;
-use crate::shared::flows::State;
+use crate::shared::flows::{PathNote, State};
 use crate::timer::Tick;
 use crate::transport::desk::{Desk, is_keep_alive};
 use crate::transport::{Address, Flow, Frame, Inbox, Transport};
@@ -56,6 +56,7 @@ impl User {
                         break;
                     };
                     desk.parts.flows.touch(id, 1, 0, 0, now);
+                    note(desk, line, id, tag, now);
                     let peer = line.endpoint.peer(tag).unwrap_or_default();
                     let transport = Transport::Sctp as u8;
                     // By its flow: the tag changes when the peer restarts.
@@ -132,6 +133,20 @@ fn up(
             line.endpoint.abort(tag, now);
             None
         }
+    }
+}
+
+/// For `status`: what this process alone knows of the path.
+pub(super) fn note(desk: &Desk, line: &mut Line, id: crate::transport::FlowId, tag: u32, now: Tick) {
+    if let Some(metrics) = line.endpoint.news(tag, now) {
+        let number = |n: u128| u32::try_from(n).unwrap_or(u32::MAX);
+        let path = PathNote {
+            srtt_us: number(metrics.srtt.as_micros()),
+            cwnd: number(metrics.cwnd_bytes as u128),
+            retransmitted: number(metrics.rtx_packets_count as u128),
+            peer_window: metrics.peer_rwnd_bytes,
+        };
+        desk.parts.flows.note_path(id, path);
     }
 }
 

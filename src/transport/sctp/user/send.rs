@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use sys::datagram::{Arena, Item, To};
 
 use super::User;
+use super::news::note;
 use crate::shared::counters::Counter;
 use crate::shared::mailbox::Kind;
 use crate::timer::Tick;
@@ -85,8 +86,9 @@ impl User {
                 failed.iter().filter_map(|place| items.get(*place)).for_each(|item| inbox.send_failed(item.0.client));
                 let sent = (items.len() - failed.len()) as u64;
                 desk.count(Counter::SentSctp, sent);
-                if let Some(id) = line.ids.get(tag) {
-                    desk.parts.flows.touch(*id, 0, sent, line.endpoint.queued(*tag) as u32, now);
+                if let Some(id) = line.ids.get(tag).copied() {
+                    desk.parts.flows.touch(id, 0, sent, line.endpoint.queued(*tag) as u32, now);
+                    note(desk, line, id, *tag, now);
                 }
             }
             Err(_) => {
@@ -107,7 +109,7 @@ impl User {
                 desk.parts.flows.close(id);
             }
         }
-        let encapsulation = desk.encapsulation(to.peer).unwrap_or(line.encapsulation);
+        let encapsulation = desk.encapsulation(to.peer).unwrap_or(self.peer_port);
         let tag = line.endpoint.connect(to.peer, remote(to.peer, encapsulation), now)?;
         desk.parts.flows.name(id, tag, encapsulation);
         line.ids.insert(tag, id);

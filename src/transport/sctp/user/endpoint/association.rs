@@ -35,6 +35,8 @@ pub struct Association {
     most_held: usize,
     /// When data last came or went.
     pub last: Tick,
+    /// When its metrics were last asked for.
+    pub told: Tick,
     /// Under which deadline it is entered; `Tick::NEVER`: none.
     pub armed: Tick,
 }
@@ -55,6 +57,7 @@ impl Association {
             held_bytes: 0,
             most_held: options.max_send_buffer_size,
             last: now,
+            told: Tick(0),
             armed: Tick::NEVER,
         }
     }

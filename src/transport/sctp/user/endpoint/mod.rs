@@ -201,9 +201,12 @@ impl Endpoint {
         self.by_tag.keys().copied()
     }
 
-    #[must_use]
-    pub fn metrics(&self, tag: u32) -> Option<Metrics> {
-        self.slots.get(*self.by_tag.get(&tag)?)?.as_ref()?.metrics()
+    /// An association's figures; none when they were asked for less than a second ago.
+    pub fn news(&mut self, tag: u32, now: Tick) -> Option<Metrics> {
+        let slot = *self.by_tag.get(&tag)?;
+        let association = self.association(slot).filter(|association| now.since(association.told) >= 1_000)?;
+        association.told = now;
+        association.metrics()
     }
 
     /// The UDP address of an association's peer.

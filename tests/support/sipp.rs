@@ -63,6 +63,10 @@ pub struct Sipp {
     retransmissions: bool,
     limit: Duration,
     keys: Vec<(String, String)>,
+    /// A network namespace.
+    inside: Option<String>,
+    /// A second local address (SCTP).
+    second: Option<std::net::IpAddr>,
 }
 
 /// A running one.
@@ -109,7 +113,21 @@ impl Sipp {
             retransmissions: true,
             limit: patience(40),
             keys: Vec::new(),
+            inside: None,
+            second: None,
         }
+    }
+
+    /// Runs in this network namespace.
+    pub fn inside(mut self, namespace: &str) -> Sipp {
+        self.inside = Some(namespace.to_owned());
+        self
+    }
+
+    /// SIPp's `-multihome`.
+    pub fn multihome(mut self, second: std::net::IpAddr) -> Sipp {
+        self.second = Some(second);
+        self
     }
 
     pub fn from(mut self, local: SocketAddr) -> Sipp {
@@ -189,8 +207,18 @@ impl Sipp {
             Transport::Tcp => "t",
             Transport::Sctp => "s",
         };
-        let control = free_port(self.toward.ip()).port();
-        let mut command = Command::new("sipp");
+        let control = if self.inside.is_some() { 8888 } else { free_port(self.toward.ip()).port() };
+        let mut command = match &self.inside {
+            Some(namespace) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace, "sipp"]);
+                command
+            }
+            None => Command::new("sipp"),
+        };
+        if let Some(second) = self.second {
+            command.args(["-multihome", &second.to_string()]);
+        }
         command
             .env("TERM", "dumb")
             .arg(self.toward.to_string())
@@ -231,7 +259,9 @@ impl Sipp {
         if self.scenario.waits_for_requests() {
             let (transport, port) = (self.transport, self.local.port());
             let up = wait_for(patience(10), || {
-                (kernel::is_bound(transport, port) || process.ended().is_some()).then_some(())
+                // Another namespace has its own list; a moment must do.
+                let there = self.inside.is_some() && !wait_a_moment().is_zero();
+                (there || kernel::is_bound(transport, port) || process.ended().is_some()).then_some(())
             });
             assert!(up.is_some() && process.ended().is_none(), "no callee: {}", process.last_words());
         }
@@ -289,6 +319,11 @@ impl Running {
         report.setup_ms.sort_by(f64::total_cmp);
         report
     }
+}
+
+fn wait_a_moment() -> Duration {
+    std::thread::sleep(patience(1));
+    patience(1)
 }
 
 /// Looks a column up in the last row of SIPp's statistics.

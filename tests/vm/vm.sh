@@ -5,7 +5,7 @@
 #
 # What the program sees: this machine's files at the same paths (so what was compiled here runs there), as root, in the
 # same working folder, loopback only. What it writes goes to memory and is forgotten, except below $VM_OUT.
-# sctp, tc (netem, u32) and dummy modules are loaded. The exit status is the program's.
+# sctp, tc (netem, u32), dummy and veth modules are loaded. The exit status is the program's.
 #
 # VM_OUT       folder that the program may write, same path inside      a temporary one, removed
 # VM_CACHE     kernel, initrd, what is known about KVM here             ~/.cache/strowger-guest
@@ -63,7 +63,7 @@ version=$(basename "$modules_root"/lib/modules/*)
 vmlinuz=$(echo "$cache"/kernel/boot/vmlinuz-*)
 
 # --- the initrd: busybox, the modules in the order they load, and guest-init ----------------------------------------
-wanted=(virtio_pci 9p 9pnet_virtio overlay crc32c_generic sctp sch_ingress cls_u32 cls_matchall act_gact sch_netem dummy)
+wanted=(virtio_pci 9p 9pnet_virtio overlay crc32c_generic sctp sch_ingress cls_u32 cls_matchall act_gact sch_netem dummy veth)
 if [ ! -f "$cache/initrd.gz" ] || [ "$here/guest-init" -nt "$cache/initrd.gz" ] || [ "$here/vm.sh" -nt "$cache/initrd.gz" ]; then
     depmod -b "$modules_root" "$version"
     room=$cache/initrd

@@ -24,7 +24,9 @@ Examples:
   strowger demo
       See it work: a daemon, phones and a few hundred calls on this machine.
   strowger serve
-      Serve 127.0.0.1:5060 over UDP, TCP and (where the kernel has it) SCTP with the built-in defaults.
+      Serve 127.0.0.1:5060 over UDP, TCP and SCTP (in user space where the kernel has none) with the built-in defaults.
+  strowger demo --stack user
+      The same try-out with SCTP in user space, inside UDP (RFC 6951); kernel: with the kernel's, or not at all.
   strowger check --config /etc/strowger/strowger.toml && systemctl reload strowger
       Look first, then let the running daemon read it (SIGHUP).
   STROWGER_WORKERS=4 STROWGER_LOG__LEVEL=debug strowger serve --config strowger.toml

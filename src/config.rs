@@ -262,9 +262,10 @@ pub struct Log {
     pub level: Level,
 }
 
-/// Kernel SCTP socket settings (RFC 6458 §8, sctp(7)).
+/// Settings of the kernel's SCTP sockets (RFC 6458 §8, sctp(7)), and of SCTP in user space as far as it knows them.
 #[derive(Clone, Debug, Serialize)]
 pub struct Sctp {
+    /// The kernel's only; in user space the packets pass buffers of `Udp`.
     pub receive_buffer_bytes: usize,
     pub send_buffer_bytes: usize,
     /// INIT attempts and the largest wait between two.

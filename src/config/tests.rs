@@ -305,6 +305,10 @@ fn timers_keep_what_the_rfc_asks() {
     assert!(line("[timers]\nc_ms = 180000").contains("from 180001"));
     let autoclose = "sctp.autoclose_s = 31: at least 32 seconds, the 64*T1 of a transaction (RFC 3261 §18)";
     assert_eq!(line("[sctp]\nautoclose_s = 31"), autoclose);
+    let udp = listen("udp", "\"127.0.0.1:5060\"", "");
+    let slow = format!("{udp}[timers]\nt1_ms = 10000\nt2_ms = 10000");
+    assert!(Config::from_text(&slow).is_ok(), "without an association nothing closes one");
+    assert!(check::warnings(&Config::from_text(&slow).unwrap(), true).is_empty());
     assert!(line("[timers]\nt2_ms = 499").starts_with("timers.t2_ms = 499: at least timers.t1_ms, which is 500"));
 }
 
@@ -412,6 +416,35 @@ fn check_warns_of_what_works_and_is_perhaps_not_meant() {
         assert_eq!(found == 1, warned, "{network}");
     }
     assert!(warnings("[[allow]]\nregister = [\"0.0.0.0/0\"]").is_empty(), "loopback listeners only");
+    for (network, warned) in [
+        ("0.0.0.0/0", true),
+        ("128.0.0.0/1", true),
+        ("::/0", true),
+        ("::ffff:0.0.0.0/96", true),
+        // A neighbour's, and our own.
+        ("203.0.113.0/24", false),
+        ("2001:db8::/32", false),
+        ("10.0.0.0/8", false),
+    ] {
+        let found = warnings(&format!("{outside}[[allow]]\nrelay = [\"{network}\"]"));
+        assert_eq!(
+            found.iter().filter(|line| line.contains("an open relay")).count(),
+            usize::from(warned),
+            "{network}"
+        );
+        assert_eq!(found.len(), usize::from(warned), "{found:?}");
+    }
+    assert!(warnings("[[allow]]\nrelay = [\"0.0.0.0/0\"]").is_empty(), "loopback listeners only");
+    for (address, network, warned) in [
+        ("0.0.0.0:5059", "0.0.0.0/0", true),
+        ("192.0.2.1:5059", "203.0.113.7/32", true),
+        ("192.0.2.1:5059", "10.0.0.0/8", false),
+        ("127.0.0.1:5059", "0.0.0.0/0", false),
+    ] {
+        let found = warnings(&format!("[admin]\naddress = \"{address}\"\n[[allow]]\nadmin = [\"{network}\"]"));
+        assert_eq!(found.len(), usize::from(warned), "{found:?}");
+        assert!(found.iter().all(|line| line.starts_with(&format!("{network} may ask the admin listener {address}"))));
+    }
     let slow = warnings("[sctp]\ninit_attempts = 20");
     assert!(slow.first().unwrap().starts_with("a dead SCTP peer is found after 60000 ms"), "{slow:?}");
 }

@@ -51,7 +51,9 @@ impl Config {
     /// Every mistake found, in the order of the keys.
     pub fn load(path: Option<&Path>) -> Result<Config, Vec<Mistake>> {
         let text = path.map(source::text).transpose().map_err(|mistake| vec![mistake])?;
-        read::config(text.as_deref(), source::environment())
+        let name = path.map(|path| path.display().to_string()).unwrap_or_default();
+        let file = text.as_deref().map(|text| source::Given { name: &name, text });
+        read::config(file, source::environment())
     }
 
     /// What the built-in defaults serve, without file and environment.
@@ -67,7 +69,13 @@ impl Config {
     /// # Errors
     /// Every mistake found.
     pub fn from_text(toml: &str) -> Result<Config, Vec<Mistake>> {
-        read::config(Some(toml), Vec::new())
+        read::config(Some(source::Given::nameless(toml)), Vec::new())
+    }
+
+    /// Has some listener this transport? What is set for the others matters to nobody.
+    #[must_use]
+    pub fn serves(&self, transport: Transport) -> bool {
+        self.listen.iter().any(|listen| listen.transport == transport)
     }
 
     /// Seats: the workers and the timer process (shared memory has a place for each).
@@ -254,9 +262,10 @@ pub struct Log {
     pub level: Level,
 }
 
-/// Kernel SCTP socket settings (RFC 6458 §8, sctp(7)).
+/// Settings of the kernel's SCTP sockets (RFC 6458 §8, sctp(7)), and of SCTP in user space as far as it knows them.
 #[derive(Clone, Debug, Serialize)]
 pub struct Sctp {
+    /// The kernel's only; in user space the packets pass buffers of `Udp`.
     pub receive_buffer_bytes: usize,
     pub send_buffer_bytes: usize,
     /// INIT attempts and the largest wait between two.

@@ -34,6 +34,8 @@
 //! 6. In the steady state a message costs no heap allocation.
 
 #![forbid(unsafe_code)]
+// They panic when nobody reads any more (`| head`).
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod config;
 pub mod location;

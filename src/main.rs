@@ -3,7 +3,10 @@
 //! Owns: what can be asked, the help that explains it, exit statuses. Never does the work.
 
 #![forbid(unsafe_code)]
+// They panic when nobody reads any more (`| head`).
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -24,7 +27,9 @@ Examples:
   strowger demo
       See it work: a daemon, phones and a few hundred calls on this machine.
   strowger serve
-      Serve 127.0.0.1:5060 over UDP, TCP and (where the kernel has it) SCTP with the built-in defaults.
+      Serve 127.0.0.1:5060 over UDP, TCP and SCTP (in user space where the kernel has none) with the built-in defaults.
+  strowger demo --stack user
+      The same try-out with SCTP in user space, inside UDP (RFC 6951); kernel: with the kernel's, or not at all.
   strowger check --config /etc/strowger/strowger.toml && systemctl reload strowger
       Look first, then let the running daemon read it (SIGHUP).
   STROWGER_WORKERS=4 STROWGER_LOG__LEVEL=debug strowger serve --config strowger.toml
@@ -80,7 +85,7 @@ impl File {
     /// The configuration, or its mistakes on stderr.
     fn load(&self) -> Result<Config, ExitCode> {
         Config::load(self.config.as_deref()).map_err(|mistakes| {
-            mistakes.iter().for_each(|mistake| eprintln!("strowger: {mistake}"));
+            check::say(&mistakes);
             ExitCode::from(exit::WRONG)
         })
     }
@@ -102,7 +107,7 @@ fn run(command: Command) -> Result<ExitCode, ExitCode> {
 /// The log comes first: from here on nothing waits for whoever reads stderr.
 fn serve(config: Config, path: Option<PathBuf>) -> ExitCode {
     if let Err(error) = log::start(config.live.log.level) {
-        eprintln!("strowger: stderr cannot be written without waiting, the log is lost: {error}");
+        let _ = writeln!(io::stderr(), "strowger: stderr cannot be written without waiting, the log is lost: {error}");
     }
     // What the sockets say when they are opened is said then.
     check::warnings(&config, true).iter().for_each(|warning| tracing::warn!("{warning}"));

@@ -2,12 +2,17 @@
 
 mod support;
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use support::Room;
 use support::daemon::{PROGRAM, plain_environment};
 
 fn check(text: &str) -> Output {
+    command(text, |command| command.output()).expect("strowger check runs")
+}
+
+/// `strowger check` for a file of this text, run by `run`.
+fn command<T>(text: &str, run: impl FnOnce(&mut Command) -> T) -> T {
     let room = Room::new("check");
     let file = room.write("strowger.toml", text);
     let mut command = Command::new(PROGRAM);
@@ -16,7 +21,12 @@ fn check(text: &str) -> Output {
         // The guest is small; how much memory the machine must have is another test.
         command.env("STROWGER_MEMORY__TRANSACTIONS", "4096");
     }
-    command.args(["check", "--config"]).arg(file).output().expect("strowger check runs")
+    run(command.args(["check", "--config"]).arg(file))
+}
+
+/// The writing end of a pipe that nobody reads any more.
+fn unread() -> Stdio {
+    std::io::pipe().expect("a pipe").1.into()
 }
 
 #[test]
@@ -60,4 +70,24 @@ fn a_file_that_is_no_toml_or_not_there_is_one_mistake() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
     assert!(said.contains("/nowhere/strowger.toml"), "{said}");
+}
+
+#[test]
+fn a_line_that_is_no_toml_is_shown_with_its_file() {
+    let output = check("workers = 2\nworkers = 3\n");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("/strowger.toml: line 2, column 1: duplicate key, in `workers = 3`"), "{said}");
+}
+
+#[test]
+fn a_reader_that_goes_away_does_not_change_the_exit_status() {
+    for (text, status) in [("", 0), ("workers = 999", 1), ("workers = [[[", 1)] {
+        let ended = command(text, |command| command.stdout(unread()).stderr(unread()).status());
+        // A panic would be a signal (abort) and no status.
+        assert_eq!(ended.expect("strowger check runs").code(), Some(status), "{text:?}");
+    }
+    let mut serve = Command::new(PROGRAM);
+    plain_environment(&mut serve);
+    let ended = serve.args(["serve", "--config", "/nowhere/strowger.toml"]).stderr(unread()).status();
+    assert_eq!(ended.expect("strowger serve runs").code(), Some(1));
 }

@@ -11,16 +11,41 @@ use std::ops::RangeInclusive;
 use ::config::{Map, Value, ValueKind};
 
 use super::Mistake;
-use super::source::{from_environment, typed, variable};
+use super::source::{from_environment, typed, variable, variable_of};
 
 /// What was found while reading: shared by all tables.
 #[derive(Default)]
 pub(super) struct Notes {
     mistakes: RefCell<Vec<Mistake>>,
-    /// Path of the table, key and value.
-    unknown: RefCell<Vec<(String, String, String)>>,
+    unknown: RefCell<Vec<Unknown>>,
     /// Every key that was asked for, list positions as `[]`.
     known: RefCell<BTreeSet<String>>,
+}
+
+/// A key that means nothing.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Unknown {
+    /// Path of its table.
+    table: String,
+    key: String,
+    value: String,
+    /// The variable that it came from, if one did.
+    variable: Option<String>,
+}
+
+impl Unknown {
+    /// In the words of whoever wrote it: of a variable, or of a key.
+    fn mistake(self, known: &BTreeSet<String>) -> Mistake {
+        let near = nearest(known, &self.table, &self.key);
+        let said = |what: &str, near: Option<String>| match near {
+            Some(near) => format!("no such {what}; did you mean `{near}`?"),
+            None => format!("no such {what}; config/strowger.toml explains all of them"),
+        };
+        match self.variable {
+            Some(name) => Mistake::new(name, self.value, said("variable", near.as_deref().map(variable))),
+            None => Mistake::new(join(&self.table, &self.key), self.value, said("key", near)),
+        }
+    }
 }
 
 impl Notes {
@@ -44,13 +69,7 @@ impl Notes {
         let mut unknown = self.unknown.into_inner();
         unknown.sort();
         let mut mistakes = self.mistakes.into_inner();
-        mistakes.extend(unknown.into_iter().map(|(table, key, value)| {
-            let right = match nearest(&known, &table, &key) {
-                Some(near) => format!("no such key; did you mean `{near}`?"),
-                None => "no such key; config/strowger.toml explains all of them".to_string(),
-            };
-            Mistake::new(join(&table, &key), value, right)
-        }));
+        mistakes.extend(unknown.into_iter().map(|unknown| unknown.mistake(&known)));
         mistakes
     }
 }
@@ -65,7 +84,8 @@ fn without_positions(path: &str) -> String {
     path.split('[').map(|part| part.trim_start_matches(digits)).collect::<Vec<_>>().join("[")
 }
 
-/// The key the writer may have meant: one of the same table that looks alike, else the same word in another table.
+/// The key the writer may have meant: one of the same table that looks alike (a letter in three may be wrong), else the same word
+/// in another table.
 fn nearest(known: &BTreeSet<String>, table: &str, key: &str) -> Option<String> {
     let table = without_positions(table);
     let split = |path: &str| match path.rsplit_once('.') {
@@ -76,7 +96,7 @@ fn nearest(known: &BTreeSet<String>, table: &str, key: &str) -> Option<String> {
     let distance = |other: &str| strsim::damerau_levenshtein(&key.to_ascii_lowercase(), other);
     let close = here.map(|(_, other)| (distance(&other), other)).min();
     if let Some((distance, other)) = close
-        && distance <= (key.chars().count() / 3).max(2)
+        && distance <= (key.chars().count() / 3).max(1)
     {
         return Some(join(&table, &other));
     }
@@ -145,18 +165,28 @@ impl<'n> Keys<'n> {
     where
         T: TryFrom<i64> + Display,
     {
-        let Some(value) = self.take(key) else { return default };
+        let (from, to) = (range.start(), range.end());
+        let right = format!("a whole number of {unit} from {from} to {to} (default {default})");
+        self.within(key, range, &right).unwrap_or(default)
+    }
+
+    /// A UDP port; `absent` says what an absent one means.
+    pub(super) fn port(&mut self, key: &str, absent: &str) -> Option<u16> {
+        self.within(key, 1..=65_535, &format!("a UDP port from 1 to 65535 ({absent})"))
+    }
+
+    fn within<T: TryFrom<i64>>(&mut self, key: &str, range: RangeInclusive<i64>, right: &str) -> Option<T> {
+        let value = self.take(key)?;
         let number = match typed(value.clone()).kind {
             ValueKind::I64(number) => Some(number),
             ValueKind::U64(number) => i64::try_from(number).ok(),
             _ => None,
         };
         let number = number.filter(|number| range.contains(number)).and_then(|number| T::try_from(number).ok());
-        number.unwrap_or_else(|| {
-            let (from, to) = (range.start(), range.end());
-            self.wrong(key, &value, format!("a whole number of {unit} from {from} to {to} (default {default})"));
-            default
-        })
+        if number.is_none() {
+            self.wrong(key, &value, right);
+        }
+        number
     }
 
     pub(super) fn boolean(&mut self, key: &str, default: bool) -> bool {
@@ -264,7 +294,13 @@ impl<'n> Keys<'n> {
 
     /// Whatever is left has no meaning.
     pub(super) fn finish(self) {
-        let left = self.values.into_iter().map(|(key, value)| (self.path.clone(), key, shown(&value)));
+        let left = self.values.into_iter().map(|(key, value)| {
+            let (variable, value) = match variable_of(&join(&self.path, &key), &value) {
+                Some((variable, part)) => (Some(variable), shown(part)),
+                None => (None, shown(&value)),
+            };
+            Unknown { table: self.path.clone(), key, value, variable }
+        });
         self.notes.unknown.borrow_mut().extend(left);
     }
 }

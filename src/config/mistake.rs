@@ -23,7 +23,7 @@ impl Mistake {
 const VALUE_CHARS: usize = 80;
 
 /// One line, without what could move the cursor of a terminal, of bearable length.
-fn shorten(text: &str) -> String {
+pub(super) fn shorten(text: &str) -> String {
     let clean = text.chars().map(|c| if c.is_control() { ' ' } else { c });
     let mut short: String = clean.clone().take(VALUE_CHARS).collect();
     if clean.count() > VALUE_CHARS {

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::keys::{Keys, Notes, address};
 use super::sense;
-use super::source;
+use super::source::{self, Given};
 use super::{
     Admin, Allow, Config, Level, Limits, Listen, Live, Location, Log, Memory, Mistake, NextHop, Registrar, Sctp,
     SentBy, Stack, Store, Target, Tcp, Timers, Udp,
@@ -27,9 +27,9 @@ const LISTENERS: usize = 255;
 const MIB: i64 = 1 << 20;
 
 /// Reads, checks and compares everything.
-pub(super) fn config(text: Option<&str>, environment: Vec<(String, String)>) -> Result<Config, Vec<Mistake>> {
+pub(super) fn config(file: Option<Given<'_>>, environment: Vec<(String, String)>) -> Result<Config, Vec<Mistake>> {
     let notes = Notes::default();
-    let tree = source::tree(text, environment).map_err(|mistake| vec![mistake])?;
+    let tree = source::tree(file, environment).map_err(|mistake| vec![mistake])?;
     let config = all(Keys::new("", tree, &notes), &notes);
     sense::compare(&config, &notes);
     let mistakes = notes.into_mistakes();
@@ -37,7 +37,7 @@ pub(super) fn config(text: Option<&str>, environment: Vec<(String, String)>) -> 
 }
 
 pub(super) fn all(mut keys: Keys<'_>, notes: &Notes) -> Config {
-    let workers = match keys.number("workers", 0, 0..=WORKERS as i64, "processes, 0 for one per core") {
+    let workers = match keys.number("workers", 0, 0..=WORKERS as i64, "processes (0: one per core)") {
         0 => std::thread::available_parallelism().map_or(1, usize::from).min(WORKERS),
         given => given,
     };
@@ -156,7 +156,7 @@ fn encapsulation_port(keys: &mut Keys<'_>, transport: Option<Transport>) -> u16 
     if keys.has("encapsulation_port") && transport.is_some_and(|transport| transport != Transport::Sctp) {
         keys.missing("encapsulation_port", "only with transport = \"sctp\"");
     }
-    keys.number("encapsulation_port", ENCAPSULATION_PORT, 1..=65_535, "UDP port")
+    keys.port("encapsulation_port", &format!("default {ENCAPSULATION_PORT}")).unwrap_or(ENCAPSULATION_PORT)
 }
 
 fn stack(keys: &mut Keys<'_>, transport: Option<Transport>) -> Stack {
@@ -208,10 +208,9 @@ fn next_hop(mut keys: Keys<'_>) -> Option<NextHop> {
     let domain = keys.text("domain", host);
     let right = "a list of places such as \"sctp:192.0.2.1:5060\", tried in order";
     let targets = keys.some_texts("targets", right, target);
-    let has_port = keys.has("encapsulation_port");
-    let port = keys.number("encapsulation_port", ENCAPSULATION_PORT, 1..=65_535, "UDP port");
+    let encapsulation_port = keys.port("encapsulation_port", "default: the listener's");
     keys.finish();
-    Some(NextHop { domain: domain?, targets: targets?, encapsulation_port: has_port.then_some(port) })
+    Some(NextHop { domain: domain?, targets: targets?, encapsulation_port })
 }
 
 /// `sctp:192.0.2.1:5060`; without port 5060.
@@ -288,7 +287,7 @@ fn memory(mut keys: Keys<'_>) -> Memory {
     let memory = Memory {
         transactions: keys.number("transactions", 286_720, 1_000..=33_554_432, "transactions"),
         bindings: keys.number("bindings", 100_000, 100..=100_000_000, "bindings"),
-        flows: keys.number("flows", 16_384, 16..=1_048_576, "connections, and as many associations"),
+        flows: keys.number("flows", 16_384, 16..=1_048_576, "connections (and as many associations)"),
         mailbox_bytes: keys.number("mailbox_bytes", 262_144, 4_096..=64 * MIB, "bytes"),
     };
     keys.finish();

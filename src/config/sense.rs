@@ -137,7 +137,7 @@ fn numbers(config: &Config, notes: &Notes) {
     );
 
     let transaction_ms = 64 * live.timers.t1_ms;
-    if u64::from(sctp.autoclose_s) * 1_000 < transaction_ms {
+    if config.serves(Transport::Sctp) && u64::from(sctp.autoclose_s) * 1_000 < transaction_ms {
         let least = transaction_ms.div_ceil(1_000);
         let right = format!("at least {least} seconds, the 64*T1 of a transaction (RFC 3261 §18)");
         notes.add("sctp.autoclose_s", sctp.autoclose_s, right);
@@ -147,9 +147,4 @@ fn numbers(config: &Config, notes: &Notes) {
         let right = format!("at least {room} bytes: two of the largest messages (limits.message_bytes)");
         notes.add("memory.mailbox_bytes", config.memory.mailbox_bytes, right);
     }
-}
-
-/// Does some listener want the kernel's SCTP?
-pub(super) fn wants_kernel_sctp(config: &Config) -> bool {
-    config.listen.iter().any(|listen| listen.transport == Transport::Sctp && listen.stack != Stack::User)
 }

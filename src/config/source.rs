@@ -11,6 +11,7 @@ use std::path::Path;
 use ::config::{Environment, File, FileFormat, Map, Value, ValueKind};
 
 use super::Mistake;
+use super::mistake::shorten;
 
 /// What a value's origin says when it came from the environment (`config::Environment`).
 const ENVIRONMENT: &str = "the environment";
@@ -27,16 +28,30 @@ pub(super) fn environment() -> Vec<(String, String)> {
     std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value))).collect()
 }
 
+/// A file that was read.
+#[derive(Clone, Copy)]
+pub(super) struct Given<'a> {
+    pub name: &'a str,
+    pub text: &'a str,
+}
+
+impl Given<'_> {
+    /// Text that no file holds.
+    pub(super) fn nameless(text: &str) -> Given<'_> {
+        Given { name: "configuration file", text }
+    }
+}
+
 /// The tree of both. The environment wins.
-pub(super) fn tree(text: Option<&str>, environment: Vec<(String, String)>) -> Result<Map<String, Value>, Mistake> {
+pub(super) fn tree(file: Option<Given<'_>>, environment: Vec<(String, String)>) -> Result<Map<String, Value>, Mistake> {
     let ours = environment.into_iter().filter(|(name, _)| !of_kubernetes(name)).collect();
     let mut builder = ::config::Config::builder();
-    if let Some(text) = text {
-        builder = builder.add_source(File::from_str(text, FileFormat::Toml));
+    if let Some(file) = file {
+        builder = builder.add_source(File::from_str(file.text, FileFormat::Toml));
     }
     let environment = Environment::with_prefix("STROWGER").prefix_separator("_").separator("__").ignore_empty(true);
     let built = builder.add_source(environment.source(Some(ours))).build();
-    let kind = built.map_err(|error| not_toml(&error))?.cache.kind;
+    let kind = built.map_err(|error| not_toml(&error.to_string(), file))?.cache.kind;
     match kind {
         ValueKind::Table(table) => Ok(table),
         _ => Ok(Map::new()),
@@ -52,15 +67,22 @@ fn of_kubernetes(name: &str) -> bool {
         || name.contains("_PORT_")
 }
 
-/// The crate's error is a drawing of several lines; its first line says where, its last one what.
-fn not_toml(error: &::config::ConfigError) -> Mistake {
-    let drawing = error.to_string();
+/// The crate's error is a drawing of several lines; its first line says where, its last one what. The line itself is shown from
+/// the file.
+fn not_toml(drawing: &str, file: Option<Given<'_>>) -> Mistake {
     let mut lines = drawing.lines().map(str::trim).filter(|line| !line.is_empty());
-    let mut line = lines.next().unwrap_or("not TOML").to_string();
+    let first = lines.next().unwrap_or("not TOML");
+    let place = first.strip_prefix("TOML parse error at ").unwrap_or(first);
+    let mut line = place.to_string();
     if let Some(last) = lines.next_back() {
         let _ = write!(line, ": {last}");
     }
-    Mistake::new("configuration file", "", line)
+    let number = place.strip_prefix("line ").and_then(|rest| rest.split(',').next()?.parse::<usize>().ok());
+    let shown = number.zip(file).and_then(|(number, file)| file.text.lines().nth(number.checked_sub(1)?));
+    if let Some(shown) = shown {
+        let _ = write!(line, ", in `{}`", shorten(shown.trim()));
+    }
+    Mistake::new(file.map_or("configuration", |file| file.name), "", line)
 }
 
 /// Did this value come from a variable?
@@ -71,6 +93,18 @@ pub(super) fn from_environment(value: &Value) -> bool {
 /// The variable that sets `key`.
 pub(super) fn variable(key: &str) -> String {
     format!("STROWGER_{}", key.replace('.', "__").to_ascii_uppercase())
+}
+
+/// The variable that brought the value of `key`, or a part of it, and what it brought: one with a further `__` in its name makes a
+/// table.
+pub(super) fn variable_of<'v>(key: &str, value: &'v Value) -> Option<(String, &'v Value)> {
+    match &value.kind {
+        ValueKind::Table(table) => {
+            let parts = table.iter().filter_map(|(name, value)| variable_of(&format!("{key}.{name}"), value));
+            parts.min_by(|one, other| one.0.cmp(&other.0))
+        }
+        _ => from_environment(value).then(|| (variable(key), value)),
+    }
 }
 
 /// Gives a variable's text the type it has as TOML; texts stay as they are.

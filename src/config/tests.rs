@@ -54,7 +54,7 @@ fn line(toml: &str) -> String {
 
 fn with_variables(toml: &str, variables: &[(&str, &str)]) -> Result<Config, Vec<Mistake>> {
     let variables = variables.iter().map(|(name, value)| ((*name).to_string(), (*value).to_string())).collect();
-    read::config(Some(toml), variables)
+    read::config(Some(source::Given::nameless(toml)), variables)
 }
 
 /// Everything as JSON: two configurations are the same when these are.
@@ -79,7 +79,7 @@ fn the_explained_file_says_the_defaults() {
 #[test]
 fn the_explained_file_names_every_key() {
     let notes = keys::Notes::default();
-    let tree = source::tree(Some(COMPLETE), Vec::new()).unwrap();
+    let tree = source::tree(Some(source::Given::nameless(COMPLETE)), Vec::new()).unwrap();
     read::all(keys::Keys::new("", tree, &notes), &notes);
     let known = notes.known();
     assert!(known.contains("listen[].advertise") && known.contains("next_hop[].targets"));
@@ -150,9 +150,27 @@ fn every_key_is_also_a_variable_and_the_variable_wins() {
 fn a_wrong_variable_is_named() {
     let mistakes = with_variables("", &[("STROWGER_WORKERS", "many"), ("STROWGER_WORKER", "1")]).unwrap_err();
     let lines: Vec<_> = mistakes.iter().map(ToString::to_string).collect();
-    let many = "workers = \"many\": a whole number of processes, 0 for one per core from 0 to 128 (default 0) \
+    let many = "workers = \"many\": a whole number of processes (0: one per core) from 0 to 128 (default 0) \
                 (set by STROWGER_WORKERS)";
-    assert_eq!(lines, [many, "worker = \"1\": no such key; did you mean `workers`?"]);
+    assert_eq!(lines, [many, "STROWGER_WORKER = \"1\": no such variable; did you mean `STROWGER_WORKERS`?"]);
+}
+
+#[test]
+fn what_looks_like_nothing_we_know_is_not_guessed_at() {
+    let unknown = |name| {
+        let mistakes = with_variables("", &[(name, "1")]).unwrap_err();
+        assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+        mistakes.first().unwrap().to_string()
+    };
+    let explained = "config/strowger.toml explains all of them";
+    assert_eq!(unknown("STROWGER_FOO"), format!("STROWGER_FOO = \"1\": no such variable; {explained}"));
+    assert_eq!(unknown("STROWGER_FOO__BAR"), format!("STROWGER_FOO__BAR = \"1\": no such variable; {explained}"));
+    let close = unknown("STROWGER_SCTP__AUTOCLOSE");
+    assert!(
+        close.starts_with("STROWGER_SCTP__AUTOCLOSE = ") && close.contains("`STROWGER_SCTP__AUTOCLOSE_S`"),
+        "{close}"
+    );
+    assert_eq!(line("foo = 1"), format!("foo = 1: no such key; {explained}"));
 }
 
 #[test]
@@ -207,8 +225,12 @@ fn a_key_of_another_table_is_found_there() {
 #[test]
 fn what_is_not_toml_is_one_line_with_its_place() {
     let line = line("workers = 2\ndomains = [\"a.test\"\n[log]\n");
-    assert!(line.starts_with("configuration file: TOML parse error at line 3"), "{line}");
+    assert!(line.starts_with("configuration file: line 3, column 1: ") && line.ends_with(", in `[log]`"), "{line}");
     assert_eq!(line.lines().count(), 1);
+    assert_eq!(
+        self::line("workers = 2\nworkers = 3"),
+        "configuration file: line 2, column 1: duplicate key, in `workers = 3`"
+    );
 }
 
 #[test]
@@ -266,7 +288,8 @@ fn sctp_in_user_space_has_one_address_and_a_udp_port() {
     let user = |addresses: &str, more: &str| line(&listen("sctp", addresses, &format!("stack = \"user\"\n{more}")));
     let several = user("[\"127.0.0.1:5060\", \"127.0.0.2:5060\"]", "");
     assert!(several.contains("SCTP in user space is not multi-homed"), "{several}");
-    assert!(user("\"127.0.0.1:5060\"", "encapsulation_port = 0").contains("UDP port from 1 to 65535"));
+    let zero = user("\"127.0.0.1:5060\"", "encapsulation_port = 0");
+    assert!(zero.ends_with("= 0: a UDP port from 1 to 65535 (default 9899)"), "{zero}");
     let udp = line(&listen("udp", "\"127.0.0.1:5060\"", "encapsulation_port = 9899"));
     assert!(udp.contains("only with transport = \"sctp\""), "{udp}");
 }
@@ -282,6 +305,10 @@ fn timers_keep_what_the_rfc_asks() {
     assert!(line("[timers]\nc_ms = 180000").contains("from 180001"));
     let autoclose = "sctp.autoclose_s = 31: at least 32 seconds, the 64*T1 of a transaction (RFC 3261 §18)";
     assert_eq!(line("[sctp]\nautoclose_s = 31"), autoclose);
+    let udp = listen("udp", "\"127.0.0.1:5060\"", "");
+    let slow = format!("{udp}[timers]\nt1_ms = 10000\nt2_ms = 10000");
+    assert!(Config::from_text(&slow).is_ok(), "without an association nothing closes one");
+    assert!(check::warnings(&Config::from_text(&slow).unwrap(), true).is_empty());
     assert!(line("[timers]\nt2_ms = 499").starts_with("timers.t2_ms = 499: at least timers.t1_ms, which is 500"));
 }
 
@@ -389,6 +416,35 @@ fn check_warns_of_what_works_and_is_perhaps_not_meant() {
         assert_eq!(found == 1, warned, "{network}");
     }
     assert!(warnings("[[allow]]\nregister = [\"0.0.0.0/0\"]").is_empty(), "loopback listeners only");
+    for (network, warned) in [
+        ("0.0.0.0/0", true),
+        ("128.0.0.0/1", true),
+        ("::/0", true),
+        ("::ffff:0.0.0.0/96", true),
+        // A neighbour's, and our own.
+        ("203.0.113.0/24", false),
+        ("2001:db8::/32", false),
+        ("10.0.0.0/8", false),
+    ] {
+        let found = warnings(&format!("{outside}[[allow]]\nrelay = [\"{network}\"]"));
+        assert_eq!(
+            found.iter().filter(|line| line.contains("an open relay")).count(),
+            usize::from(warned),
+            "{network}"
+        );
+        assert_eq!(found.len(), usize::from(warned), "{found:?}");
+    }
+    assert!(warnings("[[allow]]\nrelay = [\"0.0.0.0/0\"]").is_empty(), "loopback listeners only");
+    for (address, network, warned) in [
+        ("0.0.0.0:5059", "0.0.0.0/0", true),
+        ("192.0.2.1:5059", "203.0.113.7/32", true),
+        ("192.0.2.1:5059", "10.0.0.0/8", false),
+        ("127.0.0.1:5059", "0.0.0.0/0", false),
+    ] {
+        let found = warnings(&format!("[admin]\naddress = \"{address}\"\n[[allow]]\nadmin = [\"{network}\"]"));
+        assert_eq!(found.len(), usize::from(warned), "{found:?}");
+        assert!(found.iter().all(|line| line.starts_with(&format!("{network} may ask the admin listener {address}"))));
+    }
     let slow = warnings("[sctp]\ninit_attempts = 20");
     assert!(slow.first().unwrap().starts_with("a dead SCTP peer is found after 60000 ms"), "{slow:?}");
 }

@@ -47,6 +47,8 @@ const TURN_DRAINING: Duration = Duration::from_millis(20);
 const CLOSE_MS: u64 = 2_000;
 /// ... when they die so fast that the daemon gives up.
 const CLOSE_BROKEN_MS: u64 = 500;
+/// Beside drain and closing: killing what did not close, and a turn that came late.
+const END_SPARE_MS: u64 = 3_000;
 
 /// Runs the daemon in the foreground until it ended; its exit status. `path`: where `config` came from, read again at
 /// SIGHUP. The process must have no second thread. In the children it does not return: they exit with what `body`
@@ -103,7 +105,6 @@ struct Master {
     children: Children,
     about: About,
     path: Option<PathBuf>,
-    /// What the machine has, for reading the configuration again.
     /// When the phase ends at the latest; `NEVER` while Running.
     deadline: Tick,
     /// What the master exits with.
@@ -194,7 +195,8 @@ impl Master {
             Phase::Running => {
                 let seconds = house.config.live.drain_s;
                 tracing::info!("draining for at most {seconds} s: no new calls");
-                notify(&[NotifyState::Stopping]);
+                // Without the second word systemd kills us after TimeoutStopSec, however long `drain_s` is (sd_notify(3)).
+                notify(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(end_usec(seconds))]);
                 self.enter(house, Phase::Draining, now + seconds.saturating_mul(1000));
             }
             Phase::Draining => self.enter(house, Phase::Closing, now + CLOSE_MS),
@@ -263,7 +265,24 @@ impl Master {
     }
 }
 
+/// How long the end may take with this `drain_s`, microseconds: the longest, an hour and a little, fits.
+fn end_usec(drain_s: u64) -> u32 {
+    let ms = drain_s.saturating_mul(1_000).saturating_add(CLOSE_MS + END_SPARE_MS);
+    u32::try_from(ms.saturating_mul(1_000)).unwrap_or(u32::MAX)
+}
+
 /// Nobody but systemd listens, and without systemd nobody needs to.
 fn notify(states: &[NotifyState<'_>]) {
     let _ = sd_notify::notify(states);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn systemd_is_asked_for_the_whole_of_the_longest_drain() {
+        assert_eq!(end_usec(2), 7_000_000);
+        assert_eq!(end_usec(3_600), 3_605_000_000);
+    }
 }

@@ -165,7 +165,7 @@ pub fn run(config: &Config, json: bool, audit: bool) -> ExitCode {
             ExitCode::from(exit::OK)
         }
         Err(line) => {
-            eprintln!("strowger: {line}");
+            let _ = writeln!(io::stderr(), "strowger: {line}");
             ExitCode::from(exit::UNREACHABLE)
         }
     }

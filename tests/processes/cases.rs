@@ -306,19 +306,22 @@ fn systemd_hears_ready_once_then_the_watchdog_and_that_we_stop() {
     let systemd = UnixDatagram::bind(&path).unwrap();
     systemd.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let hear = || {
-        let mut bytes = [0; 64];
+        let mut bytes = [0; 128];
         let n = systemd.recv(&mut bytes).expect("systemd hears something");
         String::from_utf8_lossy(&bytes[..n]).trim().to_owned()
     };
-    let mut daemon = Start::new().environment("NOTIFY_SOCKET", &path).environment("WATCHDOG_USEC", "200000").begin();
+    let start = Start::new().with("drain_s = 100").environment("NOTIFY_SOCKET", &path);
+    let mut daemon = start.environment("WATCHDOG_USEC", "200000").begin();
     let mut heard = Vec::new();
     while heard.len() < 8 {
         heard.push(hear());
     }
     daemon.signal(Signal::SIGTERM);
-    while heard.last().is_none_or(|last| last != "STOPPING=1") {
+    while heard.last().is_none_or(|last| !last.starts_with("STOPPING=1")) {
         heard.push(hear());
     }
+    // The drain, what closing takes, and some to spare: else TimeoutStopSec would cut the drain short.
+    assert_eq!(heard.last().unwrap(), "STOPPING=1\nEXTEND_TIMEOUT_USEC=105000000");
     std::fs::remove_file(path).unwrap();
     assert_eq!(daemon.ends_within(Duration::from_secs(5)).0, Some(0));
     assert_eq!(heard.iter().filter(|word| *word == "READY=1").count(), 1, "{heard:?}");

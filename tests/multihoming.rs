@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use serde_json::Value;
 use strowger::transport::Transport;
 use support::daemon::{Daemon, counter};
 use support::proxy::Setup;
+use support::raw::Peer;
 use support::sipp::{Scenario, Sipp, names, register};
 use support::{Room, patience, say, tally_sctp, wait_for};
 
@@ -67,6 +69,70 @@ fn paths(daemon: &Daemon) -> Vec<(String, String)> {
     let association = flows.iter().find(|flow| flow["transport"] == "sctp").map(|flow| flow["association"].clone());
     let paths = association.and_then(|association| association["paths"].as_array().cloned()).unwrap_or_default();
     paths.iter().map(|path| (text(&path["address"]), text(&path["state"]))).collect()
+}
+
+/// Nothing comes through to this address any more.
+struct Deaf;
+
+impl Deaf {
+    fn at(ip: &str) -> Deaf {
+        run("tc qdisc add dev lo ingress");
+        run(&format!("tc filter add dev lo parent ffff: protocol ip u32 match ip dst {ip}/32 action drop"));
+        Deaf
+    }
+}
+
+impl Drop for Deaf {
+    fn drop(&mut self) {
+        let _ = Command::new("tc").args(["qdisc", "del", "dev", "lo", "ingress"]).status();
+    }
+}
+
+/// M39: the kernel takes the addresses that a peer lists in its INIT for its own, and sends there over its association, before
+/// anybody has confirmed them.
+#[test]
+fn an_address_that_is_only_claimed_gets_nobodys_requests() {
+    if std::env::var_os("IN_VM").is_none() {
+        say("a claimed address: changes the loopback device, so only in the virtual machine");
+        return;
+    }
+    let _deaf = Deaf::at("127.0.0.77");
+    let room = Room::new("claimed");
+    let home = IpAddr::from([127, 0, 0, 1]);
+    let setup = Setup::on(home, &[Transport::Sctp, Transport::Udp]);
+    let daemon = Daemon::start(&room, &setup);
+    let port = support::free_port(home).port();
+    let claimed = SocketAddr::from(([127, 0, 0, 77], port));
+    let both = [SocketAddr::new(home, port), claimed];
+    let (liar, _) =
+        sys::sctp::one_to_many(&both, &sys::sctp::Settings::default(), false).expect("a socket of two addresses");
+    let liar = socket2::Socket::from(liar);
+    let hello = "OPTIONS sip:example.test SIP/2.0\r\nVia: SIP/2.0/SCTP 127.0.0.1;branch=z9hG4bKliar\r\nMax-Forwards: 70\r\n\
+                 From: <sip:l@example.test>;tag=1\r\nTo: <sip:example.test>\r\nCall-ID: liar\r\nCSeq: 1 OPTIONS\r\n\
+                 Content-Length: 0\r\n\r\n";
+    liar.send_to(hello.as_bytes(), &setup.address(Transport::Sctp).into()).expect("OPTIONS is sent");
+    let known = wait_for(patience(5), || (daemon.counter("associations_up") == 1).then_some(()));
+    assert!(known.is_some(), "no association");
+
+    let phone = Peer::connect(Transport::Udp, setup.address(Transport::Udp)).expect("a phone");
+    let contact = format!("Contact: <sip:v@{claimed};transport=sctp>\r\n");
+    phone.send(phone.request_with("REGISTER", "v", "reg-v", &contact, "").as_bytes()).expect("REGISTER is sent");
+    assert!(phone.receive_starting("SIP/2.0 200", patience(3)).is_some(), "no 200");
+    let heard = |limit: Duration| {
+        wait_for(limit, || {
+            let mut bytes = [0; 4096];
+            std::thread::sleep(Duration::from_millis(20));
+            let read = (&liar).read(&mut bytes).ok()?;
+            bytes[..read].starts_with(b"MESSAGE").then_some(())
+        })
+    };
+    for (id, wait) in [("early", Duration::ZERO), ("late", Duration::from_secs(6))] {
+        std::thread::sleep(wait);
+        phone.send(phone.request("MESSAGE", "v", id).as_bytes()).expect("MESSAGE is sent");
+        assert!(heard(Duration::from_secs(2)).is_none(), "who only claims an address got its owner's request ({id})");
+    }
+    assert!(daemon.counter("claimed_address") >= 1);
+    daemon.stop();
 }
 
 #[test]

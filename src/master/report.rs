@@ -98,9 +98,17 @@ fn flow_line(house: &House, flow: &FlowView) -> FlowLine {
         seat: (flow.transport == Transport::Tcp || flow.encapsulation != 0).then_some(flow.owner),
         queued_bytes: u64::from(flow.queued),
         messages_in: flow.received,
-        messages_out: flow.sent,
+        messages_out: flow.sent + kernel_sent(house, flow),
         association: if flow.transport == Transport::Sctp { association(house, flow) } else { None },
     }
+}
+
+/// What went out over the kernel's SCTP is the kernel's to count: DATA chunks, which a message of usual size is one of.
+fn kernel_sent(house: &House, flow: &FlowView) -> u64 {
+    let is_kernel = flow.transport == Transport::Sctp && flow.encapsulation == 0;
+    let socket = house.sockets.listeners().get(usize::from(flow.listener)).filter(|_| is_kernel);
+    let statistics = socket.and_then(|socket| sys::sctp::statistics(socket.socket(0)?.as_fd(), flow.association).ok());
+    statistics.map_or(0, |sent| sent.unordered_out + sent.ordered_out)
 }
 
 /// The kernel is asked; of one in user space its owner has noted what it knows.

@@ -112,6 +112,8 @@ counters! {
     /// Paths of multi-homed associations that went down, and that came up again.
     PathsDown = "paths_down",
     PathsUp = "paths_up",
+    /// Requests kept from an association whose peer only claims to have their address (nobody has confirmed it).
+    ClaimedAddress = "claimed_address",
     /// SCTP in user space: packets read (UDP datagrams, RFC 6951).
     SctpPackets = "sctp_packets",
     /// Of them: too short, or with a wrong checksum.

@@ -56,6 +56,8 @@ pub enum PathState {
 /// One address of the peer as the kernel sees it: SCTP_GET_PEER_ADDR_INFO, RFC 6458 §8.2.2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Path {
+    /// Whose address it is.
+    pub association: u32,
     pub state: PathState,
     /// Congestion window, bytes.
     pub cwnd: u32,
@@ -133,10 +135,11 @@ pub fn peer_addresses(fd: BorrowedFd<'_>, association: u32) -> io::Result<Vec<So
     Ok(addresses)
 }
 
-/// What is known about one address of the peer.
+/// What is known about one address of the peer. `association` 0: of whichever association a message to this address would go over,
+/// also when its peer only claims the address (M39).
 ///
 /// # Errors
-/// EINVAL when the association does not have that address.
+/// EINVAL when the association, or any, does not have that address.
 pub fn path(fd: BorrowedFd<'_>, association: u32, address: SocketAddr) -> io::Result<Path> {
     let mut bytes = [0; PADDRINFO];
     bytes[..4].copy_from_slice(&association.to_ne_bytes());
@@ -151,7 +154,7 @@ pub fn path(fd: BorrowedFd<'_>, association: u32, address: SocketAddr) -> io::Re
         3 => PathState::Unconfirmed,
         _ => PathState::Unknown,
     };
-    Ok(Path { state, cwnd: long(136), srtt_ms: long(140), rto_ms: long(144), mtu: long(148) })
+    Ok(Path { association: long(0), state, cwnd: long(136), srtt_ms: long(140), rto_ms: long(144), mtu: long(148) })
 }
 
 /// # Errors

@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use sys::datagram::{Arena, To};
 use sys::errno::{ENOBUFS, ENOMEM, EPIPE, ESHUTDOWN};
+use sys::sctp::PathState;
 
 use super::queue::Key;
 use super::{Desk, Item, Kernel, SIP, SndInfo, send_held_back};
@@ -133,6 +134,11 @@ impl Kernel {
                     found = (way.peer, association_to(desk, listener, way.peer));
                 }
                 way.association = found.1;
+                if way.association == 0 && is_only_claimed(desk, listener, way.peer, now) {
+                    desk.count(Counter::ClaimedAddress, 1);
+                    inbox.send_failed(sending.client);
+                    continue;
+                }
                 if way.association == 0 && desk.parts.flows.live(Transport::Sctp) >= desk.limits.associations {
                     desk.count(Counter::AssociationsRefused, 1);
                     inbox.send_failed(sending.client);
@@ -259,6 +265,26 @@ fn association_to(desk: &Desk, listener: u8, peer: Address) -> u32 {
     let flow = desk.parts.flows.find_by_peer(Transport::Sctp, peer);
     let usable = flow.filter(|flow| flow.state == State::Open && flow.listener == listener);
     usable.map_or(0, |flow| flow.association)
+}
+
+/// Milliseconds after which an address that nobody has confirmed is taken for a lie: the kernel's first heartbeats are answered, or
+/// lost several times, by then.
+const CONFIRMED_BY_MS: u64 = 5_000;
+
+/// Would the kernel send to this address over an association whose peer has only said that it is there (M39, L20)? Then the message
+/// is not for that peer. Who has claimed it for long is aborted, so that it does not keep others from the address's owner.
+fn is_only_claimed(desk: &Desk, listener: u8, peer: Address, now: Tick) -> bool {
+    let Some(fd) = desk.end(listener).and_then(|end| end.socket()) else { return false };
+    let path = match sys::sctp::path(fd, 0, peer.into()) {
+        Ok(path) if path.state == PathState::Unconfirmed => path,
+        _ => return false,
+    };
+    let since = desk.parts.flows.find_association(path.association).map_or(now, |flow| flow.opened);
+    if now.since(since) < CONFIRMED_BY_MS {
+        return true;
+    }
+    tracing::warn!(%peer, association = path.association, "aborted: its peer claims an address that it does not answer on");
+    sys::sctp::abort(fd, path.association).is_err()
 }
 
 /// Finds associations with more than one message and notes them as open; only their last message is then `last`. True when

@@ -16,6 +16,7 @@ pub const TESTS: &[Test] = tests![
     messages_are_cut_across_reads_and_a_ping_is_answered,
     a_dribbled_message_arrives_and_an_unfinished_one_closes,
     lost_framing_hands_up_what_there_is_answers_and_closes,
+    a_flood_of_pings_that_nobody_reads_the_answers_of_costs_no_memory,
     a_peer_that_does_not_read_is_closed_and_its_requests_fail,
     an_accepted_connection_is_reused_for_requests_to_its_peer,
     a_request_opens_a_connection_and_waits_for_it,
@@ -127,6 +128,29 @@ fn lost_framing_hands_up_what_there_is_answers_and_closes() {
     z.until("lost", |z| z.count(Counter::FramingLost) == 2);
     z.skew += 5000;
     z.until("closed", |z| z.count(Counter::ConnectionsClosed) == 2);
+}
+
+fn a_flood_of_pings_that_nobody_reads_the_answers_of_costs_no_memory() {
+    let (mut z, at) = Seat::alone(LISTEN);
+    let mut a = connect(at[0]);
+    let peer = a.local_addr().unwrap().into();
+    z.until("accepted", |z| z.count(Counter::ConnectionsAccepted) == 1);
+    // Their answers would be half as many bytes, far more than the sockets hold.
+    let flood = std::thread::spawn(move || {
+        let pings = b"\r\n\r\n".repeat(16 << 10);
+        (0..512).for_each(|_| a.write_all(&pings).unwrap());
+        a
+    });
+    z.skew += 20_000;
+    while !flood.is_finished() {
+        z.turn();
+        assert!(z.transports.queued_bytes() <= 2, "{} bytes wait", z.transports.queued_bytes());
+    }
+    let mut a = flood.join().unwrap();
+    let flow = z.parts.flows.find_by_peer(Transport::Tcp, peer).unwrap();
+    assert!(flow.last.since(flow.opened) >= 20_000, "keep-alives are no life");
+    a.write_all(&message("still here", 0)).unwrap();
+    z.until_got(1);
 }
 
 fn a_peer_that_does_not_read_is_closed_and_its_requests_fail() {

@@ -18,6 +18,7 @@ use crate::shared::counters::{Counter, Counters};
 use crate::shared::flows::Flows;
 use crate::shared::mailbox::Mailboxes;
 use crate::shared::open_associations::OpenAssociations;
+use crate::shared::own_addresses::OwnAddresses;
 use crate::timer::Tick;
 
 /// What the transports need of shared memory.
@@ -27,6 +28,7 @@ pub struct Parts {
     pub mailboxes: Mailboxes,
     pub broken: Broken,
     pub open_associations: OpenAssociations,
+    pub own_addresses: OwnAddresses,
     pub counters: Counters,
     /// Seals the cookies of SCTP in user space; the same in every process.
     pub cookie_key: [u8; 32],

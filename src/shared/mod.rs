@@ -25,6 +25,7 @@ pub mod flows;
 pub mod mailbox;
 pub mod numbers;
 pub mod open_associations;
+pub mod own_addresses;
 pub mod phase;
 pub mod settings;
 pub mod slot;
@@ -53,6 +54,7 @@ pub struct Shared {
     pub mailboxes: mailbox::Mailboxes,
     pub broken: broken::Broken,
     pub open_associations: open_associations::OpenAssociations,
+    pub own_addresses: own_addresses::OwnAddresses,
     /// Drawn at daemon start: no branch recurs after a restart.
     pub key: branch::Key,
     /// Seals SCTP cookies in user space.
@@ -70,6 +72,7 @@ struct Places {
     mailboxes: mailbox::Spans,
     broken: Span<std::sync::atomic::AtomicU32>,
     open_associations: Span<std::sync::atomic::AtomicU64>,
+    own_addresses: Span<std::sync::atomic::AtomicU64>,
 }
 
 impl Places {
@@ -84,6 +87,7 @@ impl Places {
             mailboxes: mailbox::Mailboxes::plan(plan, seats, config.memory.mailbox_bytes),
             broken: broken::Broken::plan(plan),
             open_associations: open_associations::OpenAssociations::plan(plan, seats),
+            own_addresses: own_addresses::OwnAddresses::plan(plan),
         }
     }
 }
@@ -119,6 +123,7 @@ impl Shared {
             mailboxes: mailbox::Mailboxes::take(&mapping, &places.mailboxes)?,
             broken: broken::Broken::take(&mapping, &places.broken)?,
             open_associations: open_associations::OpenAssociations::take(&mapping, &places.open_associations)?,
+            own_addresses: own_addresses::OwnAddresses::take(&mapping, &places.own_addresses)?,
             key: branch::Key(drawn.map_err(|error| io::Error::other(error.to_string()))?),
             cookie_key,
         };
@@ -134,6 +139,7 @@ impl Shared {
             mailboxes: self.mailboxes,
             broken: self.broken,
             open_associations: self.open_associations,
+            own_addresses: self.own_addresses,
             counters: self.counters,
             cookie_key: self.cookie_key,
         }

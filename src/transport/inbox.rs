@@ -26,7 +26,8 @@ pub struct Frame {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Happening {
     /// A connection or association ended, or could not be opened: every client transaction whose request went to one of
-    /// `peers` over `transport` has met a transport error (A19, RFC 3261 §18.4). May be told twice, and by any process (M27).
+    /// `peers` over `transport` has met a transport error (A19, RFC 3261 §18.4). May be told twice, and by any process (M27). Not told
+    /// of those known to have carried no request of ours.
     Lost { transport: Transport, peers: ArrayVec<Address, 4>, id: FlowId },
     /// The process that held the association with these peers died, and the association with it, but neither the peers nor we: what was
     /// sent to them and not answered at all yet is sent again, over a new association.

@@ -109,7 +109,8 @@ pub struct Flow {
     pub peer: Address,
     /// TCP: the connection, or none to find one to `peer` or open it.
     pub id: FlowId,
-    /// SCTP: the association id (0: find by `peer`, or set one up).
+    /// SCTP: the association id (0: find by `peer`, or set one up). UDP: the number, in `shared::own_addresses`, of our address that
+    /// it came to and is answered from (0: the socket has but one, or whichever the system chooses).
     pub association: u32,
     /// A `Transport` as u8.
     pub transport: u8,

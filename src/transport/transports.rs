@@ -18,6 +18,7 @@ use crate::shared::counters::{Counter, Counters};
 use crate::shared::flows::Flows;
 use crate::shared::mailbox::Mailboxes;
 use crate::shared::open_associations::OpenAssociations;
+use crate::shared::own_addresses::OwnAddresses;
 use crate::timer::Tick;
 
 /// What the transports need of shared memory.
@@ -27,6 +28,7 @@ pub struct Parts {
     pub mailboxes: Mailboxes,
     pub broken: Broken,
     pub open_associations: OpenAssociations,
+    pub own_addresses: OwnAddresses,
     pub counters: Counters,
     /// Seals the cookies of SCTP in user space; the same in every process.
     pub cookie_key: [u8; 32],
@@ -219,10 +221,18 @@ impl Transports {
         self.user_sctp.shut_down_all(&mut self.desk, now);
     }
 
-    /// Does a peer still have to agree to the end of its association? The kernel waits for them by itself; in user space this process must.
+    /// Does a peer still have to agree to the end of its association? The kernel waits for them by itself; in user space we must, and
+    /// also for other workers' associations: their packets may come to this one's socket.
     #[must_use]
     pub fn is_closing(&self) -> bool {
-        !self.user_sctp.is_empty()
+        if !self.desk.ends.iter().any(|end| end.carrier == Carrier::UserSctp) {
+            return false;
+        }
+        let mut open = !self.user_sctp.is_empty();
+        self.desk.parts.flows.for_each(Transport::Sctp, |flow| {
+            open |= self.desk.end(flow.listener).is_some_and(|end| end.carrier == Carrier::UserSctp);
+        });
+        open
     }
 
     /// Ends what has not agreed.

@@ -38,7 +38,10 @@ pub fn receive(desk: &mut Desk, listener: u8, arena: &mut Arena, inbox: &mut Inb
             desk.count(Counter::KeepAlives, 1);
             continue;
         }
-        let from = Flow { peer: peer.into(), transport: Transport::Udp as u8, listener, ..Flow::default() };
+        // Known where the socket is bound to all our addresses: the answer must come from this one (E05).
+        let association = datagram.own.map_or(0, |own| desk.parts.own_addresses.number(own));
+        let transport = Transport::Udp as u8;
+        let from = Flow { peer: peer.into(), association, transport, listener, ..Flow::default() };
         let (slot, end) = (datagram.slot as u16, datagram.len as u32);
         inbox.frames.push(Frame { slot, start: 0, end, from, close_after: false });
     }
@@ -55,12 +58,23 @@ pub fn flush(desk: &mut Desk, listener: u8, list: &[u32], outgoing: &Outgoing, a
     let mut sent_all = 0;
     let mut failed = 0;
     let mut full = 0;
+    // Which message, if any, could not leave from its own address: the address may have gone with its interface.
+    let mut from_any = None;
+    let own_addresses = desk.parts.own_addresses;
+    let own = |place: usize| {
+        let sending = list.get(place).and_then(|index| outgoing.sendings.get(*index as usize))?;
+        own_addresses.ip(sending.to.association)
+    };
     while let Some(rest) = list.get(at..).filter(|rest| !rest.is_empty()) {
         let item = |index: usize| {
             let message = rest.get(index).and_then(|index| outgoing.item(*index, arena));
             let (to, pieces) =
                 message.map_or((NOWHERE, Default::default()), |(sending, pieces)| (sending.to.peer.into(), pieces));
-            Item { to: To::Peer(to), pieces, sctp: None }
+            let to = match own(at + index).filter(|_| from_any != Some(at + index)) {
+                Some(own) => To::PeerFrom(to, own),
+                None => To::Peer(to),
+            };
+            Item { to, pieces, sctp: None }
         };
         let (sent, error) = match fd {
             Some(fd) => desk.sender.send(fd, rest.len().min(SEND_BATCH), false, item),
@@ -69,6 +83,10 @@ pub fn flush(desk: &mut Desk, listener: u8, list: &[u32], outgoing: &Outgoing, a
         at += sent;
         sent_all += sent;
         let Some(error) = error.or_else(|| (sent == 0).then(|| io::ErrorKind::Other.into())) else { continue };
+        if error.kind() != io::ErrorKind::WouldBlock && from_any != Some(at) && own(at).is_some() {
+            from_any = Some(at);
+            continue;
+        }
         // This one will not go; the rest may. No room is no transport error: SIP sends again over UDP.
         if error.kind() == io::ErrorKind::WouldBlock {
             full += 1;

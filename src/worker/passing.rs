@@ -72,7 +72,13 @@ impl Corridor {
     }
 
     fn lose(&mut self, fate: Fate, transport: Transport, peer: Address, until: Tick) {
-        if self.losses.len() < MOST_LOSSES {
+        // Told again before anybody has looked (M27, or a second connection to the same peer): one walk serves both.
+        let same = |loss: &&mut Loss| {
+            loss.next_bucket == 0 && (loss.fate, loss.transport, loss.peer) == (fate, transport, peer)
+        };
+        if let Some(loss) = self.losses.iter_mut().find(same) {
+            loss.until = loss.until.max(until);
+        } else if self.losses.len() < MOST_LOSSES {
             self.losses.push_back(Loss { fate, transport, peer, until, next_bucket: 0 });
         } else {
             self.count(Counter::LossesDropped);
@@ -110,5 +116,50 @@ impl Corridor {
             self.losses.push_front(Loss { fate, transport, peer, until, next_bucket: end });
         }
         !self.losses.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sys::memory::Plan;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::location::Location;
+    use crate::message::branch::Key;
+    use crate::shared::Counters;
+    use crate::shared::bindings::Bindings;
+    use crate::shared::table::Table;
+
+    fn corridor() -> Corridor {
+        let config = "[[listen]]\ntransport = \"tcp\"\naddress = \"127.0.0.1:5060\"\n[memory]\ntransactions = 1024";
+        let config = Config::from_text(config).unwrap();
+        let mut plan = Plan::new();
+        let table = Table::plan(&mut plan, config.memory.transactions);
+        let bindings = Bindings::plan(&mut plan, 1024);
+        let counters = Counters::plan(&mut plan, 1);
+        let mapping = plan.map().unwrap();
+        let table = Table::take(&mapping, &table).unwrap();
+        let location = Location::new(Bindings::take(&mapping, &bindings).unwrap());
+        let counters = Counters::take(&mapping, &counters).unwrap();
+        Corridor::new(table, location, counters, 0, Key([1, 2]), &config.listen, &config.live)
+    }
+
+    #[test]
+    fn a_peer_lost_again_before_anybody_looked_is_one_loss() {
+        let mut corridor = corridor();
+        let [one, two] = [5060, 5061].map(|port| Address::new([192, 0, 2, 1].into(), port));
+        for n in 0..2_000 {
+            corridor.lost(Transport::Tcp, one, Tick(n));
+        }
+        corridor.lost(Transport::Tcp, two, Tick(1));
+        corridor.lost(Transport::Sctp, one, Tick(1));
+        corridor.owner_died(Transport::Tcp, one, Tick(1));
+        assert_eq!((corridor.losses.len(), corridor.counters.sum(Counter::LossesDropped)), (4, 0));
+        assert_eq!(corridor.losses[0].until, Tick(1_999), "the last of them can have been sent then");
+        // Where a walk has been already, a new loss must look again.
+        corridor.losses[0].next_bucket = 1;
+        corridor.lost(Transport::Tcp, one, Tick(2_000));
+        assert_eq!(corridor.losses.len(), 5);
     }
 }

@@ -214,9 +214,8 @@ impl<'h> Round<'h> {
         // Sending may fail, and a failure may have another address to try, which may fail too; what is left after a few times
         // waits for the next round.
         for _ in 0..4 {
-            if !self.corridor.outgoing.sendings.is_empty() {
-                self.transports.flush(&mut self.corridor.outgoing, &self.arena, &mut self.inbox, now);
-            }
+            // Also when nothing is to be sent: it ends connections whose last frame got no answer.
+            self.transports.flush(&mut self.corridor.outgoing, &self.arena, &mut self.inbox, now);
             if self.inbox.happenings.is_empty() {
                 break;
             }

@@ -13,6 +13,7 @@ use strowger::shared::counters::{Counter, Counters};
 use strowger::shared::flows::Flows;
 use strowger::shared::mailbox::Mailboxes;
 use strowger::shared::open_associations::OpenAssociations;
+use strowger::shared::own_addresses::OwnAddresses;
 use strowger::timer::Tick;
 use strowger::transport::outgoing::Body;
 use strowger::transport::{Flow, Happening, Inbox, Outgoing, Parts, Ready, Sockets, Transport, Transports};
@@ -31,6 +32,7 @@ pub fn parts_with(seats: usize, mailbox_bytes: usize, flows: usize) -> Parts {
     let mailboxes = Mailboxes::plan(&mut plan, seats, mailbox_bytes);
     let broken = Broken::plan(&mut plan);
     let open = OpenAssociations::plan(&mut plan, seats);
+    let own = OwnAddresses::plan(&mut plan);
     let counters = Counters::plan(&mut plan, seats);
     let mapping = plan.map().unwrap();
     Parts {
@@ -38,6 +40,7 @@ pub fn parts_with(seats: usize, mailbox_bytes: usize, flows: usize) -> Parts {
         mailboxes: Mailboxes::take(&mapping, &mailboxes).unwrap(),
         broken: Broken::take(&mapping, &broken).unwrap(),
         open_associations: OpenAssociations::take(&mapping, &open).unwrap(),
+        own_addresses: OwnAddresses::take(&mapping, &own).unwrap(),
         counters: Counters::take(&mapping, &counters).unwrap(),
         cookie_key: [7; 32],
     }

@@ -13,6 +13,8 @@ use crate::tests;
 pub const TESTS: &[Test] = tests![
     a_batch_is_read_and_answered_with_one_call_each,
     an_ipv6_listener_answers_over_ipv6,
+    a_wildcard_answers_from_the_address_it_was_asked_at,
+    an_answer_whose_own_address_is_gone_leaves_from_another,
     oversized_and_empty_datagrams_are_dropped_and_counted,
     a_request_that_cannot_leave_is_reported_and_the_rest_is_sent,
 ];
@@ -54,6 +56,49 @@ fn an_ipv6_listener_answers_over_ipv6() {
     z.send(from, b"answer", None);
     let mut buffer = [0; 100];
     assert_eq!(a.recv(&mut buffer).unwrap(), 6);
+}
+
+fn a_wildcard_answers_from_the_address_it_was_asked_at() {
+    // RFC 3581 §4.
+    let (mut z, at) = Seat::alone(&[(Transport::Udp, "0.0.0.0:0"), (Transport::Udp, "[::]:0")]);
+    let (a, six) = (peer("127.0.0.1:0"), peer("[::1]:0"));
+    let asked: [(&UdpSocket, SocketAddr); 4] = [
+        (&a, SocketAddr::new([127, 0, 0, 2].into(), at[0].port())),
+        (&a, SocketAddr::new([127, 0, 0, 3].into(), at[0].port())),
+        (&six, SocketAddr::new("::1".parse().unwrap(), at[1].port())),
+        (&a, SocketAddr::new([127, 0, 0, 2].into(), at[0].port())),
+    ];
+    for (socket, to) in asked {
+        socket.send_to(b"hello", to).unwrap();
+    }
+    z.until_got(4);
+    // All answers in one flush, and with them a request, which may leave from any.
+    let froms: Vec<_> = z.got.iter().map(|got| got.from).collect();
+    for from in &froms {
+        z.put(*from, b"answer", None);
+    }
+    z.put(to(Transport::Udp, a.local_addr().unwrap()), b"request", client(1));
+    z.flush();
+    assert!(z.failed().is_empty());
+    let mut sources: Vec<_> = [&a, &a, &six, &a].map(|socket| socket.recv_from(&mut [0; 10]).unwrap().1).into();
+    let mut expected: Vec<_> = asked.map(|(_, to)| to).into();
+    sources.sort();
+    expected.sort();
+    assert_eq!(sources, expected);
+    assert_eq!(a.recv(&mut [0; 10]).unwrap(), 7);
+}
+
+fn an_answer_whose_own_address_is_gone_leaves_from_another() {
+    let (mut z, _) = Seat::alone(&[(Transport::Udp, "0.0.0.0:0")]);
+    let a = peer("127.0.0.1:0");
+    let mut from = to(Transport::Udp, a.local_addr().unwrap());
+    from.association = z.parts.own_addresses.number("192.0.2.1".parse().unwrap());
+    assert_eq!(from.association, 1);
+    z.put(from, b"one", None);
+    z.put(from, b"two", None);
+    z.flush();
+    assert_eq!((a.recv(&mut [0; 10]).unwrap(), a.recv(&mut [0; 10]).unwrap()), (3, 3));
+    assert_eq!((z.count(Counter::SentUdp), z.count(Counter::SendFailed)), (2, 0));
 }
 
 fn oversized_and_empty_datagrams_are_dropped_and_counted() {

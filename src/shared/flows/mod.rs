@@ -35,6 +35,8 @@ pub struct FlowView {
     /// UDP port of the peer (RFC 6951), 0 where there is none.
     pub encapsulation: u16,
     pub path: PathNote,
+    /// A request of ours went out on it (TCP and SCTP in user space only).
+    pub requested: bool,
     /// `Address::NONE` where there are fewer.
     pub peers: [Address; ADDRESSES],
     /// Bytes that wait for room.
@@ -270,6 +272,11 @@ impl Flows {
         self.change(id, |entry| entry.path = path);
     }
 
+    /// A request of ours is about to leave on it: from now on its end is a loss, also to whoever succeeds its owner.
+    pub fn note_request(&self, id: FlowId) {
+        self.change(id, |entry| entry.requested = 1);
+    }
+
     /// Sets the state; false when it was in that state already, or is gone.
     pub fn set_state(&self, id: FlowId, state: State) -> bool {
         self.change(id, |entry| std::mem::replace(&mut entry.state, state as u8) != state as u8).unwrap_or(false)
@@ -281,7 +288,7 @@ impl Flows {
         let Some(mut held) = self.lock(transport) else { return };
         let mut table = held.table();
         if let Some(entry) = table.get_mut(index, id.generation) {
-            entry.encapsulation = u32::from(encapsulation);
+            entry.encapsulation = encapsulation;
             table.set_association(index, association);
         }
     }
@@ -409,7 +416,8 @@ fn view(transport: Transport, index: u32, entry: &Entry) -> FlowView {
         listener: entry.listener,
         owner: usize::from(entry.owner),
         association: entry.association,
-        encapsulation: entry.encapsulation as u16,
+        encapsulation: entry.encapsulation,
+        requested: entry.requested != 0,
         path: entry.path,
         peers: entry.peers,
         queued: entry.queued,

@@ -65,7 +65,10 @@ pub struct Entry {
     pub state: u8,
     pub queued: u32,
     /// UDP port that the peer's packets come from (RFC 6951); 0: none.
-    pub encapsulation: u32,
+    pub encapsulation: u16,
+    /// Not 0: a request of ours went out on it, so its end may be somebody's loss.
+    pub requested: u8,
+    unused: u8,
     pub path: PathNote,
     pub opened: Tick,
     pub last: Tick,
@@ -232,7 +235,9 @@ impl FlowTable<'_> {
             listener: new.listener,
             state: new.state as u8,
             queued: 0,
-            encapsulation: u32::from(new.encapsulation),
+            encapsulation: new.encapsulation,
+            requested: 0,
+            unused: 0,
             path: PathNote::default(),
             opened: new.now,
             last: new.now,

@@ -30,6 +30,8 @@ pub struct Connection {
     pub peer: Address,
     pub listener: u8,
     pub phase: Phase,
+    /// Has it carried a request of ours? As its entry in `flows` says.
+    pub requested: bool,
     /// The beginning of a message whose rest has not come.
     pub stash: Vec<u8>,
     /// Bytes from the stash's start that hold no end of a head; 0 once its end is there.
@@ -61,6 +63,7 @@ impl Connection {
             peer,
             listener,
             phase,
+            requested: false,
             stash: Vec::new(),
             searched: 0,
             wanted: 0,

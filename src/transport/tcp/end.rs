@@ -67,7 +67,11 @@ impl Tcp {
             desk.count(Counter::SendFailed, 1);
             inbox.send_failed(Some(client));
         }
-        inbox.lost(Transport::Tcp, [connection.peer], connection.id);
+        // Nobody waits on one that carried no request: a thousand idle phones may leave at once, and looking for each in the whole
+        // table would hold up, or push out, those that matter.
+        if connection.requested {
+            inbox.lost(Transport::Tcp, [connection.peer], connection.id);
+        }
         self.by_id.remove(&connection.id);
         self.deadlines.remove(&(connection.armed, slot));
         let _ = self.registry.deregister(&mut connection.stream);
@@ -143,7 +147,8 @@ impl Tcp {
     /// The connections of this seat's last holder died with it.
     pub fn adopt(&mut self, desk: &mut Desk, inbox: &mut Inbox) {
         for flow in desk.parts.flows.owned_by(Transport::Tcp, desk.seat) {
-            if !self.by_id.contains_key(&flow.id) && desk.parts.flows.close(flow.id).is_some() {
+            if !self.by_id.contains_key(&flow.id) && desk.parts.flows.close(flow.id).is_some_and(|last| last.requested)
+            {
                 inbox.lost(Transport::Tcp, flow.peers, flow.id);
             }
         }

@@ -197,16 +197,18 @@ impl Tcp {
             Some(since) if half && cutting.at == 0 => Some(since),
             _ => half.then_some(now),
         };
-        let id = connection.id;
         if cutting.frames != 0 {
             inbox.used += 1;
             desk.count(Counter::ReceivedTcp, cutting.frames);
             desk.count(Counter::Batches, 1);
-            desk.parts.flows.touch(id, cutting.frames, 0, connection.waiting() as u32, now);
         }
-        for _ in 0..cutting.pings {
-            desk.count(Counter::KeepAlives, 1);
+        desk.count(Counter::KeepAlives, cutting.pings);
+        if cutting.pings != 0 && connection.waiting() == 0 {
+            // One for all that came at once, and none behind what waits: who pings without reading gets no memory for it.
             connection.queue(b"\r\n", &mut self.spare);
+        }
+        if cutting.frames != 0 || cutting.pings != 0 {
+            desk.parts.flows.touch(connection.id, cutting.frames, 0, connection.waiting() as u32, now);
         }
         if cutting.bad {
             desk.count(Counter::FramingLost, 1);
@@ -257,7 +259,7 @@ struct Cutting {
     searched: usize,
     wanted: usize,
     frames: u64,
-    pings: u32,
+    pings: u64,
     bad: bool,
 }
 

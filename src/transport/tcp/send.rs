@@ -35,7 +35,7 @@ impl Tcp {
             let holds = |id| self.by_id.get(&id).copied().filter(|slot| self.takes(*slot));
             match owned::way(desk, Transport::Tcp, &sending.to, sending.client, holds, inbox, now) {
                 Way::Here(slot) => routed.push((slot, index)),
-                Way::Open(id, to) => match self.open(desk, id, &to, inbox, now) {
+                Way::Open(id, to) => match self.open(desk, id, &to, now) {
                     Some(slot) => routed.push((slot, index)),
                     None => nowhere(desk, sending.client, inbox),
                 },
@@ -62,13 +62,13 @@ impl Tcp {
         self.connections.get(slot).is_some_and(|place| place.as_ref().is_some_and(|one| one.phase != Phase::Lingering))
     }
 
-    fn open(&mut self, desk: &Desk, id: FlowId, to: &Flow, inbox: &mut Inbox, now: Tick) -> Option<usize> {
+    fn open(&mut self, desk: &Desk, id: FlowId, to: &Flow, now: Tick) -> Option<usize> {
         match connect(to.peer) {
             Ok(stream) => self.keep(desk, Connection::new(stream, id, to.peer, to.listener, Phase::Connecting, now)),
             Err(_) => {
+                // Nothing was sent over it: the caller tells the one request that this fails.
                 desk.count(Counter::ConnectFailed, 1);
                 desk.parts.flows.close(id);
-                inbox.lost(Transport::Tcp, [to.peer], id);
                 None
             }
         }
@@ -92,6 +92,11 @@ impl Tcp {
                 batch.iter().for_each(|(sending, _)| inbox.send_failed(sending.client));
                 continue;
             };
+            if !connection.requested && batch.iter().any(|(sending, _)| sending.client.is_some()) {
+                // Before it leaves: a successor must know of it.
+                connection.requested = true;
+                desk.parts.flows.note_request(connection.id);
+            }
             let pieces = batch.iter().flat_map(|(_, pieces)| pieces).filter(|piece| !piece.is_empty());
             let slices: ArrayVec<_, { 2 * BATCH }> = pieces.map(|piece| IoSlice::new(piece)).collect();
             let mut written = match connection.write(&slices) {

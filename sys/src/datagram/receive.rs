@@ -1,7 +1,7 @@
 //! `recvmmsg(2)`.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::{Arena, CMSG_ALIGN, CMSG_HEADER};
@@ -9,7 +9,7 @@ use crate::sctp::uapi;
 use crate::sockaddr::Name;
 use crate::syscall::uninterrupted;
 
-/// Room for the control messages of one message: SCTP_RCVINFO is 28 bytes and a header; the rest is spare.
+/// Room for the control messages of one message: SCTP_RCVINFO is 28 bytes and a header, IPV6_PKTINFO 20; the rest is spare.
 const CONTROL: usize = 128;
 
 /// The control messages of one message, aligned as `struct cmsghdr` wants.
@@ -48,6 +48,8 @@ pub struct Received {
     pub notification: bool,
     /// SCTP, messages of peers only.
     pub info: Option<RcvInfo>,
+    /// UDP sockets on a wildcard only: our address that it came to, to answer from.
+    pub own: Option<IpAddr>,
 }
 
 /// SCTP_RCVINFO, RFC 6458 §5.3.5.
@@ -139,6 +141,7 @@ impl Receiver {
             truncated: false,
             notification: false,
             info: None,
+            own: None,
         };
         if i >= self.received {
             return nothing;
@@ -157,19 +160,32 @@ impl Receiver {
             truncated: flags & libc::MSG_TRUNC != 0,
             notification: flags & uapi::MSG_NOTIFICATION != 0,
             info: rcv_info(control),
+            own: own_address(control),
         }
     }
 }
 
-/// Finds SCTP_RCVINFO among the control messages that the kernel wrote.
-fn rcv_info(mut control: &[u8]) -> Option<RcvInfo> {
+fn rcv_info(control: &[u8]) -> Option<RcvInfo> {
+    RcvInfo::read(find(control, libc::IPPROTO_SCTP, uapi::SCTP_RCVINFO)?)
+}
+
+/// `struct in_pktinfo`: interface, the address to answer from, the one in the packet (which may be a broadcast). `struct in6_pktinfo`:
+/// the one in the packet, interface.
+fn own_address(control: &[u8]) -> Option<IpAddr> {
+    let v4 = || Some(IpAddr::from(*find(control, libc::IPPROTO_IP, libc::IP_PKTINFO)?.get(4..)?.first_chunk::<4>()?));
+    let v6 = || Some(IpAddr::from(*find(control, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO)?.first_chunk::<16>()?));
+    v4().or_else(v6).filter(|ip| !ip.is_unspecified() && !ip.is_multicast())
+}
+
+/// The data of one of the control messages that the kernel wrote.
+fn find(mut control: &[u8], level: i32, kind: i32) -> Option<&[u8]> {
     loop {
         let len = usize::from_ne_bytes(*control.first_chunk()?);
-        let level = i32::from_ne_bytes(*control.get(8..)?.first_chunk()?);
-        let kind = i32::from_ne_bytes(*control.get(12..)?.first_chunk()?);
+        let its_level = i32::from_ne_bytes(*control.get(8..)?.first_chunk()?);
+        let its_kind = i32::from_ne_bytes(*control.get(12..)?.first_chunk()?);
         let data = control.get(CMSG_HEADER..len)?;
-        if level == libc::IPPROTO_SCTP && kind == uapi::SCTP_RCVINFO {
-            return RcvInfo::read(data);
+        if (its_level, its_kind) == (level, kind) {
+            return Some(data);
         }
         control = control.get(len.checked_next_multiple_of(CMSG_ALIGN)?..)?;
     }
@@ -211,6 +227,21 @@ mod tests {
         let ours = control(16 + 28, libc::IPPROTO_SCTP, uapi::SCTP_RCVINFO, &data);
         let found = rcv_info(&[other, ours].concat()).unwrap();
         assert_eq!((found.stream, found.ppid, found.association, found.unordered), (3, 46, 77, false));
+    }
+
+    #[test]
+    fn an_address_to_answer_from_is_one_of_ours() {
+        let v4 = |own: [u8; 4]| control(28, libc::IPPROTO_IP, libc::IP_PKTINFO, &[[1, 0, 0, 0], own, [9; 4]].concat());
+        let v6 =
+            |own: [u8; 16]| control(36, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &[&own[..], &[1, 0, 0, 0]].concat());
+        assert_eq!(own_address(&v4([127, 0, 0, 2])), Some([127, 0, 0, 2].into()));
+        let mut six = [0; 16];
+        six[15] = 1;
+        assert_eq!(own_address(&v6(six)), Some(six.into()));
+        six[0] = 0xff;
+        for nothing in [v4([0; 4]), v4([224, 0, 1, 75]), v6([0; 16]), v6(six), v6([1; 16])[..30].to_vec(), vec![]] {
+            assert_eq!(own_address(&nothing), None, "{nothing:?}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `sendmmsg(2)`.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
@@ -10,9 +10,13 @@ use crate::sctp::uapi;
 use crate::sockaddr::Name;
 use crate::syscall::uninterrupted;
 
-/// `sizeof(struct sctp_sndinfo)`, and with its header: both are multiples of 8, so nothing is rounded.
-const SNDINFO: usize = 16;
-const CONTROL: usize = CMSG_HEADER + SNDINFO;
+/// `sizeof(struct sctp_sndinfo)`, with its header: a multiple of 8, so nothing is rounded.
+const SNDINFO: usize = CMSG_HEADER + 16;
+/// `struct in_pktinfo` and `struct in6_pktinfo`, each with its header.
+const PKTINFO: usize = CMSG_HEADER + 12;
+const PKTINFO6: usize = CMSG_HEADER + 20;
+/// Room for one of them, rounded up.
+const CONTROL: usize = 40;
 
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
@@ -23,6 +27,8 @@ struct Control([u8; CONTROL]);
 pub enum To {
     /// An address. SCTP: over the association that has it, else one is set up (M01, M02).
     Peer(SocketAddr),
+    /// UDP on a wildcard: an address, and which of ours it leaves from; EINVAL and the like when that is not ours.
+    PeerFrom(SocketAddr, IpAddr),
     /// SCTP: this association and no other; EPIPE when it is gone (M03).
     Association(u32),
 }
@@ -135,38 +141,57 @@ fn fill(
     header.msg_iovlen = used;
     header.msg_flags = 0;
 
-    let (sctp, association) = match item.to {
-        To::Peer(address) => {
+    match item.to {
+        To::Peer(address) | To::PeerFrom(address, _) => {
             name.set(address);
             header.msg_name = name.as_mut_ptr().cast();
             header.msg_namelen = name.as_bytes().len() as libc::socklen_t;
-            (item.sctp, 0)
         }
-        To::Association(id) => {
+        To::Association(_) => {
             header.msg_name = ptr::null_mut();
             header.msg_namelen = 0;
-            (Some(item.sctp.unwrap_or_default()), id)
+        }
+    }
+    let len = match (item.to, item.sctp) {
+        (To::PeerFrom(_, own), _) => from(own, control),
+        (To::Peer(_), None) => 0,
+        (To::Peer(_), Some(info)) => info.write(0, control),
+        (To::Association(id), info) => info.unwrap_or_default().write(id, control),
+    };
+    header.msg_control = if len == 0 { ptr::null_mut() } else { control.0.as_mut_ptr().cast() };
+    header.msg_controllen = len;
+}
+
+/// The control message that sends from this address, over whatever interface: `struct in_pktinfo` (interface, address, unused here) or
+/// `struct in6_pktinfo` (address, interface). Returns its length.
+fn from(own: IpAddr, control: &mut Control) -> usize {
+    let bytes = &mut control.0;
+    *bytes = [0; CONTROL];
+    let (len, level, kind) = match own {
+        IpAddr::V4(own) => {
+            bytes[20..24].copy_from_slice(&own.octets());
+            (PKTINFO, libc::IPPROTO_IP, libc::IP_PKTINFO)
+        }
+        IpAddr::V6(own) => {
+            bytes[16..32].copy_from_slice(&own.octets());
+            (PKTINFO6, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO)
         }
     };
-    if let Some(info) = sctp {
-        *control = Control(info.control(association));
-        header.msg_control = control.0.as_mut_ptr().cast();
-        header.msg_controllen = CONTROL;
-    } else {
-        header.msg_control = ptr::null_mut();
-        header.msg_controllen = 0;
-    }
+    bytes[..8].copy_from_slice(&len.to_ne_bytes());
+    bytes[8..12].copy_from_slice(&level.to_ne_bytes());
+    bytes[12..16].copy_from_slice(&kind.to_ne_bytes());
+    len
 }
 
 impl SndInfo {
-    /// The control message: `struct cmsghdr`, then `struct sctp_sndinfo` of linux/sctp.h: sid, flags, ppid, context, assoc_id.
-    fn control(&self, association: u32) -> [u8; CONTROL] {
+    /// Writes the control message and returns its length: `struct cmsghdr`, then `struct sctp_sndinfo` of linux/sctp.h: sid, flags, ppid, context, assoc_id.
+    fn write(&self, association: u32, control: &mut Control) -> usize {
         let flag = |on: bool, bit: i32| if on { bit } else { 0 };
         let flags = flag(self.unordered, uapi::SCTP_UNORDERED)
             | flag(self.eof, uapi::SCTP_EOF)
             | flag(self.abort, uapi::SCTP_ABORT);
-        let mut bytes = [0; CONTROL];
-        bytes[..8].copy_from_slice(&CONTROL.to_ne_bytes());
+        let bytes = &mut control.0;
+        bytes[..8].copy_from_slice(&SNDINFO.to_ne_bytes());
         bytes[8..12].copy_from_slice(&libc::IPPROTO_SCTP.to_ne_bytes());
         bytes[12..16].copy_from_slice(&uapi::SCTP_SNDINFO.to_ne_bytes());
         bytes[16..18].copy_from_slice(&self.stream.to_ne_bytes());
@@ -174,6 +199,6 @@ impl SndInfo {
         bytes[20..24].copy_from_slice(&self.ppid.to_be_bytes());
         bytes[24..28].copy_from_slice(&self.context.to_ne_bytes());
         bytes[28..32].copy_from_slice(&association.to_ne_bytes());
-        bytes
+        SNDINFO
     }
 }

@@ -149,9 +149,11 @@ impl User {
                 if let Some((remote, abort)) = last_word(desk, &flow) {
                     line.endpoint.packets.push((remote, abort));
                 }
-                if desk.parts.flows.close(flow.id).is_some() {
+                if let Some(last) = desk.parts.flows.close(flow.id) {
                     desk.count(Counter::AssociationsLost, 1);
-                    inbox.owner_died(Transport::Sctp, flow.peers);
+                    if last.requested {
+                        inbox.owner_died(Transport::Sctp, flow.peers);
+                    }
                 }
             }
             self.leave(desk, listener as u8);

@@ -85,10 +85,13 @@ impl User {
                 Event::Lost { tag, peer } => {
                     let Some(id) = line.ids.remove(&tag) else { continue };
                     self.by_id.remove(&id);
-                    let was_opening = desk.parts.flows.close(id).is_some_and(|flow| flow.state == State::Opening);
+                    let last = desk.parts.flows.close(id);
+                    let was_opening = last.is_some_and(|flow| flow.state == State::Opening);
                     let counter = if was_opening { Counter::AssociationFailed } else { Counter::AssociationsLost };
                     desk.count(counter, 1);
-                    inbox.lost(Transport::Sctp, [peer], id);
+                    if last.is_some_and(|flow| flow.requested) {
+                        inbox.lost(Transport::Sctp, [peer], id);
+                    }
                 }
             }
         }

@@ -79,6 +79,11 @@ impl User {
         let Some((listener, tag, _)) = run.first() else { return };
         let Some(Some(line)) = self.lines.get_mut(usize::from(*listener)) else { return };
         let items: Vec<_> = run.iter().filter_map(|(.., index)| outgoing.item(*index, arena)).collect();
+        if let Some(id) = line.ids.get(tag)
+            && items.iter().any(|(sending, _)| sending.client.is_some())
+        {
+            desk.parts.flows.note_request(*id);
+        }
         let messages = items.iter().map(|(_, pieces)| pieces.concat()).collect();
         match line.endpoint.send(*tag, messages, now) {
             Ok(failed) => {

@@ -9,7 +9,7 @@ pub struct Routing<'m> {
     /// The Request-URI that counts.
     pub uri: &'m [u8],
     /// Top Route values that named us and come off.
-    pub cut: u8,
+    pub cut: u16,
     pub strict: Option<StrictRoute>,
     /// The next Route value that is left: where the request goes.
     pub next: Option<Route>,
@@ -50,12 +50,13 @@ pub fn preprocess<'m>(m: &Message<'m>, uri: &Uri<'m>, identity: &Identity, key: 
         routing.by_our_route = is_marked(m, uri, key);
         left -= 1;
     }
-    // Our doubled Record-Route makes two of them ours (RFC 5658 §5).
-    for route in m.routes.iter().flatten().take(usize::from(left)) {
+    // Our doubled Record-Route makes two of them ours (RFC 5658 §5), a call that spirals through us even more; none of them may
+    // stay, or we would send the request to ourselves.
+    for route in m.routes_at_hand().take(usize::from(left)) {
         let named = Uri::parse(m.of(route.uri)).filter(|uri| !uri.has_user && identity.is_ours(uri));
         let Some(named) = named else { break };
         routing.cut += 1;
-        routing.by_our_route |= is_marked(m, &named, key);
+        routing.by_our_route = routing.by_our_route || is_marked(m, &named, key);
         left -= 1;
     }
     if left > 0 {

@@ -71,14 +71,16 @@ pub fn preprocess<'m>(m: &Message<'m>, uri: &Uri<'m>, identity: &Identity, key: 
     routing
 }
 
-/// What our Record-Route carries as `k`: a keyed hash of the Call-ID, the same in every request of the dialog.
+/// What our Record-Route carries as `k`: a keyed hash of the Call-ID and the From tag of the request that makes the dialog.
 #[must_use]
 pub fn mark(m: &Message<'_>, key: &branch::Key) -> [u8; 8] {
-    branch::mark(key, m.of(m.call_id))
+    branch::mark(key, m.of(m.call_id), m.of(m.from_tag))
 }
 
+/// In the dialog's requests that tag is the sender's or, when the other side sends, the receiver's.
 fn is_marked(m: &Message<'_>, uri: &Uri<'_>, key: &branch::Key) -> bool {
-    uri.param(b"k").is_some_and(|k| k == mark(m, key))
+    let with = |k: &[u8], tag| k == branch::mark(key, m.of(m.call_id), m.of(tag));
+    uri.param(b"k").is_some_and(|k| with(k, m.from_tag) || with(k, m.to_tag))
 }
 
 /// Decides by the first Route left, else by the Request-URI.

@@ -111,10 +111,12 @@ impl Corridor {
     }
 
     /// A request that goes where its Route or its Request-URI says. Without a Route of ours, or at the beginning of a dialog, that
-    /// is relaying, and not for everybody.
+    /// is relaying, and not for everybody. Nor is the way through a `[[next_hop]]`, which may cost money: our Route lets the other
+    /// side's Contact be reached, which is an address.
     fn relay(&mut self, m: &Message<'_>, routing: &Routing<'_>, next: &Uri<'_>, from: Flow) -> Verdict {
-        let ours = routing.by_our_route && !m.to_tag.is_empty();
-        if !ours && !self.live.may(usize::from(from.listener), What::Relay, from.peer.ip()) {
+        let within = routing.by_our_route && !m.to_tag.is_empty();
+        let passes = within && target::next_hop(next, &self.live).is_none();
+        if !passes && !self.live.may(usize::from(from.listener), What::Relay, from.peer.ip()) {
             self.count(Counter::RefusedRelay);
             return Verdict::Refuse(Refusal::new(403, "Relaying Not Allowed From Here"));
         }

@@ -93,11 +93,15 @@ fn a_route_that_we_gave_is_told_from_one_that_only_names_us() {
         let routing = house.preprocess(&read(&bye));
         assert!(routing.by_our_route);
         assert_eq!(routing.cut, 2, "our own Route under the name we gave it: {given:?}");
-        // Another dialog, or only our name: no pass to relay.
-        let other = bye.replace("Call-ID: one", "Call-ID: two");
-        let routing = house.preprocess(&read(&other));
-        assert!(!routing.by_our_route);
-        assert_eq!(routing.cut, 2);
+        // The callee's side has the caller's tag in its To.
+        let from_callee = bye.replace("tag=a\r", "tag=x\r").replace("tag=z", "tag=a").replace("tag=x", "tag=z");
+        assert!(house.preprocess(&read(&from_callee)).by_our_route, "{from_callee}");
+        // Another dialog, somebody else in a call of the same name, or only our name: no pass to relay.
+        for other in [bye.replace("Call-ID: one", "Call-ID: two"), bye.replace("tag=a\r", "tag=b\r")] {
+            let routing = house.preprocess(&read(&other));
+            assert!(!routing.by_our_route, "{other}");
+            assert_eq!(routing.cut, 2);
+        }
         let names = in_dialog("BYE", BYE_TO, &routes(&["sip:192.0.2.9;lr"]));
         assert!(!house.preprocess(&read(&names)).by_our_route);
     }

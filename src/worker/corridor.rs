@@ -8,6 +8,7 @@
 //! and losses.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 
 use crate::config::{Listen, Live};
 use crate::location::Location;
@@ -91,7 +92,8 @@ impl Arrived<'_> {
 }
 
 impl Corridor {
-    /// `seat` names the block of counters to write to.
+    /// `seat` names the block of counters to write to; `interfaces` are the addresses that a wildcard listener has (see `Identity`).
+    #[allow(clippy::too_many_arguments, reason = "the parts of a house, named once")]
     #[must_use]
     pub fn new(
         table: Table,
@@ -101,6 +103,7 @@ impl Corridor {
         key: branch::Key,
         listen: &[Listen],
         live: &Live,
+        interfaces: &[IpAddr],
     ) -> Corridor {
         Corridor {
             table,
@@ -111,7 +114,7 @@ impl Corridor {
             listen: listen.to_vec(),
             live: live.clone(),
             lengths: Lengths::from(&live.timers),
-            identity: Identity::new(listen, live),
+            identity: Identity::new(listen, live, interfaces),
             draining: false,
             wall: 0,
             outgoing: Outgoing::default(),
@@ -124,9 +127,9 @@ impl Corridor {
     }
 
     /// New settings (SIGHUP).
-    pub fn reload(&mut self, live: Live) {
+    pub fn reload(&mut self, live: Live, interfaces: &[IpAddr]) {
         self.lengths = Lengths::from(&live.timers);
-        self.identity = Identity::new(&self.listen, &live);
+        self.identity = Identity::new(&self.listen, &live, interfaces);
         self.live = live;
     }
 

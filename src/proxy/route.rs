@@ -89,7 +89,12 @@ pub fn whose<'m>(m: &Message<'m>, routing: &Routing<'m>, identity: &Identity) ->
     if let Some(route) = routing.next {
         return Uri::parse(m.of(route.uri)).map_or(Whose::Unreadable, Whose::Route);
     }
-    let Some(uri) = Uri::parse(routing.uri) else { return Whose::Unreadable };
+    Uri::parse(routing.uri).map_or(Whose::Unreadable, |uri| of_uri(uri, identity))
+}
+
+/// Whose a Request-URI is, or a contact that would become one.
+#[must_use]
+pub fn of_uri<'m>(uri: Uri<'m>, identity: &Identity) -> Whose<'m> {
     // A maddr of somebody else decides alone, whoever the host is (§16.5).
     let away = uri.maddr().is_some_and(|maddr| !identity.is_maddr(maddr, uri.port));
     if away || !identity.is_ours(&uri) {

@@ -4,7 +4,7 @@
 //! (the time is an argument) and never touches a socket (what is to be sent lies in `outgoing`), so the simulation of the tests
 //! walks the same corridor as the daemon.
 //!
-//! `input` lets messages in, `request` and `register` decide on new ones, `act` carries out what was decided, `passing` is for time
+//! `input` lets messages in, `request`, `locate` and `register` decide on new ones, `act` carries out what was decided, `passing` is for time
 //! and losses.
 
 use std::collections::VecDeque;
@@ -52,6 +52,10 @@ pub(super) struct Targets {
     /// Each: end of its URI, and its addresses as a range of `flows`.
     pub ends: Vec<(usize, usize)>,
     pub flows: Vec<Flow>,
+    /// Addresses-of-record of ours that a contact named, one after another, where each ends, and the one that is being looked up.
+    pub records: Vec<u8>,
+    pub record_ends: Vec<usize>,
+    pub record: Vec<u8>,
 }
 
 /// What becomes of client transactions whose association or connection is gone.

@@ -7,11 +7,10 @@ use tracing::{info, warn};
 use super::corridor::{Arrived, Corridor};
 use super::input::way_back;
 use crate::config::What;
-use crate::location::{Found, address_of_record};
+use crate::location::address_of_record;
 use crate::log;
 use crate::message::BranchId;
-use crate::message::{Message, Method, Uri, reason_phrase, uri::put_request_uri};
-use crate::proxy::MAX_BRANCHES;
+use crate::message::{Message, Method, Uri, reason_phrase};
 use crate::proxy::forward::{self, Leg};
 use crate::proxy::route::{self, Routing, Whose};
 use crate::proxy::target::{self, NoHop};
@@ -22,7 +21,7 @@ use crate::timer::Tick;
 use crate::transport::Flow;
 
 /// What is to be done with a request that passed.
-enum Verdict {
+pub(super) enum Verdict {
     Forward,
     Register,
     Refuse(Refusal),
@@ -84,29 +83,6 @@ impl Corridor {
         match address_of_record(m) {
             Some(aor) if self.identity.is_ours(&aor) && aor.has_user => Verdict::Register,
             _ => Verdict::Refuse(Refusal::new(404, "Not Found")), // F04
-        }
-    }
-
-    /// An address-of-record of ours: all its bindings, in parallel.
-    fn locate(&mut self, m: &Message<'_>, aor: &Uri<'_>, from: Flow, now: Tick) -> Verdict {
-        self.targets.clear();
-        let Corridor { location, targets, live, identity, .. } = self;
-        let found = location.targets(aor, now, &mut |contact, _q| {
-            let Some(uri) = Uri::parse(contact) else { return };
-            if targets.ends.len() < MAX_BRANCHES
-                && let Ok(hops) = target::hops(&uri, live, identity, from.listener)
-            {
-                targets.add(contact, &hops);
-            }
-        });
-        match found {
-            Found::Unknown => Verdict::Refuse(Refusal::new(404, "Not Found")), // B23
-            Found::NoBinding => Verdict::Refuse(Refusal::new(480, "Temporarily Unavailable")),
-            Found::Targets(_) if self.targets.ends.is_empty() => {
-                info!(call_id = %log::Text(m.of(m.call_id)), "no listener for any contact of the called user");
-                Verdict::Refuse(Refusal::new(480, "Temporarily Unavailable"))
-            }
-            Found::Targets(_) => Verdict::Forward,
         }
     }
 
@@ -200,31 +176,6 @@ impl Corridor {
         let begin = outgoing.begin();
         forward::request(m, &ourselves, &leg, lines, &mut outgoing.bytes);
         outgoing.finish(begin, to, arrived.body(m), None);
-    }
-}
-
-impl super::corridor::Targets {
-    pub fn clear(&mut self) {
-        self.uris.clear();
-        self.ends.clear();
-        self.flows.clear();
-    }
-
-    pub fn add(&mut self, uri: &[u8], flows: &[Flow]) {
-        put_request_uri(uri, &mut self.uris);
-        self.flows.extend_from_slice(flows);
-        self.ends.push((self.uris.len(), self.flows.len()));
-    }
-
-    /// Each URI with its addresses, the first of which is tried first.
-    pub fn each(&self) -> impl Iterator<Item = (&[u8], &[Flow])> {
-        let mut begin = (0, 0);
-        self.ends.iter().map(move |end| {
-            let uri = self.uris.get(begin.0..end.0).unwrap_or_default();
-            let flows = self.flows.get(begin.1..end.1).unwrap_or_default();
-            begin = *end;
-            (uri, flows)
-        })
     }
 }
 

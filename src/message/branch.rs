@@ -30,7 +30,7 @@ pub struct Key(pub [u64; 2]);
 /// What a branch of ours says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ours {
-    /// Slot 0: sent without a transaction (an ACK to a 2xx, a CANCEL without context).
+    /// Slot 0: sent without a transaction (an ACK to a 2xx).
     pub id: BranchId,
     /// The second part of RFC 5393 §4.2.1 (B07).
     pub loop_hash: u32,

@@ -157,7 +157,7 @@ impl Corridor {
         self.act(Some((m, arrived)));
     }
 
-    /// An ACK to a 2xx, or a CANCEL that matches nothing: goes on without a transaction (RFC 3261 §16.10, §17.1).
+    /// An ACK to a 2xx: goes on without a transaction (RFC 3261 §17.1).
     pub(super) fn forward_statelessly(&mut self, m: &Message<'_>, arrived: Arrived<'_>, now: Tick) {
         match self.decide(m, arrived.from, now) {
             Verdict::Forward => {}
@@ -181,8 +181,8 @@ impl Corridor {
 
 /// Requests to ourselves: we can be asked whether we are there, and nothing else.
 fn answer_for_ourselves(m: &Message<'_>) -> Refusal {
-    const ALLOW: &[u8] = b"Allow: INVITE, ACK, CANCEL, BYE, REGISTER, OPTIONS\r\n";
-    const OPTIONS: &[u8] = b"Allow: INVITE, ACK, CANCEL, BYE, REGISTER, OPTIONS\r\nAccept: */*\r\n";
+    const ALLOW: &[u8] = b"Allow: OPTIONS, REGISTER, ACK, CANCEL\r\n";
+    const OPTIONS: &[u8] = b"Allow: OPTIONS, REGISTER, ACK, CANCEL\r\nAccept: */*\r\n";
     match m.method() {
         Method::Options => Refusal { code: 200, reason: reason_phrase(200), extra: Cow::Borrowed(OPTIONS) },
         Method::Invite | Method::Bye | Method::Other => Refusal::new(404, "Not Found"),

@@ -28,6 +28,12 @@ fn a_message_is_scanned_and_forwarded_without_an_allocation() {
         assert_eq!(allocations(work), 0, "{text}");
         assert!(out.len() > 400, "{text}");
     }
+    // However many Routes there are.
+    let many = "Route: <sip:192.0.2.1;lr>\r\n".repeat(100);
+    let text = messages::ack().replace("Max-Forwards", &format!("{many}Max-Forwards"));
+    let work = || assert_ne!(messages::forward(text.as_bytes(), 102, &mut via, &mut out), 0);
+    assert_eq!(allocations(work), 0, "{text}");
+    assert!(!String::from_utf8_lossy(&out).contains("\r\nRoute:"));
     let text = messages::ok();
     // The branch has the form of ours, but another key made it.
     assert_eq!(allocations(|| assert!(!messages::respond(text.as_bytes(), &mut out))), 0, "{text}");

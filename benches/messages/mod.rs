@@ -60,7 +60,7 @@ pub fn ack() -> String {
 }
 
 /// Everything this room does for a request: scan, key of the server transaction, our branch, splice.
-pub fn forward(text: &[u8], cut_routes: u8, via: &mut Vec<u8>, out: &mut Vec<u8>) -> u128 {
+pub fn forward(text: &[u8], cut_routes: u16, via: &mut Vec<u8>, out: &mut Vec<u8>) -> u128 {
     let Ok(m) = scan(text) else { return 0 };
     let key = branch::transaction_key(&KEY, &m);
     via.clear();

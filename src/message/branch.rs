@@ -30,7 +30,7 @@ pub struct Key(pub [u64; 2]);
 /// What a branch of ours says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ours {
-    /// Slot 0: sent without a transaction (an ACK to a 2xx, a CANCEL without context).
+    /// Slot 0: sent without a transaction (an ACK to a 2xx).
     pub id: BranchId,
     /// The second part of RFC 5393 §4.2.1 (B07).
     pub loop_hash: u32,
@@ -80,11 +80,14 @@ impl Ours {
     }
 }
 
-/// A keyed hash of `bytes` as eight hexadecimal digits, for marks of ours that must not be forged.
+/// A keyed hash of a Call-ID and a tag as eight hexadecimal digits, for marks of ours that must not be forged.
 #[must_use]
-pub fn mark(key: &Key, bytes: &[u8]) -> [u8; 8] {
+pub fn mark(key: &Key, call_id: &[u8], tag: &[u8]) -> [u8; 8] {
     let mut hasher = SipHasher13::new_with_keys(key.0[1], key.0[0]);
-    hasher.write(bytes);
+    hasher.write(call_id);
+    // Neither has a NUL in it: where the one ends and the other begins is part of the mark.
+    hasher.write_u8(0);
+    hasher.write(tag);
     hex32((hasher.finish() >> 32) as u32)
 }
 

@@ -3,11 +3,11 @@
 //! Owns: the few changes a proxy makes to a head. Every other byte leaves as it came, in the order it came (B26); the body is
 //! never copied, the transport sends it from where it lies.
 
+use std::iter;
 use std::net::{IpAddr, SocketAddr};
 
 use arrayvec::ArrayVec;
 
-use super::route::Route;
 use super::scan::{Message, Start};
 use super::span::Span;
 use super::uri::{put_request_uri, write_ip};
@@ -46,6 +46,13 @@ impl<'s, 'o> Splice<'s, 'o> {
     #[inline]
     pub fn skip(&mut self, to: u32) {
         self.at = self.at.max(to as usize);
+    }
+
+    /// Copies the source up to `span`, which is left out.
+    #[inline]
+    fn leave(&mut self, span: Span) {
+        self.keep(span.start);
+        self.skip(span.end);
     }
 
     /// Copies what is left of the head.
@@ -106,13 +113,13 @@ impl StrictRoute {
 /// What happens to the Route values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RouteEdit {
-    /// 0..=2 values are ours and come off the top (B20).
-    pub cut: u8,
+    /// So many values are ours and come off the top (B20).
+    pub cut: u16,
     pub strict: Option<StrictRoute>,
 }
 
-impl From<u8> for RouteEdit {
-    fn from(cut: u8) -> RouteEdit {
+impl From<u16> for RouteEdit {
+    fn from(cut: u16) -> RouteEdit {
         RouteEdit { cut, strict: None }
     }
 }
@@ -129,8 +136,8 @@ pub struct RequestEdit<'e> {
     pub record_route: &'e [u8],
     /// Written in place of the value there is, or added.
     pub max_forwards: u32,
-    /// 0..=2 values come off the top (B20).
-    pub cut_routes: u8,
+    /// So many values come off the top (B20).
+    pub cut_routes: u16,
     pub strict_route: Option<StrictRoute>,
 }
 
@@ -175,11 +182,16 @@ impl<'p> Changes<'p> {
         let _ = self.list.try_insert(place, Change { from, to, put });
     }
 
-    /// Copies `from..to` of the source with the changes.
-    fn apply(&self, source: &[u8], from: u32, to: u32, out: &mut Vec<u8>) {
+    /// Copies `from..to` of the source with the changes, and without `gone`, which come front to back: there may be more of them
+    /// than a short list holds.
+    fn apply(&self, source: &[u8], from: u32, to: u32, gone: impl Iterator<Item = Span>, out: &mut Vec<u8>) {
         let mut splice = Splice::new(source, out);
         splice.skip(from);
+        let mut gone = gone.peekable();
         for change in &self.list {
+            while let Some(span) = gone.next_if(|span| span.start < change.from) {
+                splice.leave(span);
+            }
             splice.keep(change.from);
             splice.skip(change.to);
             match change.put {
@@ -214,6 +226,7 @@ impl<'p> Changes<'p> {
                 }
             }
         }
+        gone.for_each(|span| splice.leave(span));
         splice.finish_head(to);
     }
 
@@ -238,20 +251,15 @@ impl<'p> Changes<'p> {
             self.add(at, at, Put::Header(b"Content-Length: ", length));
         }
     }
-
-    /// Takes Route values off. Lines whose values all go, go as a whole.
-    fn cut_routes(&mut self, cut: &[Route]) {
-        for route in cut {
-            let in_same_line = cut.iter().filter(|other| other.line == route.line).count();
-            let gone = if in_same_line >= usize::from(route.in_line) { route.line } else { route.cut };
-            self.add(gone.start, gone.end, Put::Nothing);
-        }
-    }
 }
 
 /// The Route values that leave, and the Request-URI that results.
 pub(super) struct Routing<'m> {
-    pub(super) cut: ArrayVec<Route, 4>,
+    /// So many from the top.
+    top: usize,
+    /// And the last one (B18).
+    last: bool,
+    count: usize,
     pub(super) uri: &'m [u8],
     /// B31: to be appended as the last Route.
     pub(super) append: Option<&'m [u8]>,
@@ -259,29 +267,49 @@ pub(super) struct Routing<'m> {
 
 /// Works out what `routes` means for this request.
 pub(super) fn routing<'m>(m: &Message<'m>, uri: Option<&'m [u8]>, routes: RouteEdit) -> Routing<'m> {
-    let mut routing = Routing { cut: ArrayVec::new(), uri: uri.unwrap_or(m.uri()), append: None };
-    for route in m.routes.iter().take(usize::from(routes.cut)).flatten() {
-        routing.cut.push(*route);
-    }
+    let count = usize::from(m.route_count);
+    let top = usize::from(routes.cut).min(count);
+    let mut routing = Routing { top, last: false, count, uri: uri.unwrap_or(m.uri()), append: None };
     let Some(strict) = routes.strict else { return routing };
-    let last = m.last_route.filter(|_| strict.takes_last());
-    if let Some(last) = last {
+    if let Some(last) = m.last_route.filter(|_| strict.takes_last()) {
         if uri.is_none() {
             routing.uri = m.of(last.uri);
         }
-        if routing.cut.iter().all(|route| route.value != last.value) {
-            routing.cut.push(last);
-        }
+        routing.last = true;
     }
     if strict.takes_first()
-        && let Some(first) =
-            m.routes_all().nth(usize::from(routes.cut)).filter(|first| last.is_none_or(|l| l.value != first.value))
+        && routing.stays(top)
+        && let Some(first) = m.routes_all().nth(top)
     {
         routing.append = Some(routing.uri);
         routing.uri = m.of(first.uri);
-        let _ = routing.cut.try_push(first);
+        routing.top += 1;
     }
     routing
+}
+
+impl Routing<'_> {
+    /// Does the value with this number stay?
+    pub(super) fn stays(&self, number: usize) -> bool {
+        (self.top..self.count.saturating_sub(usize::from(self.last))).contains(&number)
+    }
+
+    /// What to leave out of the message, front to back. Lines whose values all go, go as a whole.
+    fn gone(&self, m: &Message<'_>) -> impl Iterator<Item = Span> {
+        let (top, count, last) = (self.top, self.count, self.last);
+        let all = last && count <= top + 1;
+        // Of the line that is being read: itself, and the number of the value behind it.
+        let (mut line, mut behind) = (Span::EMPTY, 0);
+        let upper = m.routes_at_hand().take(top).enumerate().map(move |(number, route)| {
+            if line != route.line {
+                (line, behind) = (route.line, number + usize::from(route.in_line));
+            }
+            if all || behind <= top { route.line } else { route.cut }
+        });
+        // One that stands alone in its line is cut with it.
+        let lowest = m.last_route.filter(|_| last && top < count);
+        upper.chain(lowest.map(move |route| if all { route.line } else { route.cut }))
+    }
 }
 
 /// Appends the head of the request as it is forwarded, the empty line included. The body is `m.body()` and is not copied.
@@ -302,23 +330,21 @@ pub fn forward_request(m: &Message<'_>, e: &RequestEdit<'_>, out: &mut Vec<u8>) 
     if !e.record_route.is_empty() {
         changes.add(m.record_route_at, m.record_route_at, Put::Bytes(e.record_route));
     }
-    if !routing.cut.is_empty() {
-        changes.cut_routes(&routing.cut);
-    }
     if let Some(append) = routing.append {
         append_route(m, &routing, append, &mut changes);
     }
     changes.content_length(m);
-    changes.apply(m.bytes, m.start_at, m.body_at, out);
+    changes.apply(m.bytes, m.start_at, m.body_at, routing.gone(m), out);
 }
 
 /// Puts the last Route behind the last value that stays, or on a line of its own.
 fn append_route<'p>(m: &Message<'_>, routing: &Routing<'_>, uri: &'p [u8], changes: &mut Changes<'p>) {
-    let stays = |route: &Route| routing.cut.iter().all(|gone| gone.value != route.value);
-    match m.last_route.filter(stays) {
+    let last_stays = routing.count.checked_sub(1).is_some_and(|last| routing.stays(last));
+    match m.last_route.filter(|_| last_stays) {
         Some(last) => changes.add(last.value.end, last.value.end, Put::RouteValue(uri)),
         None => {
-            let at = m.routes_all().filter(|route| stays(route)).last().map_or(m.via_at, |route| route.line.end);
+            let lowest = m.routes_all().enumerate().filter(|(number, _)| routing.stays(*number)).last();
+            let at = lowest.map_or(m.via_at, |(_, route)| route.line.end);
             changes.add(at, at, Put::RouteLine(uri));
         }
     }
@@ -329,14 +355,14 @@ pub fn forward_response(m: &Message<'_>, out: &mut Vec<u8>) {
     let mut changes = Changes::new();
     changes.add(m.via_cut.start, m.via_cut.end, Put::Nothing);
     changes.content_length(m);
-    changes.apply(m.bytes, m.start_at, m.body_at, out);
+    changes.apply(m.bytes, m.start_at, m.body_at, iter::empty(), out);
 }
 
 /// Appends the value of the top Via's line with what the receiving side adds.
 pub(super) fn put_top_via(m: &Message<'_>, value: Span, fix: Option<ViaFix>, out: &mut Vec<u8>) {
     let mut changes = Changes::new();
     changes.fix_via(&m.via, fix);
-    changes.apply(m.bytes, value.start, value.end, out);
+    changes.apply(m.bytes, value.start, value.end, iter::empty(), out);
 }
 
 /// Appends a number in decimal.

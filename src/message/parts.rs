@@ -60,7 +60,7 @@ pub struct Message<'a> {
     pub cseq: CSeq,
     /// At most 255, and the value's place.
     pub max_forwards: Option<(u32, Span)>,
-    /// The first two Route values of a request; `routes_all` for more.
+    /// The first two Route values of a request; `routes_all` and `routes_at_hand` for more.
     pub routes: [Option<Route>; 2],
     pub route_count: u16,
     pub last_route: Option<Route>,
@@ -180,6 +180,11 @@ impl<'a> Message<'a> {
     #[must_use]
     pub fn routes_all(&self) -> Routes<'a> {
         Routes::new(self.bytes, self.headers_at)
+    }
+
+    /// The same of a request: the first two, which most have no more of, are not looked for again.
+    pub fn routes_at_hand(&self) -> impl Iterator<Item = Route> {
+        self.routes.into_iter().flatten().chain(self.routes_all().skip(self.routes.len()))
     }
 
     /// All Contact values that can be read; fewer than `contact_count` when some cannot.

@@ -4,7 +4,6 @@
 
 use super::edit::{RouteEdit, ViaFix, put_number, put_top_via, routing};
 use super::headers::Name;
-use super::route::Route;
 use super::scan::Message;
 use super::uri::put_request_uri;
 
@@ -103,8 +102,7 @@ fn hop_by_hop(
     out.extend_from_slice(b" SIP/2.0\r\n");
     out.extend_from_slice(via_line);
     if sent.route_count > 0 {
-        let stays = |route: &Route| routing.cut.iter().all(|gone| gone.value != route.value);
-        for route in sent.routes_all().filter(stays) {
+        for (_, route) in sent.routes_all().enumerate().filter(|(number, _)| routing.stays(*number)) {
             line(b"Route: ", sent.of(route.value), out);
         }
     }

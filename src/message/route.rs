@@ -2,7 +2,7 @@
 //!
 //! Owns: reading Route values and saying what to cut to take one off.
 
-use super::headers::{Line, Name, Values};
+use super::headers::{Line, Lines, Name};
 use super::reader::Reader;
 use super::span::Span;
 use super::uri::has_parameter;
@@ -27,32 +27,12 @@ impl Route {
     /// Reads the values of one line into `each`, and says how many there are: `in_line` of each, which is left to the caller. None: a
     /// value that cannot be read.
     pub(super) fn read_line(bytes: &[u8], line: &Line, mut each: impl FnMut(Route)) -> Option<u16> {
-        let whole = Span { start: line.start, end: line.next };
+        let mut place = Place::new(bytes, line);
         let mut in_line = 0u16;
-        let mut reader = Reader::new(bytes, line.value);
-        let mut comma_before = reader.at();
         loop {
-            reader.skip_space();
-            let start = reader.at();
-            let address = reader.address(|_, _, _| {})?;
-            let value = Span { start: Span::new(start, start).start, end: address.params.end };
-            let comma = reader.at();
-            let more = reader.eat(b',');
+            let (route, more) = place.read(bytes, line)?;
             in_line = in_line.saturating_add(1);
-            let cut = if in_line == 1 && !more {
-                whole
-            } else if more {
-                reader.skip_space();
-                Span::new(start, reader.at())
-            } else {
-                Span { start: Span::new(comma_before, 0).start, end: line.value.end }
-            };
-            comma_before = comma;
-            let uri = address.uri.of(bytes);
-            // As most are written: nothing can follow the `lr` at the end, nothing before it make it a part of something else.
-            let plain = uri.ends_with(b";lr") && memchr::memchr2(b'@', b'?', uri).is_none();
-            let lr = plain || has_parameter(uri, b"lr");
-            each(Route { uri: address.uri, value, cut, lr, line: whole, in_line: 0 });
+            each(route);
             if !more {
                 return Some(in_line);
             }
@@ -60,19 +40,58 @@ impl Route {
     }
 }
 
-/// All Route values of a message, topmost first.
+/// Where in a line of Routes the next value begins.
+#[derive(Clone, Copy, Debug)]
+struct Place<'a> {
+    reader: Reader<'a>,
+    /// The comma before it; none before the first.
+    comma: Option<usize>,
+}
+
+impl<'a> Place<'a> {
+    #[inline]
+    fn new(bytes: &'a [u8], line: &Line) -> Place<'a> {
+        Place { reader: Reader::new(bytes, line.value), comma: None }
+    }
+
+    /// The value, and whether another one follows. None: it cannot be read.
+    #[inline]
+    fn read(&mut self, bytes: &[u8], line: &Line) -> Option<(Route, bool)> {
+        let whole = Span { start: line.start, end: line.next };
+        self.reader.skip_space();
+        let start = self.reader.at();
+        let address = self.reader.address(|_, _, _| {})?;
+        let value = Span { start: Span::new(start, start).start, end: address.params.end };
+        let comma = self.reader.at();
+        let more = self.reader.eat(b',');
+        let cut = if more {
+            self.reader.skip_space();
+            Span::new(start, self.reader.at())
+        } else {
+            self.comma.map_or(whole, |comma| Span { start: Span::new(comma, 0).start, end: line.value.end })
+        };
+        self.comma = Some(comma);
+        let uri = address.uri.of(bytes);
+        // As most are written: nothing can follow the `lr` at the end, nothing before it make it a part of something else.
+        let plain = uri.ends_with(b";lr") && memchr::memchr2(b'@', b'?', uri).is_none();
+        let lr = plain || has_parameter(uri, b"lr");
+        Some((Route { uri: address.uri, value, cut, lr, line: whole, in_line: 0 }, more))
+    }
+}
+
+/// All Route values of a message, topmost first. Each is read once, however many stand in one line.
 #[derive(Clone, Debug)]
 pub struct Routes<'a> {
     bytes: &'a [u8],
-    values: Values<'a>,
-    nth: usize,
-    line_at: u32,
+    lines: Lines<'a>,
+    /// The line that is being read, how many values it has, and the next of them.
+    here: Option<(Line, u16, Place<'a>)>,
 }
 
 impl<'a> Routes<'a> {
     #[must_use]
     pub(super) fn new(bytes: &'a [u8], headers_at: u32) -> Routes<'a> {
-        Routes { bytes, values: Values::new(bytes, headers_at, Name::Route), nth: 0, line_at: u32::MAX }
+        Routes { bytes, lines: Lines::new(bytes, headers_at), here: None }
     }
 }
 
@@ -80,18 +99,16 @@ impl Iterator for Routes<'_> {
     type Item = Route;
 
     fn next(&mut self) -> Option<Route> {
-        self.values.next()?;
-        let line = self.values.line();
-        self.nth = if line.start == self.line_at { self.nth + 1 } else { 0 };
-        self.line_at = line.start;
-        let (mut seen, mut found) = (0, None::<Route>);
-        let wanted = self.nth;
-        let in_line = Route::read_line(self.bytes, &line, |route| {
-            if seen == wanted {
-                found = Some(route);
+        let bytes = self.bytes;
+        let (line, in_line, mut place) = match self.here.take() {
+            Some(here) => here,
+            None => {
+                let line = self.lines.find(|line| line.kind == Name::Route)?;
+                (line, Reader::new(bytes, line.value).values(), Place::new(bytes, &line))
             }
-            seen += 1;
-        })?;
-        found.map(|route| Route { in_line, ..route })
+        };
+        let (route, more) = place.read(bytes, &line)?;
+        self.here = more.then_some((line, in_line, place));
+        Some(Route { in_line, ..route })
     }
 }

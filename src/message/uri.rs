@@ -183,6 +183,12 @@ pub fn canonical(uri: &Uri<'_>, out: &mut Vec<u8>) {
     }
 }
 
+/// Do both name the same address-of-record, as `canonical` writes it?
+#[must_use]
+pub fn same_record(a: &Uri<'_>, z: &Uri<'_>) -> bool {
+    a.is_sip() && z.is_sip() && unescaped(a.user).eq(unescaped(z.user)) && same_host(a, z)
+}
+
 /// Writes a URI as a Request-URI may be (B27): without headers and without the method parameter.
 pub fn put_request_uri(text: &[u8], out: &mut Vec<u8>) {
     if memchr::memchr2(b';', b'?', text).is_none() {
@@ -410,6 +416,11 @@ mod tests {
             canonical(&uri(text), &mut out);
             assert_eq!(out, key.as_bytes()); // F04
         }
+        let same = |a, z| same_record(&uri(a), &uri(z));
+        assert!(same("sip:%41lmon@Example.TEST:5060", "sips:Almon:pw@example.test;transport=sctp"));
+        assert!(same("sip:a@[2001:DB8:0::1]:5070", "sip:a@[2001:db8::1]"));
+        assert!(!same("sip:almon@example.test", "sip:Almon@example.test"));
+        assert!(!same("sip:a@example.test", "sip:a@sub.example.test") && !same("tel:+1", "tel:+1"));
     }
 
     #[test]

@@ -85,7 +85,7 @@ fn route_edit(m: &Message<'_>, ourselves: &Ourselves<'_>) -> RouteEdit {
     RouteEdit { cut, strict }
 }
 
-fn routes(m: &Message<'_>, ourselves: &Ourselves<'_>) -> (u8, Option<StrictRoute>) {
+fn routes(m: &Message<'_>, ourselves: &Ourselves<'_>) -> (u16, Option<StrictRoute>) {
     if m.route_count == 0 {
         return (0, None);
     }

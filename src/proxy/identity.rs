@@ -3,7 +3,7 @@
 //! Owns: the answer to "is that us?", and the bytes of Via and Record-Route up to what changes per message. Made once at start and
 //! once per reload; never asked to allocate for a message.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::config::{Listen, Live};
 use crate::message::{Uri, uri};
@@ -18,7 +18,7 @@ pub struct Identity {
 #[derive(Clone, Debug)]
 struct Listener {
     transport: Transport,
-    /// Where it listens.
+    /// Where it listens: on a wildcard that, and every address of this machine.
     ips: Vec<IpAddr>,
     port: u16,
     /// Who it says it is: what stands in Via and Record-Route.
@@ -33,9 +33,26 @@ struct Listener {
     record_route_switching: Vec<u8>,
 }
 
+impl Listener {
+    fn listens(&self, ip: IpAddr) -> bool {
+        // Of 127.0.0.0/8 the interface names one address and has them all.
+        let any_loopback = ip.is_ipv4() && ip.is_loopback() && self.ips.contains(&IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        any_loopback || self.ips.contains(&ip)
+    }
+}
+
+fn addresses(listen: &Listen, interfaces: &[IpAddr]) -> Vec<IpAddr> {
+    let mut ips: Vec<IpAddr> = listen.addresses.iter().map(|address| address.ip().to_canonical()).collect();
+    let wild = |v4| ips.iter().any(|ip| ip.is_unspecified() && ip.is_ipv4() == v4);
+    let (v4, v6) = (wild(true), wild(false));
+    ips.extend(interfaces.iter().filter(|ip| if ip.is_ipv4() { v4 } else { v6 }));
+    ips
+}
+
 impl Identity {
+    /// `interfaces`: the addresses of this machine, as far as a wildcard listener makes them ours.
     #[must_use]
-    pub fn new(listen: &[Listen], live: &Live) -> Identity {
+    pub fn new(listen: &[Listen], live: &Live, interfaces: &[IpAddr]) -> Identity {
         let listeners = listen
             .iter()
             .map(|listen| {
@@ -50,7 +67,7 @@ impl Identity {
                 };
                 Listener {
                     transport,
-                    ips: listen.addresses.iter().map(|address| address.ip().to_canonical()).collect(),
+                    ips: addresses(listen, interfaces),
                     sent_by_ip: uri::ip_of(host.as_bytes()),
                     port: listen.addresses.first().map_or(port, std::net::SocketAddr::port),
                     host: host.to_ascii_lowercase(),
@@ -93,7 +110,7 @@ impl Identity {
 
     fn is_host(&self, text: &[u8], ip: Option<IpAddr>, port: Option<u16>) -> bool {
         self.listeners.iter().any(|listener| {
-            let listening = ip.is_some_and(|ip| listener.ips.contains(&ip));
+            let listening = ip.is_some_and(|ip| listener.listens(ip));
             let named =
                 text.eq_ignore_ascii_case(listener.host.as_bytes()) || ip.is_some() && ip == listener.sent_by_ip;
             listening && port.is_none_or(|port| port == listener.port)

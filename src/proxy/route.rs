@@ -9,7 +9,7 @@ pub struct Routing<'m> {
     /// The Request-URI that counts.
     pub uri: &'m [u8],
     /// Top Route values that named us and come off.
-    pub cut: u8,
+    pub cut: u16,
     pub strict: Option<StrictRoute>,
     /// The next Route value that is left: where the request goes.
     pub next: Option<Route>,
@@ -50,12 +50,13 @@ pub fn preprocess<'m>(m: &Message<'m>, uri: &Uri<'m>, identity: &Identity, key: 
         routing.by_our_route = is_marked(m, uri, key);
         left -= 1;
     }
-    // Our doubled Record-Route makes two of them ours (RFC 5658 §5).
-    for route in m.routes.iter().flatten().take(usize::from(left)) {
+    // Our doubled Record-Route makes two of them ours (RFC 5658 §5), a call that spirals through us even more; none of them may
+    // stay, or we would send the request to ourselves.
+    for route in m.routes_at_hand().take(usize::from(left)) {
         let named = Uri::parse(m.of(route.uri)).filter(|uri| !uri.has_user && identity.is_ours(uri));
         let Some(named) = named else { break };
         routing.cut += 1;
-        routing.by_our_route |= is_marked(m, &named, key);
+        routing.by_our_route = routing.by_our_route || is_marked(m, &named, key);
         left -= 1;
     }
     if left > 0 {
@@ -70,14 +71,16 @@ pub fn preprocess<'m>(m: &Message<'m>, uri: &Uri<'m>, identity: &Identity, key: 
     routing
 }
 
-/// What our Record-Route carries as `k`: a keyed hash of the Call-ID, the same in every request of the dialog.
+/// What our Record-Route carries as `k`: a keyed hash of the Call-ID and the From tag of the request that makes the dialog.
 #[must_use]
 pub fn mark(m: &Message<'_>, key: &branch::Key) -> [u8; 8] {
-    branch::mark(key, m.of(m.call_id))
+    branch::mark(key, m.of(m.call_id), m.of(m.from_tag))
 }
 
+/// In the dialog's requests that tag is the sender's or, when the other side sends, the receiver's.
 fn is_marked(m: &Message<'_>, uri: &Uri<'_>, key: &branch::Key) -> bool {
-    uri.param(b"k").is_some_and(|k| k == mark(m, key))
+    let with = |k: &[u8], tag| k == branch::mark(key, m.of(m.call_id), m.of(tag));
+    uri.param(b"k").is_some_and(|k| with(k, m.from_tag) || with(k, m.to_tag))
 }
 
 /// Decides by the first Route left, else by the Request-URI.
@@ -86,7 +89,12 @@ pub fn whose<'m>(m: &Message<'m>, routing: &Routing<'m>, identity: &Identity) ->
     if let Some(route) = routing.next {
         return Uri::parse(m.of(route.uri)).map_or(Whose::Unreadable, Whose::Route);
     }
-    let Some(uri) = Uri::parse(routing.uri) else { return Whose::Unreadable };
+    Uri::parse(routing.uri).map_or(Whose::Unreadable, |uri| of_uri(uri, identity))
+}
+
+/// Whose a Request-URI is, or a contact that would become one.
+#[must_use]
+pub fn of_uri<'m>(uri: Uri<'m>, identity: &Identity) -> Whose<'m> {
     // A maddr of somebody else decides alone, whoever the host is (§16.5).
     let away = uri.maddr().is_some_and(|maddr| !identity.is_maddr(maddr, uri.port));
     if away || !identity.is_ours(&uri) {

@@ -6,7 +6,7 @@ use arrayvec::ArrayVec;
 
 use super::context::MAX_BRANCHES;
 use super::identity::Identity;
-use crate::config::Live;
+use crate::config::{Live, NextHop};
 use crate::message::{Scheme, Uri, uri};
 use crate::transport::{Address, Flow, Hop, Transport};
 
@@ -24,6 +24,18 @@ pub enum NoHop {
     Sips,
 }
 
+/// The `[[next_hop]]` that a URI goes through.
+#[must_use]
+pub fn next_hop<'l>(uri: &Uri<'_>, live: &'l Live) -> Option<&'l NextHop> {
+    let host = host(uri);
+    live.next_hop.iter().find(|next| host.eq_ignore_ascii_case(next.domain.as_bytes()))
+}
+
+/// What decides where a URI goes.
+fn host<'m>(uri: &Uri<'m>) -> &'m [u8] {
+    uri.maddr().unwrap_or(uri.host_text)
+}
+
 /// The addresses of a URI: those of `[[next_hop]]` for its host, else the host itself when it is an address.
 ///
 /// # Errors
@@ -32,17 +44,15 @@ pub fn hops(uri: &Uri<'_>, live: &Live, identity: &Identity, came_in: u8) -> Res
     if uri.scheme != Scheme::Sip {
         return Err(NoHop::Sips);
     }
-    let host = uri.maddr().unwrap_or(uri.host_text);
-    let configured = live.next_hop.iter().find(|next| host.eq_ignore_ascii_case(next.domain.as_bytes()));
     let mut flows = Hops::new();
-    match configured {
+    match next_hop(uri, live) {
         Some(next) => {
             let hops =
                 next.targets.iter().map(|target| Hop { transport: target.transport, address: target.address.into() });
             flows.extend(hops.filter_map(|hop| flow(hop, identity, came_in)).take(MAX_BRANCHES));
         }
         None => {
-            let ip = uri::ip_of(host).ok_or(NoHop::UnknownDomain)?;
+            let ip = uri::ip_of(host(uri)).ok_or(NoHop::UnknownDomain)?;
             flows.extend(flow(literal(uri, ip)?, identity, came_in));
         }
     }

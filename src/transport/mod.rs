@@ -7,6 +7,7 @@ pub mod address;
 mod desk;
 pub mod framing;
 pub mod inbox;
+pub mod interfaces;
 pub mod outgoing;
 mod owned;
 mod relay;

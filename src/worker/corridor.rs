@@ -4,10 +4,11 @@
 //! (the time is an argument) and never touches a socket (what is to be sent lies in `outgoing`), so the simulation of the tests
 //! walks the same corridor as the daemon.
 //!
-//! `input` lets messages in, `request` and `register` decide on new ones, `act` carries out what was decided, `passing` is for time
+//! `input` lets messages in, `request`, `locate` and `register` decide on new ones, `act` carries out what was decided, `passing` is for time
 //! and losses.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 
 use crate::config::{Listen, Live};
 use crate::location::Location;
@@ -51,6 +52,10 @@ pub(super) struct Targets {
     /// Each: end of its URI, and its addresses as a range of `flows`.
     pub ends: Vec<(usize, usize)>,
     pub flows: Vec<Flow>,
+    /// Addresses-of-record of ours that a contact named, one after another, where each ends, and the one that is being looked up.
+    pub records: Vec<u8>,
+    pub record_ends: Vec<usize>,
+    pub record: Vec<u8>,
 }
 
 /// What becomes of client transactions whose association or connection is gone.
@@ -91,7 +96,8 @@ impl Arrived<'_> {
 }
 
 impl Corridor {
-    /// `seat` names the block of counters to write to.
+    /// `seat` names the block of counters to write to; `interfaces` are the addresses that a wildcard listener has (see `Identity`).
+    #[allow(clippy::too_many_arguments, reason = "the parts of a house, named once")]
     #[must_use]
     pub fn new(
         table: Table,
@@ -101,6 +107,7 @@ impl Corridor {
         key: branch::Key,
         listen: &[Listen],
         live: &Live,
+        interfaces: &[IpAddr],
     ) -> Corridor {
         Corridor {
             table,
@@ -111,7 +118,7 @@ impl Corridor {
             listen: listen.to_vec(),
             live: live.clone(),
             lengths: Lengths::from(&live.timers),
-            identity: Identity::new(listen, live),
+            identity: Identity::new(listen, live, interfaces),
             draining: false,
             wall: 0,
             outgoing: Outgoing::default(),
@@ -124,9 +131,9 @@ impl Corridor {
     }
 
     /// New settings (SIGHUP).
-    pub fn reload(&mut self, live: Live) {
+    pub fn reload(&mut self, live: Live, interfaces: &[IpAddr]) {
         self.lengths = Lengths::from(&live.timers);
-        self.identity = Identity::new(&self.listen, &live);
+        self.identity = Identity::new(&self.listen, &live, interfaces);
         self.live = live;
     }
 

@@ -70,14 +70,15 @@ impl Corridor {
         }
     }
 
-    /// RFC 3261 §16.10.
+    /// RFC 3261 §16.10. What matches nothing would be forwarded there, for the sake of proxies that forwarded its INVITE without
+    /// keeping anything. We never do: there is no call to cancel, and the caller hears so at once (§9.2).
     fn cancel(&mut self, m: &Message<'_>, arrived: Arrived<'_>, now: Tick) {
         let key = self.server_key(m);
         let Some(mut entry) = self.entered(self.table.lock(key)) else { return };
         self.prepared.clear();
         let Some(head) = entry.find(key) else {
             drop(entry);
-            self.forward_statelessly(m, arrived, now);
+            self.refuse(m, arrived.from, 481, reason_phrase(481), &[]);
             return;
         };
         entry.visit(head, now, &self.lengths, AtHand::Nothing, &mut self.prepared, |context| context.cancel());
@@ -92,8 +93,8 @@ impl Corridor {
             // Nothing below our Via: the response is for us (C04), and the only requests of our own are CANCELs.
             None => m.cseq.method == Method::Cancel && ours.verify_alone(&self.key),
         });
-        // Not our branch (C01): dropped before any lock is taken. Slot 0 is what we forwarded without a transaction: an ACK has no
-        // response, and one to a CANCEL that matched nothing goes no further (C02).
+        // Not our branch (C01): dropped before any lock is taken. Slot 0 is an ACK that we forwarded without a transaction: it has no
+        // response (C02).
         let Some(ours) = ours.filter(|ours| ours.id.slot != 0) else {
             self.count(Counter::ForeignBranch);
             return;

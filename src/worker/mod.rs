@@ -3,13 +3,14 @@
 //! Owns: the clock, and the order in which things happen. The rooms below it are asked; they never ask back.
 //!
 //! - `round` is the loop, the same for workers and for the timer process;
-//! - `corridor` is the way of a message through the rooms, with `input`, `request`, `register`, `act` and `passing`;
+//! - `corridor` is the way of a message through the rooms, with `input`, `request`, `locate`, `register`, `act` and `passing`;
 //! - `clock` is the only one.
 
 mod act;
 pub mod clock;
 pub mod corridor;
 mod input;
+mod locate;
 mod passing;
 mod register;
 mod request;

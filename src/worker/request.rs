@@ -7,11 +7,10 @@ use tracing::{info, warn};
 use super::corridor::{Arrived, Corridor};
 use super::input::way_back;
 use crate::config::What;
-use crate::location::{Found, address_of_record};
+use crate::location::address_of_record;
 use crate::log;
 use crate::message::BranchId;
-use crate::message::{Message, Method, Uri, reason_phrase, uri::put_request_uri};
-use crate::proxy::MAX_BRANCHES;
+use crate::message::{Message, Method, Uri, reason_phrase};
 use crate::proxy::forward::{self, Leg};
 use crate::proxy::route::{self, Routing, Whose};
 use crate::proxy::target::{self, NoHop};
@@ -22,7 +21,7 @@ use crate::timer::Tick;
 use crate::transport::Flow;
 
 /// What is to be done with a request that passed.
-enum Verdict {
+pub(super) enum Verdict {
     Forward,
     Register,
     Refuse(Refusal),
@@ -87,34 +86,13 @@ impl Corridor {
         }
     }
 
-    /// An address-of-record of ours: all its bindings, in parallel.
-    fn locate(&mut self, m: &Message<'_>, aor: &Uri<'_>, from: Flow, now: Tick) -> Verdict {
-        self.targets.clear();
-        let Corridor { location, targets, live, identity, .. } = self;
-        let found = location.targets(aor, now, &mut |contact, _q| {
-            let Some(uri) = Uri::parse(contact) else { return };
-            if targets.ends.len() < MAX_BRANCHES
-                && let Ok(hops) = target::hops(&uri, live, identity, from.listener)
-            {
-                targets.add(contact, &hops);
-            }
-        });
-        match found {
-            Found::Unknown => Verdict::Refuse(Refusal::new(404, "Not Found")), // B23
-            Found::NoBinding => Verdict::Refuse(Refusal::new(480, "Temporarily Unavailable")),
-            Found::Targets(_) if self.targets.ends.is_empty() => {
-                info!(call_id = %log::Text(m.of(m.call_id)), "no listener for any contact of the called user");
-                Verdict::Refuse(Refusal::new(480, "Temporarily Unavailable"))
-            }
-            Found::Targets(_) => Verdict::Forward,
-        }
-    }
-
     /// A request that goes where its Route or its Request-URI says. Without a Route of ours, or at the beginning of a dialog, that
-    /// is relaying, and not for everybody.
+    /// is relaying, and not for everybody. Nor is the way through a `[[next_hop]]`, which may cost money: our Route lets the other
+    /// side's Contact be reached, which is an address.
     fn relay(&mut self, m: &Message<'_>, routing: &Routing<'_>, next: &Uri<'_>, from: Flow) -> Verdict {
-        let ours = routing.by_our_route && !m.to_tag.is_empty();
-        if !ours && !self.live.may(usize::from(from.listener), What::Relay, from.peer.ip()) {
+        let within = routing.by_our_route && !m.to_tag.is_empty();
+        let passes = within && target::next_hop(next, &self.live).is_none();
+        if !passes && !self.live.may(usize::from(from.listener), What::Relay, from.peer.ip()) {
             self.count(Counter::RefusedRelay);
             return Verdict::Refuse(Refusal::new(403, "Relaying Not Allowed From Here"));
         }
@@ -179,7 +157,7 @@ impl Corridor {
         self.act(Some((m, arrived)));
     }
 
-    /// An ACK to a 2xx, or a CANCEL that matches nothing: goes on without a transaction (RFC 3261 §16.10, §17.1).
+    /// An ACK to a 2xx: goes on without a transaction (RFC 3261 §17.1).
     pub(super) fn forward_statelessly(&mut self, m: &Message<'_>, arrived: Arrived<'_>, now: Tick) {
         match self.decide(m, arrived.from, now) {
             Verdict::Forward => {}
@@ -201,35 +179,10 @@ impl Corridor {
     }
 }
 
-impl super::corridor::Targets {
-    pub fn clear(&mut self) {
-        self.uris.clear();
-        self.ends.clear();
-        self.flows.clear();
-    }
-
-    pub fn add(&mut self, uri: &[u8], flows: &[Flow]) {
-        put_request_uri(uri, &mut self.uris);
-        self.flows.extend_from_slice(flows);
-        self.ends.push((self.uris.len(), self.flows.len()));
-    }
-
-    /// Each URI with its addresses, the first of which is tried first.
-    pub fn each(&self) -> impl Iterator<Item = (&[u8], &[Flow])> {
-        let mut begin = (0, 0);
-        self.ends.iter().map(move |end| {
-            let uri = self.uris.get(begin.0..end.0).unwrap_or_default();
-            let flows = self.flows.get(begin.1..end.1).unwrap_or_default();
-            begin = *end;
-            (uri, flows)
-        })
-    }
-}
-
 /// Requests to ourselves: we can be asked whether we are there, and nothing else.
 fn answer_for_ourselves(m: &Message<'_>) -> Refusal {
-    const ALLOW: &[u8] = b"Allow: INVITE, ACK, CANCEL, BYE, REGISTER, OPTIONS\r\n";
-    const OPTIONS: &[u8] = b"Allow: INVITE, ACK, CANCEL, BYE, REGISTER, OPTIONS\r\nAccept: */*\r\n";
+    const ALLOW: &[u8] = b"Allow: OPTIONS, REGISTER, ACK, CANCEL\r\n";
+    const OPTIONS: &[u8] = b"Allow: OPTIONS, REGISTER, ACK, CANCEL\r\nAccept: */*\r\n";
     match m.method() {
         Method::Options => Refusal { code: 200, reason: reason_phrase(200), extra: Cow::Borrowed(OPTIONS) },
         Method::Invite | Method::Bye | Method::Other => Refusal::new(404, "Not Found"),

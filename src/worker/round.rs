@@ -19,7 +19,7 @@ use crate::config::exit;
 use crate::log::{self, Role};
 use crate::shared::{Counter, Phase};
 use crate::timer::Tick;
-use crate::transport::{Happening, Inbox, Ready, Transports};
+use crate::transport::{Happening, Inbox, Ready, Transports, interfaces};
 
 /// Messages of one batch.
 const ARENA_SLOTS: usize = 64;
@@ -88,6 +88,7 @@ impl<'h> Round<'h> {
             shared.key,
             &house.config.listen,
             &house.config.live,
+            &interfaces::wildcard(&house.config.listen),
         );
         Ok(Round {
             seat,
@@ -252,7 +253,7 @@ impl<'h> Round<'h> {
             self.settings = version;
             log::set_level(live.log.level);
             self.transports.reload(&live);
-            self.corridor.reload(live);
+            self.corridor.reload(live, &interfaces::wildcard(&self.house.config.listen));
         }
     }
 

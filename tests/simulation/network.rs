@@ -114,7 +114,7 @@ impl World {
         let key = branch::Key([seed, !seed]);
         let location = Location::new(Bindings::take(&mapping, &bindings).expect("bindings"));
         let counters = Counters::take(&mapping, &counters).expect("counters");
-        let mut corridor = Corridor::new(table, location, counters, 0, key, &config.listen, &config.live);
+        let mut corridor = Corridor::new(table, location, counters, 0, key, &config.listen, &config.live, &[]);
         corridor.set_lengths(lengths);
         let mut pick = || if rng.bool() { Transport::Udp } else { Transport::Sctp };
         let transports = [pick(), pick()];

@@ -127,14 +127,14 @@ fn check(m: &Message<'_>, out: &mut Vec<u8>) {
 fn again(m: &Message<'_>, dice: &mut Dice) {
     let mut out = Vec::new();
     if m.is_request() {
-        let cut = dice.roll(3);
+        let cut = dice.roll(5);
         let edit = RequestEdit {
             uri: (dice.roll(2) == 0).then_some(b"sip:z@192.0.2.9"),
             via: b"Via: SIP/2.0/SCTP p;branch=z9hG4bKp\r\n",
             fix_via: Some(ViaFix { received: [192, 0, 2, 3].into(), rport: Some(7) }),
             record_route: b"Record-Route: <sip:p;lr>\r\n",
             max_forwards: 9,
-            cut_routes: cut as u8,
+            cut_routes: cut as u16,
             strict_route: [None, None, Some(StrictRoute::Previous), Some(StrictRoute::Next), Some(StrictRoute::Both)]
                 [dice.roll(5)],
         };

@@ -1,5 +1,7 @@
 //! A house with listeners, for the tests of everything that reads a message.
 
+use std::net::IpAddr;
+
 use crate::config::Config;
 use crate::message::branch::{self, BranchId};
 use crate::message::{Message, Uri, scan};
@@ -48,9 +50,14 @@ pub struct House {
 
 impl House {
     pub fn new(tables: &str) -> House {
+        House::on(tables, &[])
+    }
+
+    /// On a machine with these addresses.
+    pub fn on(tables: &str, interfaces: &[IpAddr]) -> House {
         let text = format!("workers = 1\ndomains = [\"example.test\"]\n{tables}");
         let config = Config::from_text(&text).unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
-        let identity = Identity::new(&config.listen, &config.live);
+        let identity = Identity::new(&config.listen, &config.live, interfaces);
         House { config, identity }
     }
 

@@ -32,6 +32,24 @@ fn our_domains_are_ours_but_no_addresses() {
 }
 
 #[test]
+fn on_a_wildcard_the_addresses_of_the_machine_are_ours_in_their_family() {
+    let here = ["127.0.0.1", "192.0.2.7", "::1", "fe80::7"].map(|ip| ip.parse().unwrap());
+    let wild = |address: &str| {
+        let listen = format!("[[listen]]\ntransport = \"udp\"\naddress = \"{address}:5070\"\nadvertise = \"sip.test\"");
+        House::on(&listen, &here)
+    };
+    let (v4, v6) = (["127.0.0.1:5070", "192.0.2.7", "127.5.5.5"], ["[::1]:5070", "[fe80::7]"]);
+    for (house, ours, others) in [(wild("0.0.0.0"), &v4[..], &v6[..]), (wild("[::]"), &v6[..], &v4[..])] {
+        assert!(ours.iter().all(|host| house.is_ours(&format!("sip:{host}"))), "{ours:?}");
+        assert!(!others.iter().any(|host| house.is_ours(&format!("sip:{host}"))), "{others:?}");
+        assert!(!house.is_ours("sip:192.0.2.7:5071") && !house.is_ours("sip:192.0.2.8"));
+    }
+    // Who listens on one address has no other.
+    let house = House::on(FIVE, &here);
+    assert!(v4.iter().chain(&v6).all(|host| !house.is_ours(&format!("sip:{host}"))));
+}
+
+#[test]
 fn an_advertised_name_is_ours_with_the_advertised_port_and_the_real_one_with_its_own() {
     let house = House::new(ADVERTISED);
     for text in [

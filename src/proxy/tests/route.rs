@@ -14,7 +14,7 @@ fn routes(uris: &[&str]) -> String {
 fn our_name_comes_off_the_top_once_or_twice() {
     let house = House::new(FIVE);
     let ours = "sip:192.0.2.9:5060;transport=sctp;lr";
-    let cases: [(&[&str], u8, Option<&str>); 6] = [
+    let cases: [(&[&str], u16, Option<&str>); 6] = [
         (&[], 0, None),
         (&[ours], 1, None),                         // B20
         (&[ours, "sip:[2001:db8::9];lr"], 2, None), // K21
@@ -29,6 +29,47 @@ fn our_name_comes_off_the_top_once_or_twice() {
         assert_eq!(routing.cut, cut, "{uris:?}");
         assert_eq!(routing.next.map(|next| m.of(next.uri)), next.map(str::as_bytes), "{uris:?}");
         assert_eq!((routing.uri, routing.strict), (BYE_TO.as_bytes(), None));
+    }
+}
+
+#[test]
+fn our_name_comes_off_however_often_it_stands_there() {
+    let house = House::new(FIVE);
+    let (ours, next, strict) = ("sip:192.0.2.9:5060;lr", "sip:192.0.2.3;lr", "sip:192.0.2.3");
+    for times in [3, 5, 200] {
+        let all = vec![ours; times];
+        let forms = |more: &[&str]| {
+            let uris = [&all, more].concat();
+            let line = uris.iter().map(|uri| format!("<{uri}>")).collect::<Vec<_>>().join(", ");
+            let (upper, lower) = uris.split_at(2);
+            let lower = lower.iter().map(|uri| format!("<{uri}>")).collect::<Vec<_>>().join(",\r\n ");
+            [routes(&uris), format!("Route: {line}\r\n"), format!("{}X: y\r\nRoute: {lower}\r\n", routes(upper))]
+        };
+        let left = |uri: &str, headers: &str| {
+            let copy = house.forwarded(&in_dialog("BYE", uri, headers), 0, 1, BYE_TO);
+            let heads = copy.lines().filter(|line| line.starts_with("Route")).count();
+            let values: Vec<String> = values(&copy, "Route").map(str::to_owned).collect();
+            assert_eq!((heads, read(&copy).route_count), (values.len().min(1), values.len() as u16), "{copy}");
+            (copy.lines().next().unwrap_or_default().to_owned(), values.join(" "))
+        };
+        let bye = |uri: &str| format!("BYE {uri} SIP/2.0");
+        for headers in forms(&[]) {
+            let text = in_dialog("BYE", BYE_TO, &headers);
+            assert_eq!(usize::from(house.preprocess(&read(&text)).cut), times);
+            assert_eq!(left(BYE_TO, &headers), (bye(BYE_TO), String::new())); // B20
+        }
+        for headers in forms(&[next]) {
+            assert_eq!(left(BYE_TO, &headers), (bye(BYE_TO), next.to_owned()));
+        }
+        for headers in forms(&[strict]) {
+            assert_eq!(left(BYE_TO, &headers), (bye(strict), BYE_TO.to_owned())); // B31
+        }
+        for headers in forms(&[BYE_TO]) {
+            assert_eq!(left(ours, &headers), (bye(BYE_TO), String::new())); // B18
+        }
+        for headers in forms(&[next, BYE_TO]) {
+            assert_eq!(left(ours, &headers), (bye(BYE_TO), next.to_owned()));
+        }
     }
 }
 
@@ -52,11 +93,15 @@ fn a_route_that_we_gave_is_told_from_one_that_only_names_us() {
         let routing = house.preprocess(&read(&bye));
         assert!(routing.by_our_route);
         assert_eq!(routing.cut, 2, "our own Route under the name we gave it: {given:?}");
-        // Another dialog, or only our name: no pass to relay.
-        let other = bye.replace("Call-ID: one", "Call-ID: two");
-        let routing = house.preprocess(&read(&other));
-        assert!(!routing.by_our_route);
-        assert_eq!(routing.cut, 2);
+        // The callee's side has the caller's tag in its To.
+        let from_callee = bye.replace("tag=a\r", "tag=x\r").replace("tag=z", "tag=a").replace("tag=x", "tag=z");
+        assert!(house.preprocess(&read(&from_callee)).by_our_route, "{from_callee}");
+        // Another dialog, somebody else in a call of the same name, or only our name: no pass to relay.
+        for other in [bye.replace("Call-ID: one", "Call-ID: two"), bye.replace("tag=a\r", "tag=b\r")] {
+            let routing = house.preprocess(&read(&other));
+            assert!(!routing.by_our_route, "{other}");
+            assert_eq!(routing.cut, 2);
+        }
         let names = in_dialog("BYE", BYE_TO, &routes(&["sip:192.0.2.9;lr"]));
         assert!(!house.preprocess(&read(&names)).by_our_route);
     }

@@ -142,7 +142,7 @@ mod tests {
         let table = Table::take(&mapping, &table).unwrap();
         let location = Location::new(Bindings::take(&mapping, &bindings).unwrap());
         let counters = Counters::take(&mapping, &counters).unwrap();
-        Corridor::new(table, location, counters, 0, Key([1, 2]), &config.listen, &config.live)
+        Corridor::new(table, location, counters, 0, Key([1, 2]), &config.listen, &config.live, &[])
     }
 
     #[test]

@@ -116,7 +116,7 @@ fn lengths(config: &Config, lines: &mut Vec<String>) {
     if serves(Transport::Sctp) && slow >= transaction_ms {
         lines.push(format!(
             "a dead SCTP peer is found after {slow} ms, later than timers B and F ({transaction_ms} ms) end its \
-             transactions: lower sctp.init_attempts, sctp.association_max_retransmits or sctp.rto_max_ms"
+             transactions: lower sctp.init_max_attempts, sctp.asocmaxrxt or sctp.srto_max_ms"
         ));
     }
     if serves(Transport::Sctp) && u64::from(config.sctp.autoclose_s) * 1_000 < config.live.timers.c_ms {

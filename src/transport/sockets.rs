@@ -170,7 +170,7 @@ fn open_one(config: &Config, listen: &Listen, warnings: &mut Vec<String>) -> io:
                 return Err(io::ErrorKind::Unsupported.into());
             }
             let (fd, granted) = sys::sctp::one_to_many(&listen.addresses, &settings(&config.sctp), false)?;
-            let asked = (config.sctp.receive_buffer_bytes, config.sctp.send_buffer_bytes);
+            let asked = (config.sctp.socket_rcvbuf_bytes, config.sctp.socket_sndbuf_bytes);
             say_if_less(warnings, listen, asked, granted);
             // A peer's window is half the buffer (M13): an eighth keeps honest traffic whole.
             listener.most_bytes = granted.receive / 8;
@@ -221,19 +221,19 @@ fn settings(sctp: &Sctp) -> Settings {
         nodelay: true,
         // M12: with 0, one peer that sends half of a big message silences all others.
         fragment_interleave: 1,
-        rcvbuf: sctp.receive_buffer_bytes,
-        sndbuf: sctp.send_buffer_bytes,
+        rcvbuf: sctp.socket_rcvbuf_bytes,
+        sndbuf: sctp.socket_sndbuf_bytes,
         // We send on stream 0 only, and take any (A08, A09).
         outbound_streams: 0,
         inbound_streams: 0,
-        init_attempts: sctp.init_attempts,
-        init_timeout_max_ms: sctp.init_max_timeout_ms,
-        rto_initial_ms: sctp.rto_initial_ms,
-        rto_min_ms: sctp.rto_min_ms,
-        rto_max_ms: sctp.rto_max_ms,
-        association_max_retransmits: sctp.association_max_retransmits,
-        path_max_retransmits: sctp.path_max_retransmits,
-        heartbeat_ms: sctp.heartbeat_ms,
+        init_max_attempts: sctp.init_max_attempts,
+        init_max_timeo_ms: sctp.init_max_timeo_ms,
+        srto_initial_ms: sctp.srto_initial_ms,
+        srto_min_ms: sctp.srto_min_ms,
+        srto_max_ms: sctp.srto_max_ms,
+        asocmaxrxt: sctp.asocmaxrxt,
+        pathmaxrxt: sctp.pathmaxrxt,
+        hbinterval_ms: sctp.hbinterval_ms,
         autoclose_s: sctp.autoclose_s,
     }
 }

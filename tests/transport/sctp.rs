@@ -221,7 +221,7 @@ fn a_stalled_peer_does_not_stop_another() {
 fn a_message_in_pieces_aborts_its_association_and_no_other() {
     // M11, M13: the window, half of the receive buffer, is used up before the message ends.
     let mut config = config(1, LISTEN);
-    config.sctp.receive_buffer_bytes = 100_000;
+    config.sctp.socket_rcvbuf_bytes = 100_000;
     let (mut z, at) = Seat::alone_with(&config);
     let wide = Settings { nodelay: true, sndbuf: 4 << 20, ..Settings::default() };
     let (mut a, mut other) = (Peer::on("127.0.0.1:0", &wide), Peer::new());
@@ -363,7 +363,7 @@ fn a_response_whose_association_is_gone_goes_to_the_sent_by_port() {
 fn a_peer_is_found_by_its_second_address() {
     let (mut z, at) = Seat::alone(&[(Transport::Sctp, "127.0.0.1:0 127.0.0.2:0")]);
     let two = "127.0.0.1:0 127.0.0.2:0";
-    let mut a = Peer::on(two, &Settings { nodelay: true, heartbeat_ms: 200, ..Settings::default() });
+    let mut a = Peer::on(two, &Settings { nodelay: true, hbinterval_ms: 200, ..Settings::default() });
     let from = associate(&mut a, &mut z, at[0]);
     let second = SocketAddr::new("127.0.0.2".parse().unwrap(), a.at.port());
     // M39: not before it is confirmed.

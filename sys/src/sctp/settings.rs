@@ -21,18 +21,18 @@ pub struct Settings {
     pub outbound_streams: u16,
     pub inbound_streams: u16,
     /// How often INIT is sent again, and the longest wait for an answer, milliseconds.
-    pub init_attempts: u16,
-    pub init_timeout_max_ms: u16,
+    pub init_max_attempts: u16,
+    pub init_max_timeo_ms: u16,
     /// SCTP_RTOINFO, RFC 6458 §8.1.1, milliseconds.
-    pub rto_initial_ms: u32,
-    pub rto_min_ms: u32,
-    pub rto_max_ms: u32,
+    pub srto_initial_ms: u32,
+    pub srto_min_ms: u32,
+    pub srto_max_ms: u32,
     /// SCTP_ASSOCINFO, RFC 6458 §8.1.2: retransmissions in a row before the peer counts as dead.
-    pub association_max_retransmits: u16,
+    pub asocmaxrxt: u16,
     /// SCTP_PEER_ADDR_PARAMS, RFC 6458 §8.1.12: the same for one path.
-    pub path_max_retransmits: u16,
+    pub pathmaxrxt: u16,
     /// Heartbeats on an idle path, milliseconds.
-    pub heartbeat_ms: u32,
+    pub hbinterval_ms: u32,
     /// SCTP_AUTOCLOSE, seconds: an association idle for so long is shut down; 0 is never (M18). Always set.
     pub autoclose_s: u32,
 }
@@ -60,8 +60,8 @@ impl Settings {
         set_bytes(uapi::SCTP_INITMSG, &self.initmsg())?;
         set_bytes(uapi::SCTP_RTOINFO, &self.rtoinfo())?;
         set_bytes(uapi::SCTP_ASSOCINFO, &self.associnfo())?;
-        let heartbeats = if self.heartbeat_ms > 0 { uapi::SPP_HB_ENABLE } else { 0 };
-        let paths = peer_addr_params(0, self.heartbeat_ms, self.path_max_retransmits, heartbeats);
+        let heartbeats = if self.hbinterval_ms > 0 { uapi::SPP_HB_ENABLE } else { 0 };
+        let paths = peer_addr_params(0, self.hbinterval_ms, self.pathmaxrxt, heartbeats);
         set_bytes(uapi::SCTP_PEER_ADDR_PARAMS, &paths)?;
         for event in EVENTS {
             set_bytes(uapi::SCTP_EVENT, &event_subscription(event))?;
@@ -72,7 +72,7 @@ impl Settings {
     /// `struct sctp_initmsg`: num_ostreams, max_instreams, max_attempts, max_init_timeo.
     fn initmsg(&self) -> [u8; 8] {
         let mut bytes = [0; 8];
-        let values = [self.outbound_streams, self.inbound_streams, self.init_attempts, self.init_timeout_max_ms];
+        let values = [self.outbound_streams, self.inbound_streams, self.init_max_attempts, self.init_max_timeo_ms];
         for (field, value) in bytes.chunks_exact_mut(2).zip(values) {
             field.copy_from_slice(&value.to_ne_bytes());
         }
@@ -82,7 +82,7 @@ impl Settings {
     /// `struct sctp_rtoinfo`: assoc_id, initial, max, min.
     fn rtoinfo(&self) -> [u8; 16] {
         let mut bytes = [0; 16];
-        let values = [0, self.rto_initial_ms, self.rto_max_ms, self.rto_min_ms];
+        let values = [0, self.srto_initial_ms, self.srto_max_ms, self.srto_min_ms];
         for (field, value) in bytes.chunks_exact_mut(4).zip(values) {
             field.copy_from_slice(&value.to_ne_bytes());
         }
@@ -92,23 +92,18 @@ impl Settings {
     /// `struct sctp_assocparams`: assoc_id, asocmaxrxt, number_peer_destinations, peer_rwnd, local_rwnd, cookie_life.
     fn associnfo(&self) -> [u8; 20] {
         let mut bytes = [0; 20];
-        bytes[4..6].copy_from_slice(&self.association_max_retransmits.to_ne_bytes());
+        bytes[4..6].copy_from_slice(&self.asocmaxrxt.to_ne_bytes());
         bytes
     }
 }
 
 /// `struct sctp_paddrparams`, packed, its size rounded up to 4: assoc_id, address (none: all), hbinterval, pathmaxrxt, pathmtu,
 /// sackdelay, flags, ipv6_flowlabel, dscp.
-pub(super) fn peer_addr_params(
-    association: u32,
-    heartbeat_ms: u32,
-    path_max_retransmits: u16,
-    flags: u32,
-) -> [u8; 156] {
+pub(super) fn peer_addr_params(association: u32, hbinterval_ms: u32, pathmaxrxt: u16, flags: u32) -> [u8; 156] {
     let mut bytes = [0; 156];
     bytes[..4].copy_from_slice(&association.to_ne_bytes());
-    bytes[132..136].copy_from_slice(&heartbeat_ms.to_ne_bytes());
-    bytes[136..138].copy_from_slice(&path_max_retransmits.to_ne_bytes());
+    bytes[132..136].copy_from_slice(&hbinterval_ms.to_ne_bytes());
+    bytes[136..138].copy_from_slice(&pathmaxrxt.to_ne_bytes());
     bytes[146..150].copy_from_slice(&flags.to_ne_bytes());
     bytes
 }

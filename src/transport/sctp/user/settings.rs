@@ -17,7 +17,7 @@ const OUTBOUND_STREAMS: u16 = 1;
 #[must_use]
 pub fn options(sctp: &Sctp, limits: &Limits, port: u16) -> Options {
     let milliseconds = |ms: u32| Duration::from_millis(u64::from(ms));
-    let rto_initial = milliseconds(sctp.rto_initial_ms);
+    let rto_initial = milliseconds(sctp.srto_initial_ms);
     let queue = limits.association_queue_bytes;
     Options {
         local_port: port,
@@ -30,24 +30,24 @@ pub fn options(sctp: &Sctp, limits: &Limits, port: u16) -> Options {
         per_stream_send_queue_limit: queue,
         total_buffered_amount_low_threshold: queue / 2,
         rto_initial,
-        rto_max: milliseconds(sctp.rto_max_ms),
-        rto_min: milliseconds(sctp.rto_min_ms),
+        rto_max: milliseconds(sctp.srto_max_ms),
+        rto_min: milliseconds(sctp.srto_min_ms),
         t1_init_timeout: rto_initial,
         t1_cookie_timeout: rto_initial,
         t2_shutdown_timeout: rto_initial,
-        max_timer_backoff_duration: Some(milliseconds(sctp.rto_max_ms.min(u32::from(sctp.init_max_timeout_ms)))),
-        heartbeat_interval: milliseconds(sctp.heartbeat_ms),
+        max_timer_backoff_duration: Some(milliseconds(sctp.srto_max_ms.min(u32::from(sctp.init_max_timeo_ms)))),
+        heartbeat_interval: milliseconds(sctp.hbinterval_ms),
         // The crate knows one path, so the association's own limit is the path's too.
-        max_retransmissions: Some(u32::from(sctp.association_max_retransmits)),
+        max_retransmissions: Some(u32::from(sctp.asocmaxrxt)),
         max_init_retransmits: Some(init_retransmits(sctp)),
         ..Options::default()
     }
 }
 
-/// The crate doubles the wait for INIT ACK and COOKIE ACK without a cap, the kernel up to `init_max_timeout_ms`: as many attempts as
+/// The crate doubles the wait for INIT ACK and COOKIE ACK without a cap, the kernel up to `init_max_timeo_ms`: as many attempts as
 /// fit into the time that the kernel's take, so that a dead peer is known as early (M23).
 fn init_retransmits(sctp: &Sctp) -> u32 {
-    let first = u64::from(sctp.rto_initial_ms);
+    let first = u64::from(sctp.srto_initial_ms);
     let (whole, _) = sctp.dead_peer_ms();
     (0..=20).take_while(|n| first * ((2 << n) - 1) <= whole).last().unwrap_or(0)
 }
@@ -63,7 +63,7 @@ mod tests {
         // 1 + 2 + 3 + 3 + 3 = 12 s; 1 + 2 + 4 = 7 s, and 15 s with one more.
         assert_eq!(init_retransmits(&sctp), 2);
         assert_eq!(
-            init_retransmits(&Sctp { init_max_timeout_ms: 10, rto_initial_ms: 1000, init_attempts: 1, ..sctp }),
+            init_retransmits(&Sctp { init_max_timeo_ms: 10, srto_initial_ms: 1000, init_max_attempts: 1, ..sctp }),
             0
         );
     }

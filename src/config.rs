@@ -279,6 +279,15 @@ pub struct Sctp {
     /// At least the longest transaction (A18).
     pub autoclose_s: u32,
     pub hbinterval_ms: u32,
+    /// 0 of these four: the stack's own; no lifetime.
+    pub sack_delay_ms: u32,
+    /// The kernel's only.
+    pub sack_freq: u32,
+    pub max_burst: u32,
+    pub send_ttl_ms: u32,
+    /// Where and how SIP is sent; A08: stream 0, unordered.
+    pub stream: u16,
+    pub unordered: bool,
     /// In user space: largest SCTP packet, bytes, without UDP and IP headers.
     pub mtu: u16,
     /// In user space: UDP port of peers of which no other is known (RFC 6951 §5.1).

@@ -360,6 +360,14 @@ fn sctp(mut keys: Keys<'_>) -> Sctp {
         pathmaxrxt: keys.number("pathmaxrxt", 3, 1..=100, "retransmissions"),
         autoclose_s: keys.number("autoclose_s", 300, 1..=86_400, "seconds"),
         hbinterval_ms: keys.number("hbinterval_ms", 10_000, 100..=3_600_000, "milliseconds"),
+        // RFC 9260 §6.2: never more than 500 ms.
+        sack_delay_ms: keys.number("sack_delay_ms", 0, 0..=500, "milliseconds"),
+        sack_freq: keys.number("sack_freq", 0, 0..=100, "packets"),
+        max_burst: keys.number("max_burst", 0, 0..=1_000, "packets"),
+        send_ttl_ms: keys.number("send_ttl_ms", 0, 0..=600_000, "milliseconds"),
+        // What our own user space takes.
+        stream: keys.number("stream", 0, 0..=127, "stream"),
+        unordered: keys.boolean("unordered", true),
         // Ethernet's 1,500 bytes without IPv6 and UDP headers.
         mtu: keys.number("mtu", 1_452, 512..=65_000, "bytes"),
         peer_encapsulation_port: keys.number("peer_encapsulation_port", ENCAPSULATION_PORT, 1..=65_535, "UDP port"),

@@ -223,8 +223,8 @@ fn settings(sctp: &Sctp) -> Settings {
         fragment_interleave: 1,
         rcvbuf: sctp.socket_rcvbuf_bytes,
         sndbuf: sctp.socket_sndbuf_bytes,
-        // We send on stream 0 only, and take any (A08, A09).
-        outbound_streams: 0,
+        // We send on one stream only, and take any (A08, A09). Stream 0 is among those that the kernel has.
+        outbound_streams: if sctp.stream == 0 { 0 } else { sctp.stream + 1 },
         inbound_streams: 0,
         init_max_attempts: sctp.init_max_attempts,
         init_max_timeo_ms: sctp.init_max_timeo_ms,
@@ -235,6 +235,10 @@ fn settings(sctp: &Sctp) -> Settings {
         pathmaxrxt: sctp.pathmaxrxt,
         hbinterval_ms: sctp.hbinterval_ms,
         autoclose_s: sctp.autoclose_s,
+        sack_delay_ms: sctp.sack_delay_ms,
+        sack_freq: sctp.sack_freq,
+        max_burst: sctp.max_burst,
+        send_ttl_ms: sctp.send_ttl_ms,
     }
 }
 

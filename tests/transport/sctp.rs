@@ -17,6 +17,7 @@ pub fn tests() -> &'static [Test] {
     if sys::sctp::supported() {
         return tests![
             messages_go_both_ways_on_stream_0_unordered,
+            messages_go_on_the_stream_and_in_the_order_that_is_configured,
             a_request_reuses_the_association_of_its_peer,
             a_ping_is_answered,
             a_peer_that_is_not_there_is_lost_and_its_requests_fail,
@@ -141,6 +142,23 @@ fn messages_go_both_ways_on_stream_0_unordered() {
     assert_eq!(b.until(&mut z, 1)[0].1, b"request");
     z.until("both known", |z| z.parts.flows.live(Transport::Sctp) == 2);
     assert!(z.happenings.is_empty());
+}
+
+fn messages_go_on_the_stream_and_in_the_order_that_is_configured() {
+    let mut config = config(1, LISTEN);
+    // More streams than the kernel has by itself (M35).
+    (config.sctp.stream, config.sctp.unordered) = (20, false);
+    let (mut z, at) = Seat::alone_with(&config);
+    let mut a = Peer::new();
+    let from = associate(&mut a, &mut z, at[0]);
+    z.send(from, b"response", None);
+    let info = a.until(&mut z, 1).remove(0).0.info.unwrap();
+    assert_eq!((info.stream, info.unordered, info.ppid), (20, false, 0));
+    // And over an association that we set up.
+    let mut b = Peer::new();
+    z.send(to(Transport::Sctp, b.at), b"request", client(1));
+    let info = b.until(&mut z, 1).remove(0).0.info.unwrap();
+    assert_eq!((info.stream, info.unordered), (20, false));
 }
 
 fn a_request_reuses_the_association_of_its_peer() {

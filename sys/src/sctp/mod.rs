@@ -18,7 +18,7 @@ pub use association::{
     statistics, status,
 };
 pub use notification::{AssociationState, Notification, PeerAddressState, parse_notification};
-pub use settings::Settings;
+pub use settings::{Pace, Settings, pace};
 
 use crate::sockaddr::Name;
 use crate::socket::{self, Granted};

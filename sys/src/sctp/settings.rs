@@ -35,6 +35,41 @@ pub struct Settings {
     pub hbinterval_ms: u32,
     /// SCTP_AUTOCLOSE, seconds: an association idle for so long is shut down; 0 is never (M18). Always set.
     pub autoclose_s: u32,
+    /// SCTP_DELAYED_SACK, RFC 6458 §8.1.19: the longest wait of a SACK, milliseconds, and packets that one stands for (1: none waits).
+    pub sack_delay_ms: u32,
+    pub sack_freq: u32,
+    /// SCTP_MAX_BURST, RFC 6458 §8.1.24: packets that may leave at once.
+    pub max_burst: u32,
+    /// SCTP_DEFAULT_PRINFO, RFC 7496 §4.2: a message not delivered after so many milliseconds is given up, if the peer knows RFC 3758
+    /// (M30).
+    pub send_ttl_ms: u32,
+}
+
+/// The last four as the kernel has them for new associations: its own where nothing was set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    pub sack_delay_ms: u32,
+    pub sack_freq: u32,
+    pub max_burst: u32,
+    pub send_ttl_ms: u32,
+}
+
+/// # Errors
+/// What `getsockopt(2)` says.
+pub fn pace(fd: BorrowedFd<'_>) -> io::Result<Pace> {
+    let get = |name, bytes: &mut [u8]| socket::get_bytes(fd, libc::IPPROTO_SCTP, name, bytes);
+    let (mut sack, mut burst, mut prinfo) = ([0; 12], [0; 8], [0; 12]);
+    get(uapi::SCTP_DELAYED_SACK, &mut sack)?;
+    get(uapi::SCTP_MAX_BURST, &mut burst)?;
+    get(uapi::SCTP_DEFAULT_PRINFO, &mut prinfo)?;
+    let field =
+        |bytes: &[u8], at: usize| bytes.as_chunks::<4>().0.get(at).map_or(0, |field| u32::from_ne_bytes(*field));
+    Ok(Pace {
+        sack_delay_ms: field(&sack, 1),
+        sack_freq: field(&sack, 2),
+        max_burst: field(&burst, 1),
+        send_ttl_ms: field(&prinfo, 1),
+    })
 }
 
 /// What the socket reports of itself.
@@ -63,6 +98,15 @@ impl Settings {
         let heartbeats = if self.hbinterval_ms > 0 { uapi::SPP_HB_ENABLE } else { 0 };
         let paths = peer_addr_params(0, self.hbinterval_ms, self.pathmaxrxt, heartbeats);
         set_bytes(uapi::SCTP_PEER_ADDR_PARAMS, &paths)?;
+        if self.sack_delay_ms > 0 || self.sack_freq > 0 {
+            set_bytes(uapi::SCTP_DELAYED_SACK, &fields([0, self.sack_delay_ms, self.sack_freq]))?;
+        }
+        if self.max_burst > 0 {
+            set_bytes(uapi::SCTP_MAX_BURST, &fields([0, self.max_burst]))?;
+        }
+        if self.send_ttl_ms > 0 {
+            set_bytes(uapi::SCTP_DEFAULT_PRINFO, &self.prinfo())?;
+        }
         for event in EVENTS {
             set_bytes(uapi::SCTP_EVENT, &event_subscription(event))?;
         }
@@ -80,12 +124,15 @@ impl Settings {
     }
 
     /// `struct sctp_rtoinfo`: assoc_id, initial, max, min.
-    fn rtoinfo(&self) -> [u8; 16] {
-        let mut bytes = [0; 16];
-        let values = [0, self.srto_initial_ms, self.srto_max_ms, self.srto_min_ms];
-        for (field, value) in bytes.chunks_exact_mut(4).zip(values) {
-            field.copy_from_slice(&value.to_ne_bytes());
-        }
+    fn rtoinfo(&self) -> Vec<u8> {
+        fields([0, self.srto_initial_ms, self.srto_max_ms, self.srto_min_ms])
+    }
+
+    /// `struct sctp_default_prinfo`: assoc_id, value, policy (16 bits and as many unused).
+    fn prinfo(&self) -> [u8; 12] {
+        let mut bytes = [0; 12];
+        bytes[4..8].copy_from_slice(&self.send_ttl_ms.to_ne_bytes());
+        bytes[8..10].copy_from_slice(&uapi::SCTP_PR_SCTP_TTL.to_ne_bytes());
         bytes
     }
 
@@ -95,6 +142,11 @@ impl Settings {
         bytes[4..6].copy_from_slice(&self.asocmaxrxt.to_ne_bytes());
         bytes
     }
+}
+
+/// A struct of 32-bit fields.
+fn fields<const N: usize>(values: [u32; N]) -> Vec<u8> {
+    values.into_iter().flat_map(u32::to_ne_bytes).collect()
 }
 
 /// `struct sctp_paddrparams`, packed, its size rounded up to 4: assoc_id, address (none: all), hbinterval, pathmaxrxt, pathmtu,

@@ -14,6 +14,7 @@ use sys::sctp::Settings;
 
 use super::Transport;
 use super::desk::Carrier;
+use super::sctp::sysctls::Sysctls;
 use crate::config::{Config, Listen, Sctp, Stack};
 
 /// Connections that wait to be accepted, per listener and seat; `net.core.somaxconn` may cut it.
@@ -27,6 +28,8 @@ pub struct Sockets {
     listeners: Vec<Listener>,
     /// What the operator should know: one sentence each.
     pub warnings: Vec<String>,
+    /// The kernel's settings for its SCTP, in one line, where a listener has it.
+    pub kernel_sctp: Option<String>,
 }
 
 /// One `[[listen]]`, opened.
@@ -80,8 +83,15 @@ impl Sockets {
     /// The first that cannot be opened.
     pub fn open(config: &Config) -> Result<Sockets, OpenError> {
         let mut warnings = Vec::new();
-        if config.listen.iter().any(|listen| listen.transport == Transport::Sctp) && sys::sctp::supported() {
-            set_policies(&mut warnings);
+        let mut kernel_sctp = None;
+        if config.serves(Transport::Sctp) {
+            let supported = sys::sctp::supported();
+            if config.listen.iter().any(|listen| is_kernel_sctp(listen, supported)) {
+                set_policies();
+                let sysctls = Sysctls::read();
+                warnings.extend(sysctls.warnings(&config.sctp));
+                kernel_sctp = Some(sysctls.summary());
+            }
         }
         let open = |listen: &Listen| {
             open_one(config, listen, &mut warnings).map_err(|cause| OpenError {
@@ -92,7 +102,7 @@ impl Sockets {
             })
         };
         let listeners = config.listen.iter().map(open).collect::<Result<_, _>>()?;
-        Ok(Sockets { listeners, warnings })
+        Ok(Sockets { listeners, warnings, kernel_sctp })
     }
 
     #[must_use]
@@ -243,19 +253,19 @@ fn settings(sctp: &Sctp) -> Settings {
 }
 
 /// With 0, the default, one socket has one buffer for all its associations: a stalled peer stops sending to everyone (M05), a
-/// flooding one stops hearing from everyone (M40).
-fn set_policies(warnings: &mut Vec<String>) {
-    for (name, effect) in [
-        ("sndbuf_policy", "one peer that stops reading can stop all"),
-        ("rcvbuf_policy", "one peer that floods can silence all"),
-    ] {
-        if sys::sctp::sysctl(name).is_ok_and(|value| value != 0) {
-            continue;
-        }
-        if let Err(cause) = sys::sctp::set_sysctl(name, 1) {
-            warnings.push(format!("net.sctp.{name} is 0 and cannot be set to 1 ({cause}): over SCTP {effect}"));
+/// flooding one stops hearing from everyone (M40). Where we may not, `Sysctls` says so.
+fn set_policies() {
+    for name in ["sndbuf_policy", "rcvbuf_policy"] {
+        if sys::sctp::sysctl(name).is_ok_and(|value| value == 0) {
+            let _ = sys::sctp::set_sysctl(name, 1);
         }
     }
+}
+
+/// Will this listener be the kernel's SCTP? `kernel_has_sctp`: of `sys::sctp::supported`.
+#[must_use]
+pub fn is_kernel_sctp(listen: &Listen, kernel_has_sctp: bool) -> bool {
+    kernel_has_sctp && listen.transport == Transport::Sctp && listen.stack != Stack::User
 }
 
 fn advice(listen: &Listen, cause: &io::Error) -> &'static str {

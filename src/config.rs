@@ -266,19 +266,28 @@ pub struct Log {
 #[derive(Clone, Debug, Serialize)]
 pub struct Sctp {
     /// The kernel's only; in user space the packets pass buffers of `Udp`.
-    pub receive_buffer_bytes: usize,
-    pub send_buffer_bytes: usize,
+    pub socket_rcvbuf_bytes: usize,
+    pub socket_sndbuf_bytes: usize,
     /// INIT attempts and the largest wait between two.
-    pub init_attempts: u16,
-    pub init_max_timeout_ms: u16,
-    pub rto_initial_ms: u32,
-    pub rto_min_ms: u32,
-    pub rto_max_ms: u32,
-    pub association_max_retransmits: u16,
-    pub path_max_retransmits: u16,
+    pub init_max_attempts: u16,
+    pub init_max_timeo_ms: u16,
+    pub srto_initial_ms: u32,
+    pub srto_min_ms: u32,
+    pub srto_max_ms: u32,
+    pub asocmaxrxt: u16,
+    pub pathmaxrxt: u16,
     /// At least the longest transaction (A18).
     pub autoclose_s: u32,
-    pub heartbeat_ms: u32,
+    pub hbinterval_ms: u32,
+    /// 0 of these four: the stack's own; no lifetime.
+    pub sack_delay_ms: u32,
+    /// The kernel's only.
+    pub sack_freq: u32,
+    pub max_burst: u32,
+    pub send_ttl_ms: u32,
+    /// Where and how SIP is sent; A08: stream 0, unordered.
+    pub stream: u16,
+    pub unordered: bool,
     /// In user space: largest SCTP packet, bytes, without UDP and IP headers.
     pub mtu: u16,
     /// In user space: UDP port of peers of which no other is known (RFC 6951 §5.1).
@@ -290,12 +299,12 @@ impl Sctp {
     #[must_use]
     pub fn dead_peer_ms(&self) -> (u64, u64) {
         let waits = |cap: u32, times: u16| {
-            let first = u64::from(self.rto_initial_ms);
+            let first = u64::from(self.srto_initial_ms);
             let wait = |at: u16| first.checked_shl(u32::from(at)).unwrap_or(u64::MAX).min(u64::from(cap).max(first));
             (0..=times).map(|at| wait(at.min(31))).sum()
         };
-        let new = waits(u32::from(self.init_max_timeout_ms), self.init_attempts);
-        (new, waits(self.rto_max_ms, self.association_max_retransmits))
+        let new = waits(u32::from(self.init_max_timeo_ms), self.init_max_attempts);
+        (new, waits(self.srto_max_ms, self.asocmaxrxt))
     }
 }
 

@@ -36,6 +36,8 @@ fn the_configuration_that_is_shipped_is_right() {
     assert_eq!(output.status.code(), Some(0), "{warned}");
     assert!(said.contains("udp  127.0.0.1:5060") && said.contains("sctp 127.0.0.1:5060"), "{said}");
     assert!(warned.lines().all(|line| line.starts_with("warning: ")), "{warned}");
+    let settings = said.lines().any(|line| line.starts_with("kernel   net.sctp: sndbuf_policy "));
+    assert_eq!(settings, sys::sctp::supported(), "{said}");
 }
 
 #[test]

@@ -181,7 +181,7 @@ fn calls_go_on_while_one_path_is_cut() {
     say(&format!("gap: {gap:.0} ms"));
     report.must_be_whole(calls);
     tally_sctp(calls);
-    // One RTO (sctp.rto_initial_ms is 1000) and the machine's own slowness.
+    // One RTO (sctp.srto_initial_ms is 1000) and the machine's own slowness.
     assert!(gap < 3_000.0, "a gap of {gap} ms");
     drop(callee);
     daemon.stop();

@@ -300,7 +300,7 @@ fn an_sctp_message_larger_than_the_window_ends_its_association_only() {
     if left_to_the_vm("a message larger than the window") {
         return;
     }
-    let street = Street::new("pieces", Transport::Sctp, "[sctp]\nreceive_buffer_bytes = 65536");
+    let street = Street::new("pieces", Transport::Sctp, "[sctp]\nsocket_rcvbuf_bytes = 65536");
     street.compare(
         |street| {
             let toward = street.setup.address(Transport::Sctp);

@@ -14,7 +14,8 @@ pub use room::Room;
 
 use super::{Config, Mistake, Stack, exit};
 use crate::transport::Transport;
-use crate::transport::sockets::in_user_space;
+use crate::transport::sctp::sysctls::Sysctls;
+use crate::transport::sockets::{in_user_space, is_kernel_sctp};
 
 /// Runs the command: report on stdout, mistakes and warnings on stderr. `memory_bytes`: the most shared memory that a
 /// configuration can touch, as `shared` plans it. A reader that left early (`| head`) changes nothing of the exit status.
@@ -25,7 +26,17 @@ pub fn run(path: Option<&Path>, memory_bytes: impl Fn(&Config) -> u64) -> ExitCo
         let room = Room::of_this_machine();
         match room.refuses(bytes) {
             Some(mistake) => Err(vec![mistake]),
-            None => Ok((report(&config, bytes, &room), warnings(&config, sys::sctp::supported()))),
+            None => {
+                let supported = sys::sctp::supported();
+                let mut report = report(&config, bytes, &room);
+                let mut warnings = warnings(&config, supported);
+                if config.listen.iter().any(|listen| is_kernel_sctp(listen, supported)) {
+                    let sysctls = Sysctls::read();
+                    let _ = writeln!(report, "kernel   {}", sysctls.summary());
+                    warnings.extend(sysctls.warnings(&config.sctp));
+                }
+                Ok((report, warnings))
+            }
         }
     });
     match checked {
@@ -116,7 +127,7 @@ fn lengths(config: &Config, lines: &mut Vec<String>) {
     if serves(Transport::Sctp) && slow >= transaction_ms {
         lines.push(format!(
             "a dead SCTP peer is found after {slow} ms, later than timers B and F ({transaction_ms} ms) end its \
-             transactions: lower sctp.init_attempts, sctp.association_max_retransmits or sctp.rto_max_ms"
+             transactions: lower sctp.init_max_attempts, sctp.asocmaxrxt or sctp.srto_max_ms"
         ));
     }
     if serves(Transport::Sctp) && u64::from(config.sctp.autoclose_s) * 1_000 < config.live.timers.c_ms {

@@ -349,17 +349,25 @@ fn sctp(mut keys: Keys<'_>) -> Sctp {
     // A new peer that is dead is given up after 1 + 2 + 3 + 3 + 3 = 12 s, a known one after about as long: before timers B
     // and F (M23).
     let sctp = Sctp {
-        receive_buffer_bytes: keys.number("receive_buffer_bytes", 8_388_608, 65_536..=1_024 * MIB, "bytes"),
-        send_buffer_bytes: keys.number("send_buffer_bytes", 4_194_304, 65_536..=1_024 * MIB, "bytes"),
-        init_attempts: keys.number("init_attempts", 4, 1..=100, "attempts"),
-        init_max_timeout_ms: keys.number("init_max_timeout_ms", 3_000, 10..=60_000, "milliseconds"),
-        rto_initial_ms: keys.number("rto_initial_ms", 1_000, 10..=60_000, "milliseconds"),
-        rto_min_ms: keys.number("rto_min_ms", 500, 10..=60_000, "milliseconds"),
-        rto_max_ms: keys.number("rto_max_ms", 3_000, 10..=60_000, "milliseconds"),
-        association_max_retransmits: keys.number("association_max_retransmits", 5, 1..=100, "retransmissions"),
-        path_max_retransmits: keys.number("path_max_retransmits", 3, 1..=100, "retransmissions"),
+        socket_rcvbuf_bytes: keys.number("socket_rcvbuf_bytes", 8_388_608, 65_536..=1_024 * MIB, "bytes"),
+        socket_sndbuf_bytes: keys.number("socket_sndbuf_bytes", 4_194_304, 65_536..=1_024 * MIB, "bytes"),
+        init_max_attempts: keys.number("init_max_attempts", 4, 1..=100, "attempts"),
+        init_max_timeo_ms: keys.number("init_max_timeo_ms", 3_000, 10..=60_000, "milliseconds"),
+        srto_initial_ms: keys.number("srto_initial_ms", 1_000, 10..=60_000, "milliseconds"),
+        srto_min_ms: keys.number("srto_min_ms", 500, 10..=60_000, "milliseconds"),
+        srto_max_ms: keys.number("srto_max_ms", 3_000, 10..=60_000, "milliseconds"),
+        asocmaxrxt: keys.number("asocmaxrxt", 5, 1..=100, "retransmissions"),
+        pathmaxrxt: keys.number("pathmaxrxt", 3, 1..=100, "retransmissions"),
         autoclose_s: keys.number("autoclose_s", 300, 1..=86_400, "seconds"),
-        heartbeat_ms: keys.number("heartbeat_ms", 10_000, 100..=3_600_000, "milliseconds"),
+        hbinterval_ms: keys.number("hbinterval_ms", 10_000, 100..=3_600_000, "milliseconds"),
+        // RFC 9260 §6.2: never more than 500 ms.
+        sack_delay_ms: keys.number("sack_delay_ms", 0, 0..=500, "milliseconds"),
+        sack_freq: keys.number("sack_freq", 0, 0..=100, "packets"),
+        max_burst: keys.number("max_burst", 0, 0..=1_000, "packets"),
+        send_ttl_ms: keys.number("send_ttl_ms", 0, 0..=600_000, "milliseconds"),
+        // What our own user space takes.
+        stream: keys.number("stream", 0, 0..=127, "stream"),
+        unordered: keys.boolean("unordered", true),
         // Ethernet's 1,500 bytes without IPv6 and UDP headers.
         mtu: keys.number("mtu", 1_452, 512..=65_000, "bytes"),
         peer_encapsulation_port: keys.number("peer_encapsulation_port", ENCAPSULATION_PORT, 1..=65_535, "UDP port"),

@@ -122,9 +122,9 @@ fn numbers(config: &Config, notes: &Notes) {
     let default = ("registrar.default_expires_s", u64::from(registrar.default_expires_s));
     ordered(("registrar.min_expires_s", u64::from(registrar.min_expires_s)), default);
     ordered(default, ("registrar.max_expires_s", u64::from(registrar.max_expires_s)));
-    let (min, initial) = (u64::from(sctp.rto_min_ms), u64::from(sctp.rto_initial_ms));
-    ordered(("sctp.rto_min_ms", min), ("sctp.rto_initial_ms", initial));
-    ordered(("sctp.rto_initial_ms", initial), ("sctp.rto_max_ms", u64::from(sctp.rto_max_ms)));
+    let (min, initial) = (u64::from(sctp.srto_min_ms), u64::from(sctp.srto_initial_ms));
+    ordered(("sctp.srto_min_ms", min), ("sctp.srto_initial_ms", initial));
+    ordered(("sctp.srto_initial_ms", initial), ("sctp.srto_max_ms", u64::from(sctp.srto_max_ms)));
     let limits = &live.limits;
     let pair = |of: &'static str, one: usize| (of, one as u64);
     ordered(

@@ -445,6 +445,6 @@ fn check_warns_of_what_works_and_is_perhaps_not_meant() {
         assert_eq!(found.len(), usize::from(warned), "{found:?}");
         assert!(found.iter().all(|line| line.starts_with(&format!("{network} may ask the admin listener {address}"))));
     }
-    let slow = warnings("[sctp]\ninit_attempts = 20");
+    let slow = warnings("[sctp]\ninit_max_attempts = 20");
     assert!(slow.first().unwrap().starts_with("a dead SCTP peer is found after 60000 ms"), "{slow:?}");
 }

@@ -27,6 +27,9 @@ pub(super) fn open(config: Config) -> Result<(House, Option<TcpListener>, Vec<St
     let shared = Shared::new(&config, config.seats()).map_err(|error| format!("shared memory: {error}"))?;
     let wakes = wakes(config.seats()).map_err(|error| format!("eventfd: {error}"))?;
     warnings.extend(drop_privileges(config.user.as_deref())?);
+    if let Some(line) = &sockets.kernel_sctp {
+        tracing::info!("{line}");
+    }
     for warning in &warnings {
         tracing::warn!("{warning}");
     }

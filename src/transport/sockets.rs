@@ -14,6 +14,7 @@ use sys::sctp::Settings;
 
 use super::Transport;
 use super::desk::Carrier;
+use super::sctp::sysctls::Sysctls;
 use crate::config::{Config, Listen, Sctp, Stack};
 
 /// Connections that wait to be accepted, per listener and seat; `net.core.somaxconn` may cut it.
@@ -27,6 +28,8 @@ pub struct Sockets {
     listeners: Vec<Listener>,
     /// What the operator should know: one sentence each.
     pub warnings: Vec<String>,
+    /// The kernel's settings for its SCTP, in one line, where a listener has it.
+    pub kernel_sctp: Option<String>,
 }
 
 /// One `[[listen]]`, opened.
@@ -80,8 +83,15 @@ impl Sockets {
     /// The first that cannot be opened.
     pub fn open(config: &Config) -> Result<Sockets, OpenError> {
         let mut warnings = Vec::new();
-        if config.listen.iter().any(|listen| listen.transport == Transport::Sctp) && sys::sctp::supported() {
-            set_policies(&mut warnings);
+        let mut kernel_sctp = None;
+        if config.serves(Transport::Sctp) {
+            let supported = sys::sctp::supported();
+            if config.listen.iter().any(|listen| is_kernel_sctp(listen, supported)) {
+                set_policies();
+                let sysctls = Sysctls::read();
+                warnings.extend(sysctls.warnings(&config.sctp));
+                kernel_sctp = Some(sysctls.summary());
+            }
         }
         let open = |listen: &Listen| {
             open_one(config, listen, &mut warnings).map_err(|cause| OpenError {
@@ -92,7 +102,7 @@ impl Sockets {
             })
         };
         let listeners = config.listen.iter().map(open).collect::<Result<_, _>>()?;
-        Ok(Sockets { listeners, warnings })
+        Ok(Sockets { listeners, warnings, kernel_sctp })
     }
 
     #[must_use]
@@ -170,7 +180,7 @@ fn open_one(config: &Config, listen: &Listen, warnings: &mut Vec<String>) -> io:
                 return Err(io::ErrorKind::Unsupported.into());
             }
             let (fd, granted) = sys::sctp::one_to_many(&listen.addresses, &settings(&config.sctp), false)?;
-            let asked = (config.sctp.receive_buffer_bytes, config.sctp.send_buffer_bytes);
+            let asked = (config.sctp.socket_rcvbuf_bytes, config.sctp.socket_sndbuf_bytes);
             say_if_less(warnings, listen, asked, granted);
             // A peer's window is half the buffer (M13): an eighth keeps honest traffic whole.
             listener.most_bytes = granted.receive / 8;
@@ -221,37 +231,41 @@ fn settings(sctp: &Sctp) -> Settings {
         nodelay: true,
         // M12: with 0, one peer that sends half of a big message silences all others.
         fragment_interleave: 1,
-        rcvbuf: sctp.receive_buffer_bytes,
-        sndbuf: sctp.send_buffer_bytes,
-        // We send on stream 0 only, and take any (A08, A09).
-        outbound_streams: 0,
+        rcvbuf: sctp.socket_rcvbuf_bytes,
+        sndbuf: sctp.socket_sndbuf_bytes,
+        // We send on one stream only, and take any (A08, A09). Stream 0 is among those that the kernel has.
+        outbound_streams: if sctp.stream == 0 { 0 } else { sctp.stream + 1 },
         inbound_streams: 0,
-        init_attempts: sctp.init_attempts,
-        init_timeout_max_ms: sctp.init_max_timeout_ms,
-        rto_initial_ms: sctp.rto_initial_ms,
-        rto_min_ms: sctp.rto_min_ms,
-        rto_max_ms: sctp.rto_max_ms,
-        association_max_retransmits: sctp.association_max_retransmits,
-        path_max_retransmits: sctp.path_max_retransmits,
-        heartbeat_ms: sctp.heartbeat_ms,
+        init_max_attempts: sctp.init_max_attempts,
+        init_max_timeo_ms: sctp.init_max_timeo_ms,
+        srto_initial_ms: sctp.srto_initial_ms,
+        srto_min_ms: sctp.srto_min_ms,
+        srto_max_ms: sctp.srto_max_ms,
+        asocmaxrxt: sctp.asocmaxrxt,
+        pathmaxrxt: sctp.pathmaxrxt,
+        hbinterval_ms: sctp.hbinterval_ms,
         autoclose_s: sctp.autoclose_s,
+        sack_delay_ms: sctp.sack_delay_ms,
+        sack_freq: sctp.sack_freq,
+        max_burst: sctp.max_burst,
+        send_ttl_ms: sctp.send_ttl_ms,
     }
 }
 
 /// With 0, the default, one socket has one buffer for all its associations: a stalled peer stops sending to everyone (M05), a
-/// flooding one stops hearing from everyone (M40).
-fn set_policies(warnings: &mut Vec<String>) {
-    for (name, effect) in [
-        ("sndbuf_policy", "one peer that stops reading can stop all"),
-        ("rcvbuf_policy", "one peer that floods can silence all"),
-    ] {
-        if sys::sctp::sysctl(name).is_ok_and(|value| value != 0) {
-            continue;
-        }
-        if let Err(cause) = sys::sctp::set_sysctl(name, 1) {
-            warnings.push(format!("net.sctp.{name} is 0 and cannot be set to 1 ({cause}): over SCTP {effect}"));
+/// flooding one stops hearing from everyone (M40). Where we may not, `Sysctls` says so.
+fn set_policies() {
+    for name in ["sndbuf_policy", "rcvbuf_policy"] {
+        if sys::sctp::sysctl(name).is_ok_and(|value| value == 0) {
+            let _ = sys::sctp::set_sysctl(name, 1);
         }
     }
+}
+
+/// Will this listener be the kernel's SCTP? `kernel_has_sctp`: of `sys::sctp::supported`.
+#[must_use]
+pub fn is_kernel_sctp(listen: &Listen, kernel_has_sctp: bool) -> bool {
+    kernel_has_sctp && listen.transport == Transport::Sctp && listen.stack != Stack::User
 }
 
 fn advice(listen: &Listen, cause: &io::Error) -> &'static str {

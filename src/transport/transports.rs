@@ -98,7 +98,7 @@ impl Transports {
             receiver: Receiver::new(1024),
             sender: Sender::new(SEND_BATCH),
         };
-        Ok(Transports { desk, lists, kernel_sctp: sctp::Kernel::default(), user_sctp, tcp, relay })
+        Ok(Transports { desk, lists, kernel_sctp: sctp::Kernel::new(&config.sctp), user_sctp, tcp, relay })
     }
 
     /// Is this token ours? The others (`1 << 32` and above) are the caller's.

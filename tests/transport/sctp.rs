@@ -17,6 +17,7 @@ pub fn tests() -> &'static [Test] {
     if sys::sctp::supported() {
         return tests![
             messages_go_both_ways_on_stream_0_unordered,
+            messages_go_on_the_stream_and_in_the_order_that_is_configured,
             a_request_reuses_the_association_of_its_peer,
             a_ping_is_answered,
             a_peer_that_is_not_there_is_lost_and_its_requests_fail,
@@ -143,6 +144,23 @@ fn messages_go_both_ways_on_stream_0_unordered() {
     assert!(z.happenings.is_empty());
 }
 
+fn messages_go_on_the_stream_and_in_the_order_that_is_configured() {
+    let mut config = config(1, LISTEN);
+    // More streams than the kernel has by itself (M35).
+    (config.sctp.stream, config.sctp.unordered) = (20, false);
+    let (mut z, at) = Seat::alone_with(&config);
+    let mut a = Peer::new();
+    let from = associate(&mut a, &mut z, at[0]);
+    z.send(from, b"response", None);
+    let info = a.until(&mut z, 1).remove(0).0.info.unwrap();
+    assert_eq!((info.stream, info.unordered, info.ppid), (20, false, 0));
+    // And over an association that we set up.
+    let mut b = Peer::new();
+    z.send(to(Transport::Sctp, b.at), b"request", client(1));
+    let info = b.until(&mut z, 1).remove(0).0.info.unwrap();
+    assert_eq!((info.stream, info.unordered), (20, false));
+}
+
 fn a_request_reuses_the_association_of_its_peer() {
     // A15, M02.
     let (mut z, at) = Seat::alone(LISTEN);
@@ -221,7 +239,7 @@ fn a_stalled_peer_does_not_stop_another() {
 fn a_message_in_pieces_aborts_its_association_and_no_other() {
     // M11, M13: the window, half of the receive buffer, is used up before the message ends.
     let mut config = config(1, LISTEN);
-    config.sctp.receive_buffer_bytes = 100_000;
+    config.sctp.socket_rcvbuf_bytes = 100_000;
     let (mut z, at) = Seat::alone_with(&config);
     let wide = Settings { nodelay: true, sndbuf: 4 << 20, ..Settings::default() };
     let (mut a, mut other) = (Peer::on("127.0.0.1:0", &wide), Peer::new());
@@ -363,7 +381,7 @@ fn a_response_whose_association_is_gone_goes_to_the_sent_by_port() {
 fn a_peer_is_found_by_its_second_address() {
     let (mut z, at) = Seat::alone(&[(Transport::Sctp, "127.0.0.1:0 127.0.0.2:0")]);
     let two = "127.0.0.1:0 127.0.0.2:0";
-    let mut a = Peer::on(two, &Settings { nodelay: true, heartbeat_ms: 200, ..Settings::default() });
+    let mut a = Peer::on(two, &Settings { nodelay: true, hbinterval_ms: 200, ..Settings::default() });
     let from = associate(&mut a, &mut z, at[0]);
     let second = SocketAddr::new("127.0.0.2".parse().unwrap(), a.at.port());
     // M39: not before it is confirmed.

@@ -4,6 +4,7 @@
 //! sends for any association; in user space an association belongs to one process, as a TCP connection does.
 
 mod kernel;
+pub mod sysctls;
 pub mod user;
 
 pub use kernel::Kernel;

@@ -18,7 +18,7 @@ pub use association::{
     statistics, status,
 };
 pub use notification::{AssociationState, Notification, PeerAddressState, parse_notification};
-pub use settings::Settings;
+pub use settings::{Pace, Settings, pace};
 
 use crate::sockaddr::Name;
 use crate::socket::{self, Granted};
@@ -34,8 +34,16 @@ pub fn supported() -> bool {
 /// # Errors
 /// `NotFound` without SCTP (the module may not be loaded yet: see [`supported`]); `InvalidData` for one that is no number.
 pub fn sysctl(name: &str) -> io::Result<i64> {
+    sysctl_text(name)?.parse().map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+/// The same for one that need not be a number.
+///
+/// # Errors
+/// `NotFound` without SCTP.
+pub fn sysctl_text(name: &str) -> io::Result<String> {
     let text = fs::read_to_string(format!("/proc/sys/net/sctp/{name}"))?;
-    text.trim().parse().map_err(|_| io::ErrorKind::InvalidData.into())
+    Ok(text.trim().to_owned())
 }
 
 /// Sets `net.sctp.NAME`.

@@ -11,13 +11,17 @@ pub(crate) const SCTP_PEER_ADDR_PARAMS: i32 = 9;
 pub(crate) const SCTP_I_WANT_MAPPED_V4_ADDR: i32 = 12;
 pub(crate) const SCTP_STATUS: i32 = 14;
 pub(crate) const SCTP_GET_PEER_ADDR_INFO: i32 = 15;
+/// Of old SCTP_DELAYED_ACK_TIME.
+pub(crate) const SCTP_DELAYED_SACK: i32 = 16;
 pub(crate) const SCTP_FRAGMENT_INTERLEAVE: i32 = 18;
+pub(crate) const SCTP_MAX_BURST: i32 = 20;
 pub(crate) const SCTP_GET_ASSOC_NUMBER: i32 = 28;
 pub(crate) const SCTP_GET_ASSOC_ID_LIST: i32 = 29;
 pub(crate) const SCTP_RECVRCVINFO: i32 = 32;
 pub(crate) const SCTP_SOCKOPT_BINDX_ADD: i32 = 100;
 pub(crate) const SCTP_GET_PEER_ADDRS: i32 = 108;
 pub(crate) const SCTP_GET_ASSOC_STATS: i32 = 112;
+pub(crate) const SCTP_DEFAULT_PRINFO: i32 = 114;
 pub(crate) const SCTP_EVENT: i32 = 127;
 
 /// Control messages: `enum sctp_cmsg_type`.
@@ -29,6 +33,9 @@ pub(crate) const SCTP_UNORDERED: i32 = 1;
 pub(crate) const SCTP_ABORT: i32 = 4;
 /// MSG_FIN.
 pub(crate) const SCTP_EOF: i32 = 0x200;
+
+/// Policies of partial reliability: `pr_policy`.
+pub(crate) const SCTP_PR_SCTP_TTL: u16 = 0x10;
 
 /// Flags of paddrparams: `enum sctp_spp_flags`.
 pub(crate) const SPP_HB_ENABLE: u32 = 1;

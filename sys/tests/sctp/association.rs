@@ -3,7 +3,7 @@
 use std::io;
 
 use sys::datagram::{SndInfo, To};
-use sys::sctp::{self, AssociationState, Notification, PathState, PeerAddressState, Settings, State};
+use sys::sctp::{self, AssociationState, Notification, Pace, PathState, PeerAddressState, Settings, State};
 
 use super::end::{End, associate, pair, settings};
 use crate::rig::{Test, child, joined, until};
@@ -20,6 +20,7 @@ pub const TESTS: &[Test] = tests![
     sending_while_shutting_down_is_refused_and_a_new_association_opens_after,
     an_idle_association_is_closed_after_autoclose,
     settings_are_those_of_new_associations,
+    what_was_not_set_of_the_pace_is_the_kernels_and_the_rest_reads_back,
     a_batch_stops_at_the_message_of_a_dead_association,
     associations_outlive_the_process_that_opened_them,
     two_sockets_share_a_port_when_asked,
@@ -182,6 +183,17 @@ fn settings_are_those_of_new_associations() {
     assert_eq!(sctp::status(a.fd(), at_a).unwrap().outbound_streams, 5);
     assert_eq!(sctp::status(z.fd(), at_z).unwrap().inbound_streams, 5);
     assert_eq!(sctp::status(z.fd(), at_z).unwrap().outbound_streams, 7);
+}
+
+fn what_was_not_set_of_the_pace_is_the_kernels_and_the_rest_reads_back() {
+    let of = |settings: &Settings| sctp::pace(End::with(&["127.0.0.1:0"], settings).fd()).unwrap();
+    let kernels = Pace { sack_delay_ms: 200, sack_freq: 2, max_burst: 4, send_ttl_ms: 0 };
+    assert_eq!(of(&settings()), kernels); // M21
+    let asked = Settings { sack_delay_ms: 70, sack_freq: 3, max_burst: 9, send_ttl_ms: 1500, ..settings() };
+    assert_eq!(of(&asked), Pace { sack_delay_ms: 70, sack_freq: 3, max_burst: 9, send_ttl_ms: 1500 });
+    // One of the two of SACK leaves the other alone.
+    assert_eq!(of(&Settings { sack_freq: 4, ..settings() }), Pace { sack_freq: 4, ..kernels });
+    assert_eq!(of(&Settings { sack_delay_ms: 90, ..settings() }), Pace { sack_delay_ms: 90, ..kernels });
 }
 
 fn a_batch_stops_at_the_message_of_a_dead_association() {

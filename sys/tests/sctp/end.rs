@@ -25,14 +25,14 @@ pub fn settings() -> Settings {
         fragment_interleave: 1,
         rcvbuf: 4 << 20,
         sndbuf: 4 << 20,
-        init_attempts: 2,
-        init_timeout_max_ms: 500,
-        rto_initial_ms: 200,
-        rto_min_ms: 100,
-        rto_max_ms: 1000,
-        association_max_retransmits: 4,
-        path_max_retransmits: 2,
-        heartbeat_ms: 30_000,
+        init_max_attempts: 2,
+        init_max_timeo_ms: 500,
+        srto_initial_ms: 200,
+        srto_min_ms: 100,
+        srto_max_ms: 1000,
+        asocmaxrxt: 4,
+        pathmaxrxt: 2,
+        hbinterval_ms: 30_000,
         ..Settings::default()
     }
 }

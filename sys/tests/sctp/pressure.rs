@@ -3,7 +3,7 @@
 use std::io;
 
 use sys::datagram::{SndInfo, To};
-use sys::sctp::{self, Settings};
+use sys::sctp::{self, Notification, Settings};
 
 use super::end::{End, associate, settings};
 use crate::rig::{Test, pause};
@@ -17,7 +17,26 @@ pub const TESTS: &[Test] = tests![
     without_interleave_it_does,
     a_peer_that_does_not_read_blocks_only_itself_under_policy_1,
     a_message_larger_than_the_send_buffer_is_refused,
+    a_message_that_outlives_its_time_comes_back,
 ];
+
+fn a_message_that_outlives_its_time_comes_back() {
+    let narrow = Settings { rcvbuf: 20_000, ..settings() };
+    let short = Settings { send_ttl_ms: 300, ..settings() };
+    let (mut a, mut z) = (End::with(&["127.0.0.1:0"], &short), End::with(&["127.0.0.1:0"], &narrow));
+    let (at_a, _) = associate(&mut a, &mut z);
+    // More than the window of a peer that reads nothing.
+    for context in 1..=100 {
+        let info = SndInfo { context, unordered: true, ..SndInfo::default() };
+        a.try_send(To::Association(at_a), &[b'x'; 1000], info).unwrap();
+    }
+    let context = a.notified(|n| match n {
+        Notification::SendFailed { context, .. } => Some(context),
+        _ => None,
+    }); // M30
+    println!("the first to come back was number {context}");
+    assert!(context > 1, "what was delivered does not come back");
+}
 
 fn a_message_of_60_kb_arrives_whole() {
     let (mut a, mut z) = (End::new(), End::new());

@@ -14,23 +14,28 @@ use sys::datagram::{Arena, Item, SndInfo, To};
 
 use self::queue::Queues;
 use self::send::Planned;
+use crate::config::Sctp;
 use crate::shared::counters::Counter;
 use crate::shared::flows::State;
 use crate::timer::Tick;
 use crate::transport::desk::{Desk, is_keep_alive};
 use crate::transport::{Flow, FlowId, Frame, Inbox, Transport};
 
-/// SIP over SCTP: stream 0, unordered, payload protocol 0 (A06, A08).
-const SIP: SndInfo = SndInfo { stream: 0, unordered: true, eof: false, abort: false, ppid: 0, context: 0 };
-
-#[derive(Default)]
 pub struct Kernel {
+    /// How SIP is sent: payload protocol 0 (A06), unordered on stream 0 unless configured (A08).
+    sip: SndInfo,
     queues: Queues,
     /// This flush's messages; kept for its room.
     planned: Vec<Planned>,
 }
 
 impl Kernel {
+    #[must_use]
+    pub fn new(sctp: &Sctp) -> Kernel {
+        let sip = SndInfo { stream: sctp.stream, unordered: sctp.unordered, ..SndInfo::default() };
+        Kernel { sip, queues: Queues::default(), planned: Vec::new() }
+    }
+
     /// Reads one batch; true when it was full: there may be more.
     pub fn receive(&mut self, desk: &mut Desk, listener: u8, arena: &mut Arena, inbox: &mut Inbox, now: Tick) -> bool {
         let most = desk.most_bytes(listener);
@@ -69,7 +74,7 @@ impl Kernel {
             if is_keep_alive(bytes) {
                 desk.count(Counter::KeepAlives, 1);
                 if bytes.starts_with(b"\r\n\r\n") {
-                    answer_ping(desk, listener, association);
+                    answer_ping(desk, listener, association, self.sip);
                 }
                 continue;
             }
@@ -152,9 +157,9 @@ fn abort(desk: &Desk, listener: u8, association: u32) {
 }
 
 /// A29: one CRLF back on the same association, at once.
-fn answer_ping(desk: &mut Desk, listener: u8, association: u32) {
+fn answer_ping(desk: &mut Desk, listener: u8, association: u32, sip: SndInfo) {
     let Some(fd) = desk.ends.get(usize::from(listener)).and_then(|end| end.socket()) else { return };
-    let pong = Item { to: To::Association(association), pieces: [b"\r\n", b""], sctp: Some(SIP) };
+    let pong = Item { to: To::Association(association), pieces: [b"\r\n", b""], sctp: Some(sip) };
     // A ping that finds no room for its answer goes without.
     let _ = desk.sender.send(fd, 1, false, |_| pong);
 }

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::send::{self, Verdict, Way};
-use super::{Desk, Item, SIP, SndInfo};
+use super::{Desk, Item, SndInfo};
 use crate::message::branch::BranchId;
 use crate::shared::counters::Counter;
 use crate::timer::Tick;
@@ -96,14 +96,14 @@ impl Queues {
     }
 
     /// Tries each blocked association once.
-    pub fn retry(&mut self, desk: &mut Desk, inbox: &mut Inbox, now: Tick) {
+    pub fn retry(&mut self, desk: &mut Desk, sip: SndInfo, inbox: &mut Inbox, now: Tick) {
         if now < self.next_tick() {
             return;
         }
         let bytes = &mut self.bytes;
         self.by_key.retain(|key, queue| {
             let before = queue.bytes;
-            let emptied = try_again(desk, key, queue, inbox, now);
+            let emptied = try_again(desk, key, queue, sip, inbox, now);
             *bytes = (*bytes + queue.bytes).saturating_sub(before);
             !emptied
         });
@@ -112,7 +112,7 @@ impl Queues {
 }
 
 /// True when nothing waits any more.
-fn try_again(desk: &mut Desk, key: &Key, queue: &mut Queue, inbox: &mut Inbox, now: Tick) -> bool {
+fn try_again(desk: &mut Desk, key: &Key, queue: &mut Queue, sip: SndInfo, inbox: &mut Inbox, now: Tick) -> bool {
     let Some(fd) = desk.ends.get(usize::from(key.listener)).and_then(|end| end.socket()) else { return true };
     while let Some(first) = queue.messages.front() {
         if now.since(first.since) > TOO_LATE_MS {
@@ -126,7 +126,7 @@ fn try_again(desk: &mut Desk, key: &Key, queue: &mut Queue, inbox: &mut Inbox, n
             Some(waiting) => Item {
                 to: waiting.way.to(),
                 pieces: [&waiting.bytes, b""],
-                sctp: Some(SndInfo { context: waiting.client.map_or(0, |client| client.slot), ..SIP }),
+                sctp: Some(SndInfo { context: waiting.client.map_or(0, |client| client.slot), ..sip }),
             },
             None => Item { to: send::NOWHERE, pieces: [b"", b""], sctp: None },
         });

@@ -11,7 +11,7 @@ use sys::errno::{ENOBUFS, ENOMEM, EPIPE, ESHUTDOWN};
 use sys::sctp::PathState;
 
 use super::queue::Key;
-use super::{Desk, Item, Kernel, SIP, SndInfo, send_held_back};
+use super::{Desk, Item, Kernel, SndInfo, send_held_back};
 use crate::shared::counters::Counter;
 use crate::shared::flows::State;
 use crate::timer::Tick;
@@ -104,7 +104,7 @@ impl Kernel {
     }
 
     pub fn tick(&mut self, desk: &mut Desk, inbox: &mut Inbox, now: Tick) {
-        self.queues.retry(desk, inbox, now);
+        self.queues.retry(desk, self.sip, inbox, now);
     }
 
     pub fn next_tick(&self) -> Tick {
@@ -193,7 +193,7 @@ impl Kernel {
                 fail_all(desk, rest, outgoing, inbox);
                 return;
             };
-            let (sent, error) = desk.sender.send(fd, count, more, |index| item(rest, index, outgoing, arena));
+            let (sent, error) = desk.sender.send(fd, count, more, |index| item(rest, index, self.sip, outgoing, arena));
             desk.parts.counters.add(desk.seat, Counter::SentSctp, sent as u64);
             if !more {
                 for message in rest.iter().take(sent).filter(|message| message.way.association != 0) {
@@ -243,12 +243,12 @@ fn by_address(sending: &Sending) -> Address {
     }
 }
 
-fn item<'o>(messages: &[Planned], index: usize, outgoing: &'o Outgoing, arena: &'o Arena) -> Item<'o> {
+fn item<'o>(messages: &[Planned], index: usize, sip: SndInfo, outgoing: &'o Outgoing, arena: &'o Arena) -> Item<'o> {
     let nothing = Item { to: NOWHERE, pieces: [b"", b""], sctp: None };
     messages.get(index).map_or(nothing, |message| {
         outgoing.item(message.index, arena).map_or(nothing, |(sending, pieces)| {
             let context = sending.client.map_or(0, |client| client.slot);
-            Item { to: message.way.to(), pieces, sctp: Some(SndInfo { context, ..SIP }) }
+            Item { to: message.way.to(), pieces, sctp: Some(SndInfo { context, ..sip }) }
         })
     })
 }

@@ -55,13 +55,11 @@ impl User {
     /// No memory for the packets.
     pub fn new(config: &Config, key: &[u8; 32], ends: &[End]) -> io::Result<User> {
         let line = |end: &End| {
-            (end.carrier == Carrier::UserSctp).then(|| Line {
-                endpoint: Endpoint::new(
-                    settings::options(&config.sctp, &config.live.limits, end.port()),
-                    key,
-                    u64::from(config.sctp.autoclose_s) * 1000,
-                ),
-                ids: HashMap::new(),
+            (end.carrier == Carrier::UserSctp).then(|| {
+                let options = settings::options(&config.sctp, &config.live.limits, end.port());
+                let mut endpoint = Endpoint::new(options, key, u64::from(config.sctp.autoclose_s) * 1000);
+                endpoint.how = settings::how(&config.sctp);
+                Line { endpoint, ids: HashMap::new() }
             })
         };
         let lines: Vec<_> = ends.iter().map(line).collect();

@@ -9,6 +9,7 @@ use dcsctp::api::{
     DcSctpSocket, Message, Metrics, Options, PpId, SendOptions, Socket, SocketEvent, SocketState, SocketTime, StreamId,
 };
 
+use super::How;
 use super::packet::{INIT, INIT_ACK, Packet};
 use crate::timer::Tick;
 use crate::transport::Address;
@@ -73,12 +74,12 @@ impl Association {
     }
 
     /// It is up, for the first time: what was held back leaves.
-    pub fn release(&mut self, now: Tick) {
+    pub fn release(&mut self, how: How, now: Tick) {
         (self.up, self.last, self.held_bytes) = (true, now, 0);
         let held = std::mem::take(&mut self.held);
         if !held.is_empty() {
             // Less than what the protocol's own queue takes, which is empty.
-            self.send(held, now);
+            self.send(held, how, now);
         }
     }
 
@@ -87,15 +88,14 @@ impl Association {
     }
 
     /// Gives the protocol messages to send, so that they share packets. Returns the places of those it has no room for.
-    pub fn send(&mut self, messages: Vec<Vec<u8>>, now: Tick) -> Vec<usize> {
+    pub fn send(&mut self, messages: Vec<Vec<u8>>, how: How, now: Tick) -> Vec<usize> {
         if self.echoed && !self.up {
             return self.hold(messages);
         }
-        // Stream 0, unordered, payload protocol 0 (A06, A08).
-        let messages = messages.into_iter().map(|bytes| Message::new(StreamId(0), PpId(0), bytes)).collect();
-        let unordered = SendOptions { unordered: true, ..SendOptions::default() };
+        let messages = messages.into_iter().map(|bytes| Message::new(StreamId(how.stream), PpId(0), bytes)).collect();
+        let options = SendOptions { unordered: how.unordered, lifetime: how.lifetime, ..SendOptions::default() };
         self.last = now;
-        match self.at(now).send_many(messages, &unordered) {
+        match self.at(now).send_many(messages, &options) {
             Ok(()) => Vec::new(),
             Err(failed) => failed.0.into_iter().map(|(place, _)| place).collect(),
         }

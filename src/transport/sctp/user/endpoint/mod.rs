@@ -13,6 +13,7 @@ mod tests;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use dcsctp::api::{Metrics, Options, SocketEvent};
 
@@ -52,8 +53,25 @@ pub struct Counts {
     pub stale_cookies: u64,
 }
 
+/// How messages are sent; payload protocol 0 (A06).
+#[derive(Clone, Copy, Debug)]
+pub struct How {
+    pub stream: u16,
+    pub unordered: bool,
+    /// After this a message is given up, if the peer knows RFC 3758; nobody is told.
+    pub lifetime: Option<Duration>,
+}
+
+impl Default for How {
+    /// A08.
+    fn default() -> How {
+        How { stream: 0, unordered: true, lifetime: None }
+    }
+}
+
 pub struct Endpoint {
     options: Options,
+    pub how: How,
     seal: Seal,
     /// Milliseconds without data after which an association is shut down; `u64::MAX`: never.
     idle_ms: u64,
@@ -75,6 +93,7 @@ impl Endpoint {
     pub fn new(options: Options, key: &[u8; 32], idle_ms: u64) -> Endpoint {
         Endpoint {
             options,
+            how: How::default(),
             seal: Seal::new(key),
             idle_ms,
             slots: Vec::new(),
@@ -174,7 +193,8 @@ impl Endpoint {
     /// There is no such association, or it takes no more.
     pub fn send(&mut self, tag: u32, messages: Vec<Vec<u8>>, now: Tick) -> Result<Vec<usize>, Gone> {
         let slot = *self.by_tag.get(&tag).ok_or(Gone)?;
-        let failed = self.association(slot).ok_or(Gone)?.send(messages, now);
+        let how = self.how;
+        let failed = self.association(slot).ok_or(Gone)?.send(messages, how, now);
         self.pump(slot, now);
         Ok(failed)
     }
@@ -374,7 +394,7 @@ impl Endpoint {
                     association.remote = from;
                     let is_new = !association.up;
                     if is_new {
-                        association.release(now);
+                        association.release(self.how, now);
                     }
                     if was != tag {
                         self.by_tag.remove(&was);
@@ -403,7 +423,7 @@ impl Endpoint {
             match event {
                 SocketEvent::SendPacket(bytes) => self.packets.push((association.remote, bytes)),
                 SocketEvent::OnConnected() if !association.up => {
-                    association.release(now);
+                    association.release(self.how, now);
                     self.events.push_back(Event::Up { tag, peer });
                 }
                 SocketEvent::OnClosed() => ended = Some(Event::Closed { tag }),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use dcsctp::api::Options;
 
 use super::packet::{self, Packet};
-use super::{Endpoint, Event, TAG_MARK};
+use super::{Endpoint, Event, How, TAG_MARK};
 use crate::timer::Tick;
 use crate::transport::Address;
 
@@ -169,6 +169,22 @@ fn numbered(count: u32, bytes: usize) -> Vec<Vec<u8>> {
 fn sorted(mut messages: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
     messages.sort();
     messages
+}
+
+#[test]
+fn messages_leave_on_the_stream_and_in_the_order_that_is_asked_for() {
+    let (mut wire, _) = Wire::pair();
+    let asked = How { stream: 3, unordered: false, lifetime: None };
+    for (how, wanted) in [(How::default(), (0, true)), (asked, (3, false))] {
+        wire.hosts[0].endpoint.how = how;
+        wire.send(0, 1, vec![b"x".to_vec()]);
+        // Behind the common header DATA: type 0, flags (4: unordered), length, TSN, stream.
+        let data = wire.hosts[0].endpoint.packets.iter().map(|(_, bytes)| &bytes[12..]).find(|chunk| chunk[0] == 0);
+        let data = data.expect("DATA");
+        assert_eq!((u16::from_be_bytes([data[8], data[9]]), data[1] & 4 != 0), wanted);
+        wire.settle();
+    }
+    assert_eq!(wire.hosts[1].messages().len(), 2);
 }
 
 /// An INIT as a peer at `port` writes it.

@@ -1,4 +1,5 @@
-//! Daemon CPU per call at 500 calls/s, for every transport that this machine has: `cargo bench --bench calls`.
+//! Daemon CPU per call at 500 calls/s, for every transport (SCTP: the kernel's where it has one, else in user space):
+//! `cargo bench --bench calls`.
 //!
 //! Caller and callee use the same transport. The CPU is that of all the daemon's processes (master, workers, timer) while the calls
 //! run; the phones are this process and are not counted. Each transport is measured several times, in turn, after a warm-up
@@ -61,16 +62,20 @@ impl Bed {
         let refused = load.register(&everyone, 3_600).expect("registrations");
         assert!(refused.is_empty(), "{refused:?}");
         let mut bed = Bed { transport, daemon, load, callers, callees, rounds: Vec::new(), failed: 0 };
-        bed.round(WARM_UP_CALLS);
+        bed.round(WARM_UP_CALLS, &mut || ());
         bed.rounds.clear();
         bed
     }
 
-    fn round(&mut self, calls: u64) {
+    fn round(&mut self, calls: u64, meanwhile: &mut dyn FnMut()) {
         let (callers, callees) = (&self.callers[..], &self.callees[..]);
         let order = Order { calls, longest: Duration::MAX, pace: Pace::PerSecond(RATE), callers, callees };
         let before = self.daemon.cpu();
-        let tally = self.load.place(&order, &mut |_| ControlFlow::Continue(())).expect("calls");
+        let tally = self.load.place(&order, &mut |_| {
+            meanwhile();
+            ControlFlow::Continue(())
+        });
+        let tally = tally.expect("calls");
         let cpu = self.daemon.cpu().saturating_sub(before);
         self.failed += tally.failed;
         let at = |quantile| tally.set_up.value_at_quantile(quantile) as f64;
@@ -96,7 +101,14 @@ fn main() {
     }
     let mut beds: Vec<Bed> = Transport::ALL.into_iter().map(Bed::new).collect();
     for _ in 0..ROUNDS {
-        beds.iter_mut().for_each(|bed| bed.round(CALLS));
+        for at in 0..beds.len() {
+            let (before, rest) = beds.split_at_mut(at);
+            let Some((bed, after)) = rest.split_first_mut() else { continue };
+            // The others' phones go on answering heartbeats meanwhile.
+            bed.round(CALLS, &mut || {
+                before.iter_mut().chain(after.iter_mut()).for_each(|other| other.load.attend().expect("a poll"));
+            });
+        }
     }
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header([

@@ -221,6 +221,14 @@ impl Load {
         self.watch.take().and_then(|watch| watch.ladder)
     }
 
+    /// Lets the phones answer what has come, without waiting: an association in user space lives only as long as somebody attends to it.
+    ///
+    /// # Errors
+    /// The poll failed.
+    pub fn attend(&mut self) -> io::Result<()> {
+        self.turn(Some(now()))
+    }
+
     /// Places the calls and returns when the last one is over. `progress` hears of it ten times a second and after each call, and may
     /// break off.
     ///

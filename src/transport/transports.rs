@@ -137,9 +137,9 @@ impl Transports {
     pub fn posted(&mut self, arena: &mut Arena, inbox: &mut Inbox, now: Tick) -> bool {
         let mut more = self.relay.read();
         if !self.relay.is_empty() {
-            let Transports { desk, user_sctp, relay, .. } = self;
+            let Transports { user_sctp, relay, .. } = self;
             for (from, (start, end)) in &relay.packets {
-                user_sctp.posted(desk, from, relay.outgoing.bytes.get(*start..*end).unwrap_or_default(), now);
+                user_sctp.posted(from, relay.outgoing.bytes.get(*start..*end).unwrap_or_default(), now);
             }
             let mut outgoing = std::mem::take(&mut self.relay.outgoing);
             self.flush(&mut outgoing, arena, inbox, now);

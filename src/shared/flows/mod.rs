@@ -171,18 +171,7 @@ impl Flows {
         limit: Limit,
         now: Tick,
     ) -> Result<FlowId, Refusal> {
-        let new = New {
-            peers: &[self.hashed(peer)],
-            ip_hash: self.ip_hash(peer),
-            association: 0,
-            encapsulation: 0,
-            owner: seat as u16,
-            listener,
-            state: State::Open,
-            now,
-        };
-        let mut held = self.lock(transport).ok_or(Refusal::Table)?;
-        self.enter(&mut held.table(), &new, limit).map(|(index, generation)| join(transport, index, generation))
+        self.enter_open(transport, peer, (0, 0), listener, seat, limit, now)
     }
 
     /// A peer set up an association that belongs to the process in `seat`; `tag` and the peer's UDP port name it.
@@ -198,11 +187,24 @@ impl Flows {
         limit: Limit,
         now: Tick,
     ) -> Result<FlowId, Refusal> {
-        let transport = Transport::Sctp;
+        self.enter_open(Transport::Sctp, peer, (tag, encapsulation), listener, seat, limit, now)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn enter_open(
+        &self,
+        transport: Transport,
+        peer: Address,
+        (association, encapsulation): (u32, u16),
+        listener: u8,
+        seat: usize,
+        limit: Limit,
+        now: Tick,
+    ) -> Result<FlowId, Refusal> {
         let new = New {
             peers: &[self.hashed(peer)],
             ip_hash: self.ip_hash(peer),
-            association: tag,
+            association,
             encapsulation,
             owner: seat as u16,
             listener,

@@ -125,16 +125,18 @@ impl Kernel {
         now: Tick,
     ) {
         // A trunk's messages follow one another: look it up once.
-        let mut found = (Address::NONE, 0);
+        let mut found = (Address::NONE, 0, false);
         for index in list {
             let Some((sending, pieces)) = outgoing.item(*index, arena) else { continue };
             let mut way = Way { association: sending.to.association, peer: by_address(sending) };
             if way.association == 0 {
                 if found.0 != way.peer {
-                    found = (way.peer, association_to(desk, listener, way.peer));
+                    let association = association_to(desk, listener, way.peer);
+                    let claimed = association == 0 && is_only_claimed(desk, listener, way.peer, now);
+                    found = (way.peer, association, claimed);
                 }
                 way.association = found.1;
-                if way.association == 0 && is_only_claimed(desk, listener, way.peer, now) {
+                if found.2 {
                     desk.count(Counter::ClaimedAddress, 1);
                     inbox.send_failed(sending.client);
                     continue;

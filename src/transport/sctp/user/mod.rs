@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use sys::datagram::Arena;
 
 use self::endpoint::packet::{INIT, Packet};
-use self::endpoint::{Endpoint, TAG_MARK, abort_packet};
+use self::endpoint::{Endpoint, TAG_MARK, abort_packet, may_reflect};
 use crate::config::Config;
 use crate::shared::counters::Counter;
 use crate::shared::flows::FlowView;
@@ -106,9 +106,8 @@ impl User {
     }
 
     /// A packet that another process got for an association of ours.
-    pub fn posted(&mut self, desk: &mut Desk, from: &Flow, bytes: &[u8], now: Tick) {
+    pub fn posted(&mut self, from: &Flow, bytes: &[u8], now: Tick) {
         if let Some(Some(line)) = self.lines.get_mut(usize::from(from.listener)) {
-            desk.count(Counter::SctpPackets, 1);
             line.endpoint.receive(from.peer.into(), bytes, now);
         }
     }
@@ -198,15 +197,18 @@ impl User {
 /// The other process that this packet is for. Usually none: the kernel gives the packets of one peer to one seat, which set its
 /// association up; not so those of an association that we opened to a peer.
 fn owner(desk: &Desk, endpoint: &Endpoint, packet: &Packet<'_>, from: SocketAddr) -> Option<usize> {
-    if endpoint.knows(packet, from) {
+    // A damaged one is nobody's; and only what needs it is looked up by address: a stranger can write any address, and fill a mailbox.
+    if endpoint.knows(packet, from) || !packet.is_intact() {
         return None;
     }
     let by_peer = || desk.parts.flows.find_by_peer(Transport::Sctp, Address::new(from.ip(), packet.source));
     let first = packet.first()?;
     let flow = match packet.tag {
         0 if first.kind == INIT => by_peer(),
-        tag if tag & TAG_MARK != 0 => desk.parts.flows.find_association(tag).or_else(by_peer),
-        _ => by_peer(),
+        tag if tag & TAG_MARK != 0 => {
+            desk.parts.flows.find_association(tag).or_else(|| by_peer().filter(|_| may_reflect(packet)))
+        }
+        _ => by_peer().filter(|_| may_reflect(packet)),
     };
     let is_alive = |flow: &FlowView| flow.owner != desk.seat && flow.owner < desk.workers;
     flow.filter(is_alive).map(|flow| flow.owner)

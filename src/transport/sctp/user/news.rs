@@ -11,7 +11,7 @@ use crate::shared::counters::Counter;
 use crate::shared::flows::{PathNote, State};
 use crate::timer::Tick;
 use crate::transport::desk::{Desk, is_keep_alive};
-use crate::transport::{Address, Flow, Frame, Inbox, Transport};
+use crate::transport::{Address, Flow, FlowId, Frame, Inbox, Transport};
 
 impl User {
     /// Works off the events of one endpoint and sends what it wants sent. False: messages wait for room in the arena.
@@ -109,14 +109,7 @@ impl User {
 }
 
 /// An association came up: ours, whose entry was claimed before, or a peer's, which is entered or refused.
-fn up(
-    desk: &mut Desk,
-    line: &mut Line,
-    listener: u8,
-    tag: u32,
-    peer: Address,
-    now: Tick,
-) -> Option<crate::transport::FlowId> {
+fn up(desk: &mut Desk, line: &mut Line, listener: u8, tag: u32, peer: Address, now: Tick) -> Option<FlowId> {
     let encapsulation = line.endpoint.remote(tag).map_or(0, |remote| remote.port());
     if let Some(id) = line.ids.get(&tag).copied() {
         desk.parts.flows.set_state(id, State::Open);
@@ -140,7 +133,7 @@ fn up(
 }
 
 /// For `status`: what this process alone knows of the path.
-pub(super) fn note(desk: &Desk, line: &mut Line, id: crate::transport::FlowId, tag: u32, now: Tick) {
+pub(super) fn note(desk: &Desk, line: &mut Line, id: FlowId, tag: u32, now: Tick) {
     if let Some(metrics) = line.endpoint.news(tag, now) {
         let number = |n: u128| u32::try_from(n).unwrap_or(u32::MAX);
         let path = PathNote {
@@ -153,7 +146,7 @@ pub(super) fn note(desk: &Desk, line: &mut Line, id: crate::transport::FlowId, t
     }
 }
 
-fn renamed(desk: &Desk, line: &mut Line, was: u32, tag: u32) -> Option<crate::transport::FlowId> {
+fn renamed(desk: &Desk, line: &mut Line, was: u32, tag: u32) -> Option<FlowId> {
     let id = line.ids.remove(&was)?;
     line.ids.insert(tag, id);
     desk.parts.flows.name(id, tag, line.endpoint.remote(tag).map_or(0, |remote| remote.port()));

@@ -24,7 +24,7 @@ use crate::timer::Tick;
 use crate::transport::Address;
 
 pub use self::association::TAG_MARK;
-pub use self::blue::abort as abort_packet;
+pub use self::blue::{abort as abort_packet, may_reflect};
 
 /// What happened. An association is named by its verification tag: ours, which the peer writes into its packets.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -143,9 +143,12 @@ pub struct Listen {
     pub sent_by: SentBy,
     /// SCTP only.
     pub stack: Stack,
-    /// SCTP in user space: our UDP port (RFC 6951).
-    pub encapsulation_port: u16,
+    /// Our UDP port (RFC 6951). `None`: in user space `ENCAPSULATION_PORT`, with the kernel's SCTP as `net.sctp.udp_port` is.
+    pub encapsulation_port: Option<u16>,
 }
+
+/// The port that RFC 6951 §3 registered.
+pub const ENCAPSULATION_PORT: u16 = 9899;
 
 /// Our name on one listener, as it goes into Via and Record-Route.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -168,7 +171,8 @@ pub enum Stack {
 pub struct NextHop {
     pub domain: String,
     pub targets: Vec<Target>,
-    /// UDP port of its SCTP targets (RFC 6951); `None`: `sctp.peer_encapsulation_port`.
+    /// UDP port of its SCTP targets (RFC 6951); `None`: in user space `sctp.peer_encapsulation_port`, with the kernel's SCTP not inside
+    /// UDP.
     pub encapsulation_port: Option<u16>,
 }
 
@@ -262,9 +266,21 @@ pub struct Log {
     pub level: Level,
 }
 
+/// Who reads a listener of the kernel's SCTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Layout {
+    /// One socket, which all workers read.
+    Shared,
+    /// A socket for each worker (SO_REUSEPORT), which it alone reads.
+    PerWorker,
+}
+
 /// Settings of the kernel's SCTP sockets (RFC 6458 §8, sctp(7)), and of SCTP in user space as far as it knows them.
 #[derive(Clone, Debug, Serialize)]
 pub struct Sctp {
+    /// The kernel's only.
+    pub layout: Layout,
     /// The kernel's only; in user space the packets pass buffers of `Udp`.
     pub socket_rcvbuf_bytes: usize,
     pub socket_sndbuf_bytes: usize,

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 pub use room::Room;
 
-use super::{Config, Mistake, Stack, exit};
+use super::{Config, ENCAPSULATION_PORT, Mistake, Stack, exit};
 use crate::transport::Transport;
 use crate::transport::sctp::sysctls::Sysctls;
 use crate::transport::sockets::{in_user_space, is_kernel_sctp};
@@ -33,7 +33,7 @@ pub fn run(path: Option<&Path>, memory_bytes: impl Fn(&Config) -> u64) -> ExitCo
                 if config.listen.iter().any(|listen| is_kernel_sctp(listen, supported)) {
                     let sysctls = Sysctls::read();
                     let _ = writeln!(report, "kernel   {}", sysctls.summary());
-                    warnings.extend(sysctls.warnings(&config.sctp));
+                    warnings.extend(sysctls.warnings(&config));
                 }
                 Ok((report, warnings))
             }
@@ -68,9 +68,10 @@ pub fn report(config: &Config, bytes: u64, room: &Room) -> String {
     for listen in &config.listen {
         let addresses = listen.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let (token, host, port) = (listen.transport.uri_token(), &listen.sent_by.host, listen.sent_by.port);
-        let tunnel = match listen.stack {
-            Stack::User => format!(", in user space inside UDP port {}", listen.encapsulation_port),
-            Stack::Kernel | Stack::Auto => String::new(),
+        let tunnel = match (listen.stack, listen.encapsulation_port) {
+            (Stack::User, port) => format!(", in user space inside UDP port {}", port.unwrap_or(ENCAPSULATION_PORT)),
+            (Stack::Kernel | Stack::Auto, Some(port)) => format!(", also inside UDP port {port}"),
+            (Stack::Kernel | Stack::Auto, None) => String::new(),
         };
         let _ = writeln!(text, "listen   {token:4} {addresses}{tunnel}, as {host}:{port} in Via ({})", listen.name);
     }

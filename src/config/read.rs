@@ -10,16 +10,14 @@ use super::keys::{Keys, Notes, address};
 use super::sense;
 use super::source::{self, Given};
 use super::{
-    Admin, Allow, Config, Level, Limits, Listen, Live, Location, Log, Memory, Mistake, NextHop, Registrar, Sctp,
-    SentBy, Stack, Store, Target, Tcp, Timers, Udp,
+    Admin, Allow, Config, ENCAPSULATION_PORT, Layout, Level, Limits, Listen, Live, Location, Log, Memory, Mistake,
+    NextHop, Registrar, Sctp, SentBy, Stack, Store, Target, Tcp, Timers, Udp,
 };
 use crate::transport::Transport;
 
 /// SIP's port, on every transport (RFC 3261 §19.1.2; RFC 4168 §4).
 const SIP_PORT: u16 = 5060;
 const ADMIN_PORT: u16 = 5059;
-/// SCTP over UDP (RFC 6951 §5.1).
-const ENCAPSULATION_PORT: u16 = 9899;
 /// Most processes we have seats for.
 const WORKERS: usize = 128;
 /// `Flow::listener` is one byte.
@@ -115,7 +113,7 @@ fn default_listener(transport: Transport, address: SocketAddr) -> Listen {
         addresses: vec![address],
         sent_by: SentBy::of(address),
         stack: Stack::Auto,
-        encapsulation_port: ENCAPSULATION_PORT,
+        encapsulation_port: None,
     }
 }
 
@@ -152,11 +150,11 @@ fn listener(mut keys: Keys<'_>, notes: &Notes) -> Option<Listen> {
     Some(Listen { name, transport, addresses, sent_by, stack, encapsulation_port })
 }
 
-fn encapsulation_port(keys: &mut Keys<'_>, transport: Option<Transport>) -> u16 {
+fn encapsulation_port(keys: &mut Keys<'_>, transport: Option<Transport>) -> Option<u16> {
     if keys.has("encapsulation_port") && transport.is_some_and(|transport| transport != Transport::Sctp) {
         keys.missing("encapsulation_port", "only with transport = \"sctp\"");
     }
-    keys.port("encapsulation_port", &format!("default {ENCAPSULATION_PORT}")).unwrap_or(ENCAPSULATION_PORT)
+    keys.port("encapsulation_port", &format!("default {ENCAPSULATION_PORT}"))
 }
 
 fn stack(keys: &mut Keys<'_>, transport: Option<Transport>) -> Stack {
@@ -348,7 +346,9 @@ fn log(mut keys: Keys<'_>) -> Log {
 fn sctp(mut keys: Keys<'_>) -> Sctp {
     // A new peer that is dead is given up after 1 + 2 + 3 + 3 + 3 = 12 s, a known one after about as long: before timers B
     // and F (M23).
+    let layouts = [("shared", Layout::Shared), ("per_worker", Layout::PerWorker)];
     let sctp = Sctp {
+        layout: keys.choice("layout", Layout::Shared, &layouts),
         socket_rcvbuf_bytes: keys.number("socket_rcvbuf_bytes", 8_388_608, 65_536..=1_024 * MIB, "bytes"),
         socket_sndbuf_bytes: keys.number("socket_sndbuf_bytes", 4_194_304, 65_536..=1_024 * MIB, "bytes"),
         init_max_attempts: keys.number("init_max_attempts", 4, 1..=100, "attempts"),

@@ -107,7 +107,8 @@ fn flow_line(house: &House, flow: &FlowView) -> FlowLine {
 fn kernel_sent(house: &House, flow: &FlowView) -> u64 {
     let is_kernel = flow.transport == Transport::Sctp && flow.encapsulation == 0;
     let socket = house.sockets.listeners().get(usize::from(flow.listener)).filter(|_| is_kernel);
-    let statistics = socket.and_then(|socket| sys::sctp::statistics(socket.socket(0)?.as_fd(), flow.association).ok());
+    let statistics = socket
+        .and_then(|socket| sys::sctp::statistics(socket.sockets(0).get(flow.owner)?.as_fd(), flow.association).ok());
     statistics.map_or(0, |sent| sent.unordered_out + sent.ordered_out)
 }
 
@@ -128,7 +129,7 @@ fn association(house: &House, flow: &FlowView) -> Option<Association> {
         let (window, paths) = (flow.path.peer_window, peers.map(path).collect());
         return Some(Association { id, window, unacknowledged: None, retransmitted, paths });
     }
-    let fd = house.sockets.listeners().get(usize::from(flow.listener))?.socket(0)?.as_fd();
+    let fd = house.sockets.listeners().get(usize::from(flow.listener))?.sockets(0).get(flow.owner)?.as_fd();
     let status = sys::sctp::status(fd, id).ok()?;
     let addresses = sys::sctp::peer_addresses(fd, id).unwrap_or_default();
     let path = |address: &SocketAddr| {

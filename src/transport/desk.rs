@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use sys::datagram::{Receiver, Sender};
 
+use super::sctp::{Numbers, SocketId};
 use super::{Address, Parts, Transport};
 use crate::config::{Limits, NextHop};
 use crate::shared::counters::Counter;
@@ -38,9 +39,11 @@ impl Carrier {
 pub struct End {
     pub transport: Transport,
     pub carrier: Carrier,
-    /// The shared socket (UDP, the kernel's SCTP) or this seat's own (TCP, SCTP in user space: of UDP); none for what the timer process
-    /// does not need.
-    pub fd: Option<OwnedFd>,
+    /// The shared socket (UDP), this seat's own (TCP; SCTP in user space: of UDP), or all there are (the kernel's SCTP). None that the
+    /// timer process does not need.
+    pub fds: Vec<OwnedFd>,
+    /// What each of several is for.
+    pub numbers: Numbers,
     pub addresses: Vec<SocketAddr>,
     /// Bytes of the largest message that the socket can carry whole.
     pub most_bytes: usize,
@@ -48,7 +51,7 @@ pub struct End {
 
 impl End {
     pub fn socket(&self) -> Option<BorrowedFd<'_>> {
-        self.fd.as_ref().map(AsFd::as_fd)
+        self.fds.first().map(AsFd::as_fd)
     }
 
     /// SIP's port on this listener.
@@ -89,6 +92,11 @@ impl Desk {
 
     pub fn end(&self, listener: u8) -> Option<&End> {
         self.ends.get(usize::from(listener))
+    }
+
+    /// One of the kernel's SCTP.
+    pub fn socket(&self, at: SocketId) -> Option<BorrowedFd<'_>> {
+        self.end(at.listener).and_then(|end| end.fds.get(usize::from(at.number))).map(AsFd::as_fd)
     }
 
     /// Bytes of the largest message accepted on this listener.

@@ -1,8 +1,7 @@
 //! Opening: every socket of the daemon, by the master, before privileges are dropped and before the first fork.
 //!
 //! Owns: the descriptors that all processes inherit; the master keeps them open, so no association is lost with a worker (M31),
-//! and a respawn needs no privilege. Sets the kernel's SCTP policies, which a socket copies when it is made (M06). Never reads or
-//! writes a message.
+//! and a respawn needs no privilege. Never reads or writes a message.
 
 use std::fmt;
 use std::io;
@@ -10,12 +9,12 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use sys::Granted;
-use sys::sctp::Settings;
 
 use super::Transport;
 use super::desk::Carrier;
 use super::sctp::sysctls::Sysctls;
-use crate::config::{Config, Listen, Sctp, Stack};
+use super::sctp::{self, Numbers};
+use crate::config::{Config, ENCAPSULATION_PORT, Listen, Stack};
 
 /// Connections that wait to be accepted, per listener and seat; `net.core.somaxconn` may cut it.
 const BACKLOG: i32 = 4096;
@@ -44,15 +43,17 @@ pub struct Listener {
     pub granted: Option<Granted>,
     /// SCTP in user space: the UDP address its packets travel through (RFC 6951).
     pub tunnel: Option<SocketAddr>,
-    /// One that all share, or one per worker seat where connections and associations have owners.
+    /// One that all share, one per worker seat where connections and associations have owners, or as `numbers` has them.
     fds: Vec<OwnedFd>,
+    /// The kernel's SCTP.
+    pub numbers: Numbers,
 }
 
 impl Listener {
-    /// The socket that the process with this seat uses. The timer process gets none of those that belong to workers.
+    /// The sockets that the process with this seat uses. The timer process gets none of those that belong to workers.
     #[must_use]
-    pub fn socket(&self, seat: usize) -> Option<&OwnedFd> {
-        if self.carrier.has_owners() { self.fds.get(seat) } else { self.fds.first() }
+    pub fn sockets(&self, seat: usize) -> &[OwnedFd] {
+        if self.carrier.has_owners() { self.fds.get(seat..=seat).unwrap_or_default() } else { &self.fds }
     }
 }
 
@@ -86,10 +87,11 @@ impl Sockets {
         let mut kernel_sctp = None;
         if config.serves(Transport::Sctp) {
             let supported = sys::sctp::supported();
-            if config.listen.iter().any(|listen| is_kernel_sctp(listen, supported)) {
-                set_policies();
+            let kernels: Vec<_> = config.listen.iter().filter(|listen| is_kernel_sctp(listen, supported)).collect();
+            if !kernels.is_empty() {
+                sctp::prepare(&kernels);
                 let sysctls = Sysctls::read();
-                warnings.extend(sysctls.warnings(&config.sctp));
+                warnings.extend(sysctls.warnings(config));
                 kernel_sctp = Some(sysctls.summary());
             }
         }
@@ -127,6 +129,7 @@ fn open_one(config: &Config, listen: &Listen, warnings: &mut Vec<String>) -> io:
         granted: None,
         tunnel: None,
         fds: Vec::new(),
+        numbers: Numbers::default(),
     };
     let first = *listen.addresses.first().ok_or(io::ErrorKind::InvalidInput)?;
     match carrier {
@@ -156,7 +159,7 @@ fn open_one(config: &Config, listen: &Listen, warnings: &mut Vec<String>) -> io:
                 warnings.push(in_user_space(listen));
             }
             let (receive, send) = (config.udp.receive_buffer_bytes, config.udp.send_buffer_bytes);
-            let mut tunnel = SocketAddr::new(first.ip(), listen.encapsulation_port);
+            let mut tunnel = SocketAddr::new(first.ip(), listen.encapsulation_port.unwrap_or(ENCAPSULATION_PORT));
             // As for TCP; also two listeners of ours cannot have one tunnel.
             drop(sys::udp::bind(tunnel, false, 0, 0)?);
             for seat in 0..config.workers {
@@ -179,7 +182,8 @@ fn open_one(config: &Config, listen: &Listen, warnings: &mut Vec<String>) -> io:
             if !sys::sctp::supported() {
                 return Err(io::ErrorKind::Unsupported.into());
             }
-            let (fd, granted) = sys::sctp::one_to_many(&listen.addresses, &settings(&config.sctp), false)?;
+            listener.numbers = Numbers::new(config);
+            let (fds, granted) = sctp::open(config, listen, &listener.numbers)?;
             let asked = (config.sctp.socket_rcvbuf_bytes, config.sctp.socket_sndbuf_bytes);
             say_if_less(warnings, listen, asked, granted);
             // A peer's window is half the buffer (M13): an eighth keeps honest traffic whole.
@@ -191,7 +195,7 @@ fn open_one(config: &Config, listen: &Listen, warnings: &mut Vec<String>) -> io:
                 ));
             }
             listener.granted = Some(granted);
-            listener.fds.push(fd);
+            listener.fds = fds;
         }
     }
     if let Some(fd) = listener.fds.first() {
@@ -208,7 +212,8 @@ pub fn in_user_space(listen: &Listen) -> String {
     format!(
         "listener {:?}: this kernel has no SCTP, so it runs in user space over UDP port {}{only}; peers without RFC 6951 (UDP \
          encapsulation) cannot reach it (modprobe sctp, or stack = \"kernel\" to insist)",
-        listen.name, listen.encapsulation_port
+        listen.name,
+        listen.encapsulation_port.unwrap_or(ENCAPSULATION_PORT)
     )
 }
 
@@ -222,42 +227,6 @@ fn say_if_less(warnings: &mut Vec<String>, listen: &Listen, asked: (usize, usize
                 "listener {:?} asked for a {buffer} buffer of {asked} bytes and got {granted} (raise net.core.{limit} or start as root)",
                 listen.name
             ));
-        }
-    }
-}
-
-fn settings(sctp: &Sctp) -> Settings {
-    Settings {
-        nodelay: true,
-        // M12: with 0, one peer that sends half of a big message silences all others.
-        fragment_interleave: 1,
-        rcvbuf: sctp.socket_rcvbuf_bytes,
-        sndbuf: sctp.socket_sndbuf_bytes,
-        // We send on one stream only, and take any (A08, A09). Stream 0 is among those that the kernel has.
-        outbound_streams: if sctp.stream == 0 { 0 } else { sctp.stream + 1 },
-        inbound_streams: 0,
-        init_max_attempts: sctp.init_max_attempts,
-        init_max_timeo_ms: sctp.init_max_timeo_ms,
-        srto_initial_ms: sctp.srto_initial_ms,
-        srto_min_ms: sctp.srto_min_ms,
-        srto_max_ms: sctp.srto_max_ms,
-        asocmaxrxt: sctp.asocmaxrxt,
-        pathmaxrxt: sctp.pathmaxrxt,
-        hbinterval_ms: sctp.hbinterval_ms,
-        autoclose_s: sctp.autoclose_s,
-        sack_delay_ms: sctp.sack_delay_ms,
-        sack_freq: sctp.sack_freq,
-        max_burst: sctp.max_burst,
-        send_ttl_ms: sctp.send_ttl_ms,
-    }
-}
-
-/// With 0, the default, one socket has one buffer for all its associations: a stalled peer stops sending to everyone (M05), a
-/// flooding one stops hearing from everyone (M40). Where we may not, `Sysctls` says so.
-fn set_policies() {
-    for name in ["sndbuf_policy", "rcvbuf_policy"] {
-        if sys::sctp::sysctl(name).is_ok_and(|value| value == 0) {
-            let _ = sys::sctp::set_sysctl(name, 1);
         }
     }
 }
@@ -296,7 +265,7 @@ mod tests {
             addresses: vec![],
             sent_by: SentBy { host: "a.test".into(), port: 5060 },
             stack: Stack::Auto,
-            encapsulation_port: 9899,
+            encapsulation_port: None,
         };
         let said = |receive, send| {
             let mut warnings = Vec::new();

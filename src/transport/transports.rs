@@ -3,7 +3,7 @@
 //! Owns: which source a token means, and the order of a flush. What a transport does is in its own room.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
@@ -11,6 +11,7 @@ use sys::datagram::{Arena, Receiver, Sender};
 
 use super::desk::{Carrier, Desk, End, SEND_BATCH};
 use super::relay::Relay;
+use super::sockets::Listener;
 use super::{Address, Inbox, Outgoing, Ready, Sockets, Transport, sctp, tcp, udp};
 use crate::config::{Config, Live};
 use crate::shared::broken::Broken;
@@ -34,10 +35,11 @@ pub struct Parts {
     pub cookie_key: [u8; 32],
 }
 
-/// Tokens below are listeners, in the order of `Config::listen`.
-const BELL: Token = Token(256);
+/// Tokens below `BELL` are sockets of listeners: a listener's place in `Config::listen`, and so many times the number of its socket.
+const LISTENERS: usize = 256;
+const BELL: Token = Token(1 << 16);
 /// From here on: connections.
-pub(super) const CONNECTIONS: usize = 512;
+pub(super) const CONNECTIONS: usize = 1 << 17;
 /// From here on tokens are the caller's.
 const FOREIGN: usize = 1 << 32;
 
@@ -70,15 +72,15 @@ impl Transports {
         let is_worker = seat < config.workers;
         let mut ends = Vec::new();
         for (index, listener) in sockets.listeners().iter().enumerate() {
-            let fd = listener.socket(seat).map(|fd| fd.try_clone()).transpose()?;
-            if let Some(fd) = &fd
-                && is_worker
-                && listener.carrier != Carrier::Tcp
-            {
-                sys::epoll::add_exclusive(poll, fd.as_fd(), index)?;
+            let fds = listener.sockets(seat).iter().map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>()?;
+            if is_worker && listener.carrier != Carrier::Tcp {
+                for (number, fd) in fds.iter().enumerate().filter(|(number, _)| listener.numbers.reads(seat, *number)) {
+                    sys::epoll::add_exclusive(poll, fd.as_fd(), index + number * LISTENERS)?;
+                }
             }
-            let (transport, carrier, most_bytes) = (listener.transport, listener.carrier, listener.most_bytes);
-            ends.push(End { transport, carrier, fd, addresses: listener.addresses.clone(), most_bytes });
+            let Listener { transport, carrier, most_bytes, .. } = *listener;
+            let (addresses, numbers) = (listener.addresses.clone(), listener.numbers.clone());
+            ends.push(End { transport, carrier, fds, numbers, addresses, most_bytes });
         }
         if is_worker && let Some(bell) = parts.mailboxes.bell(seat) {
             let bell = std::os::fd::AsRawFd::as_raw_fd(&bell);
@@ -111,8 +113,9 @@ impl Transports {
     #[must_use]
     pub fn listener_for(&self, transport: Transport, peer: Address) -> Option<u8> {
         // The timer process has no such socket of its own but may still name one.
-        let fits =
-            |end: &End| end.transport == transport && (end.fd.is_some() || end.carrier.has_owners()) && end.suits(peer);
+        let fits = |end: &End| {
+            end.transport == transport && (!end.fds.is_empty() || end.carrier.has_owners()) && end.suits(peer)
+        };
         self.desk.ends.iter().position(fits).and_then(|index| u8::try_from(index).ok())
     }
 
@@ -122,10 +125,12 @@ impl Transports {
         if token.0 >= CONNECTIONS {
             return self.tcp.receive(&mut self.desk, token.0 - CONNECTIONS, ready, arena, inbox, now);
         }
-        let Ok(listener) = u8::try_from(token.0) else { return false };
+        let (listener, number) = ((token.0 % LISTENERS) as u8, token.0 / LISTENERS);
+        let Ok(number) = u8::try_from(number) else { return false };
+        let at = sctp::SocketId { listener, number };
         match self.desk.end(listener).map(|end| end.carrier) {
             Some(Carrier::Udp) => udp::receive(&mut self.desk, listener, arena, inbox),
-            Some(Carrier::KernelSctp) => self.kernel_sctp.receive(&mut self.desk, listener, arena, inbox, now),
+            Some(Carrier::KernelSctp) => self.kernel_sctp.receive(&mut self.desk, at, arena, inbox, now),
             Some(Carrier::UserSctp) => self.user_sctp.receive(&mut self.desk, listener, arena, inbox, now),
             Some(Carrier::Tcp) => self.tcp.accept(&mut self.desk, listener, now),
             None => false,

@@ -1,6 +1,7 @@
 //! The transports on real sockets, and what they share between processes. Over SCTP only where the kernel has it: run this binary
 //! in the virtual machine where the host has none.
 
+mod layout;
 mod memory;
 #[allow(dead_code)] // shared with the tests of sys
 #[path = "../../sys/tests/rig/mod.rs"]
@@ -11,6 +12,6 @@ mod tcp;
 mod udp;
 
 fn main() {
-    let tests: Vec<rig::Test> = [memory::TESTS, udp::TESTS, tcp::TESTS, sctp::tests()].concat();
+    let tests: Vec<rig::Test> = [memory::TESTS, udp::TESTS, tcp::TESTS, sctp::tests(), layout::tests()].concat();
     rig::run(&tests);
 }

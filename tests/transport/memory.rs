@@ -185,7 +185,7 @@ fn limits_hold_in_total_and_per_peer_ip() {
     flows.close(first);
     assert!(accept(1, 4).is_ok());
     // Each transport has its own.
-    assert!(flows.associated(1, &[peer(1)], 0, limit, Tick(1)).is_ok());
+    assert!(flows.associated(1, &[peer(1)], (0, 0), limit, Tick(1)).is_ok());
 }
 
 fn a_table_of_any_size_takes_as_many_flows_and_no_more() {
@@ -197,10 +197,10 @@ fn a_table_of_any_size_takes_as_many_flows_and_no_more() {
         let mut ids = Vec::new();
         for n in 0..most {
             ids.push(flows.accepted(Transport::Tcp, peer(n), 0, 0, wide, Tick(1)).unwrap());
-            assert!(flows.associated(n as u32 + 1, &[peer(n)], 0, wide, Tick(1)).unwrap().1);
+            assert!(flows.associated(n as u32 + 1, &[peer(n)], (0, 0), wide, Tick(1)).unwrap().1);
         }
         assert_eq!(flows.accepted(Transport::Tcp, peer(most), 0, 0, wide, Tick(1)), Err(Refusal::Table));
-        assert_eq!(flows.associated(u32::MAX, &[peer(most)], 0, wide, Tick(1)), Err(Refusal::Table));
+        assert_eq!(flows.associated(u32::MAX, &[peer(most)], (0, 0), wide, Tick(1)), Err(Refusal::Table));
         assert!(matches!(flows.claim(Transport::Tcp, peer(most), 0, 0, wide, Tick(1)), Claim::Full(Refusal::Table)));
         for (n, id) in ids.iter().enumerate() {
             let association = flows.find_association(n as u32 + 1).unwrap();
@@ -215,11 +215,11 @@ fn a_table_of_any_size_takes_as_many_flows_and_no_more() {
 
 fn an_association_is_found_by_each_of_its_addresses() {
     let flows = parts(2, 4096).flows;
-    let (id, is_new) = flows.associated(77, &[peer(1), peer(2)], 3, WIDE, Tick(1)).unwrap();
+    let (id, is_new) = flows.associated(77, &[peer(1), peer(2)], (3, 0), WIDE, Tick(1)).unwrap();
     assert!(is_new);
     let found = |n| flows.find_by_peer(Transport::Sctp, peer(n)).map(|flow| (flow.id, flow.association, flow.listener));
     assert_eq!((found(1), found(2), found(3)), (Some((id, 77, 3)), Some((id, 77, 3)), None));
-    assert_eq!(flows.associated(77, &[peer(2), peer(3)], 3, WIDE, Tick(2)), Ok((id, false)));
+    assert_eq!(flows.associated(77, &[peer(2), peer(3)], (3, 0), WIDE, Tick(2)), Ok((id, false)));
     assert_eq!((found(1), found(2), found(3)), (None, Some((id, 77, 3)), Some((id, 77, 3))));
     assert_eq!(flows.touch_association(77, 4, Tick(9)), Some(id));
     let view = flows.find_association(77).unwrap();

@@ -38,12 +38,12 @@ pub fn tests() -> &'static [Test] {
     &[]
 }
 
-const LISTEN: &[(Transport, &str)] = &[(Transport::Sctp, "127.0.0.1:0")];
+pub const LISTEN: &[(Transport, &str)] = &[(Transport::Sctp, "127.0.0.1:0")];
 
 /// Another proxy or phone.
-struct Peer {
+pub struct Peer {
     fd: OwnedFd,
-    at: SocketAddr,
+    pub at: SocketAddr,
     arena: Arena,
     receiver: Receiver,
     sender: Sender,
@@ -51,7 +51,7 @@ struct Peer {
 }
 
 impl Peer {
-    fn new() -> Peer {
+    pub fn new() -> Peer {
         Peer::on("127.0.0.1:0", &Settings { nodelay: true, fragment_interleave: 1, ..Settings::default() })
     }
 
@@ -63,7 +63,7 @@ impl Peer {
         Peer { fd, at, arena, receiver: Receiver::new(8), sender: Sender::new(8), up: 0 }
     }
 
-    fn send(&mut self, to: SocketAddr, bytes: &[u8]) {
+    pub fn send(&mut self, to: SocketAddr, bytes: &[u8]) {
         let info = Some(SndInfo { unordered: true, ..SndInfo::default() });
         let item = Item { to: To::Peer(to), pieces: [bytes, b""], sctp: info };
         let (sent, error) = self.sender.send(self.fd.as_fd(), 1, false, |_| item);
@@ -71,7 +71,7 @@ impl Peer {
     }
 
     /// The messages that are there now; notes associations that came up.
-    fn read(&mut self) -> Vec<(Received, Vec<u8>)> {
+    pub fn read(&mut self) -> Vec<(Received, Vec<u8>)> {
         let mut all = Vec::new();
         loop {
             let n = self.receiver.receive(self.fd.as_fd(), &mut self.arena, 0, 8).unwrap();
@@ -301,7 +301,7 @@ fn left_open(n: usize, bytes: usize) {
         let from = associate(&mut a, &mut z, at);
         assert!(parts.open_associations.note(0, 0, from.association));
         // The first call of a turn, and not the second.
-        let fd = sockets.listeners()[0].socket(0).unwrap().as_fd();
+        let fd = sockets.listeners()[0].sockets(0)[0].as_fd();
         let info = Some(SndInfo { unordered: true, ..SndInfo::default() });
         let held = vec![b'x'; bytes];
         let item = Item { to: To::Association(from.association), pieces: [&held, b""], sctp: info };

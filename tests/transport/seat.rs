@@ -55,7 +55,7 @@ pub fn config(workers: usize, listen: &[(Transport, &str)]) -> Config {
             addresses: addresses.split(' ').map(|address| address.parse().unwrap()).collect(),
             sent_by: SentBy { host: "a.test".into(), port: 5060 },
             stack: Stack::Auto,
-            encapsulation_port: 0,
+            encapsulation_port: Some(0),
         })
         .collect();
     Config {
@@ -65,6 +65,7 @@ pub fn config(workers: usize, listen: &[(Transport, &str)]) -> Config {
         admin: Admin { address: None },
         memory: Memory { transactions: 1000, bindings: 1000, flows: 10_000, mailbox_bytes: 1 << 20 },
         sctp: Sctp {
+            layout: Layout::Shared,
             socket_rcvbuf_bytes: 8 << 20,
             socket_sndbuf_bytes: 256 << 10,
             init_max_attempts: 3,

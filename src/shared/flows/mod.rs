@@ -28,7 +28,7 @@ pub struct FlowView {
     pub transport: Transport,
     pub state: State,
     pub listener: u8,
-    /// Seat of the owner; means something for TCP and SCTP in user space only.
+    /// Seat of the owner; the kernel's SCTP: number of its socket.
     pub owner: usize,
     /// SCTP association id (in user space: our verification tag), else 0.
     pub association: u32,
@@ -215,7 +215,8 @@ impl Flows {
         self.enter(&mut held.table(), &new, limit).map(|(index, generation)| join(transport, index, generation))
     }
 
-    /// An association came up, whoever set it up, or its addresses changed. True with it: it was not known.
+    /// An association came up on this socket of the listener, whoever set it up, or its addresses changed. True with it: it was not
+    /// known.
     ///
     /// # Errors
     /// A limit is reached: abort it.
@@ -223,7 +224,7 @@ impl Flows {
         &self,
         association: u32,
         peers: &[Address],
-        listener: u8,
+        (listener, socket): (u8, u8),
         limit: Limit,
         now: Tick,
     ) -> Result<(FlowId, bool), Refusal> {
@@ -242,8 +243,8 @@ impl Flows {
             return Ok((join(transport, index, generation), false));
         }
         let ip_hash = peers.first().map_or(0, |peer| self.ip_hash(*peer));
-        let new =
-            New { peers: hashed, ip_hash, association, encapsulation: 0, owner: 0, listener, state: State::Open, now };
+        let (owner, state) = (u16::from(socket), State::Open);
+        let new = New { peers: hashed, ip_hash, association, encapsulation: 0, owner, listener, state, now };
         let (index, generation) = self.enter(&mut table, &new, limit)?;
         Ok((join(transport, index, generation), true))
     }

@@ -58,7 +58,8 @@ pub struct Entry {
     next_free: u32,
     pub generation: u32,
     pub association: u32,
-    /// Seat of the process that alone reads and writes it (TCP, SCTP in user space).
+    /// Seat of the process that alone reads and writes it (TCP, SCTP in user space), or number of the socket that it belongs to (the
+    /// kernel's SCTP).
     pub owner: u16,
     pub listener: u8,
     /// A `State`; 0 is free.

@@ -7,5 +7,5 @@ mod kernel;
 pub mod sysctls;
 pub mod user;
 
-pub use kernel::Kernel;
+pub use kernel::{Kernel, Numbers, SocketId, open, prepare};
 pub use user::User;

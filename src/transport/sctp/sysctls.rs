@@ -3,7 +3,8 @@
 //! Owns: which of them matter, their good values, and the words for others. Those that each socket is told anyway matter only where
 //! somebody may think that they count. Sets nothing.
 
-use crate::config::Sctp;
+use crate::config::{Config, Listen, Stack};
+use crate::transport::Transport;
 
 /// The kernel's own values (M21).
 const MAX_BURST: i64 = 4;
@@ -39,7 +40,8 @@ impl Sysctls {
 
     /// What the operator should know, and what to do about it: one sentence each, none where all is well.
     #[must_use]
-    pub fn warnings(&self, sctp: &Sctp) -> Vec<String> {
+    pub fn warnings(&self, config: &Config) -> Vec<String> {
+        let sctp = &config.sctp;
         let mut lines = Vec::new();
         // One socket then has one buffer for all its associations (M05, M40).
         for (name, value, effect) in [
@@ -69,7 +71,43 @@ impl Sysctls {
             lines
                 .push(format!("net.sctp.hb_interval is {theirs} and has no effect here: sctp.hbinterval_ms is {ours}"));
         }
-        match (self.udp_port.unwrap_or(0), self.encap_port.unwrap_or(0)) {
+        self.about_encapsulation(config, &mut lines);
+        lines
+    }
+
+    /// Inside UDP goes what both ends have a port for (M37): ours is `udp_port`, theirs `encap_port` or that of their next hop.
+    fn about_encapsulation(&self, config: &Config, lines: &mut Vec<String>) {
+        let here = self.udp_port.unwrap_or(0);
+        let of_kernel = |listen: &&Listen| listen.transport == Transport::Sctp && listen.stack != Stack::User;
+        for listen in config.listen.iter().filter(of_kernel) {
+            let Some(port) = listen.encapsulation_port.filter(|port| i64::from(*port) != here) else { continue };
+            lines.push(match (self.udp_port, here) {
+                (None, _) => format!(
+                    "listener {:?}: this kernel has no UDP encapsulation (Linux 5.11 has), so encapsulation_port has no effect",
+                    listen.name
+                ),
+                (_, 0) => format!(
+                    "listener {:?}: net.sctp.udp_port is 0, so encapsulation_port = {port} has no effect; `serve` sets it if it may \
+                     (as root), else: sysctl -w net.sctp.udp_port={port}",
+                    listen.name
+                ),
+                _ => format!(
+                    "listener {:?}: encapsulation_port = {port} has no effect: net.sctp.udp_port is {here} already, for all of this \
+                     machine's SCTP",
+                    listen.name
+                ),
+            });
+        }
+        let inside = config.live.next_hop.iter().find(|hop| hop.encapsulation_port.is_some());
+        if let Some(hop) = inside.filter(|_| here == 0 && !config.listen.iter().any(|l| l.encapsulation_port.is_some()))
+        {
+            lines.push(format!(
+                "next_hop {:?}: its encapsulation_port has no effect while net.sctp.udp_port is 0: give the sctp listener an \
+                 encapsulation_port",
+                hop.domain
+            ));
+        }
+        match (here, self.encap_port.unwrap_or(0)) {
             // With our port alone we answer as we are asked: the summary has it.
             (_, 0) => {}
             (0, there) => lines.push(format!(
@@ -81,7 +119,6 @@ impl Sysctls {
                  {there}; peers without RFC 6951 cannot be reached (sysctl -w net.sctp.encap_port=0 to reach them)"
             )),
         }
-        lines
     }
 
     /// The same in one line, for those that find nothing above.
@@ -120,8 +157,8 @@ mod tests {
 
     #[test]
     fn good_values_need_one_line_and_each_other_one_more() {
-        let sctp = Config::built_in().unwrap().sctp;
-        let said = |sysctls: Sysctls| sysctls.warnings(&sctp);
+        let config = Config::built_in().unwrap();
+        let said = |sysctls: Sysctls| sysctls.warnings(&config);
         let none = Vec::<String>::new();
         assert_eq!(said(good()), none);
         assert_eq!(said(Sysctls::default()), none, "what a kernel does not have is no fault");
@@ -146,9 +183,26 @@ mod tests {
 
     #[test]
     fn what_a_socket_is_told_itself_is_not_warned_of() {
-        let sctp = Sctp { max_burst: 8, hbinterval_ms: 5_000, ..Config::built_in().unwrap().sctp };
+        let mut config = Config::built_in().unwrap();
+        config.sctp.max_burst = 8;
+        config.sctp.hbinterval_ms = 5_000;
         let sysctls = Sysctls { max_burst: Some(16), hb_interval: Some(5_000), udp_port: Some(9899), ..good() };
-        assert!(sysctls.warnings(&sctp).is_empty());
+        assert!(sysctls.warnings(&config).is_empty());
         assert!(sysctls.summary().ends_with("also inside UDP, port 9899"));
+    }
+
+    #[test]
+    fn an_encapsulation_port_that_has_no_effect_is_said() {
+        let text = "[[listen]]\ntransport = \"sctp\"\naddress = \"127.0.0.1:5060\"\nencapsulation_port = 9899";
+        let config = Config::from_text(text).unwrap();
+        let said = |port| Sysctls { udp_port: port, ..good() }.warnings(&config);
+        assert_eq!(said(Some(9899)), Vec::<String>::new());
+        for (port, words) in [(None, "has no UDP enc"), (Some(0), "udp_port=9899"), (Some(9900), "is 9900 already")] {
+            let lines = said(port);
+            assert!(lines.len() == 1 && lines[0].contains(words), "{words}: {lines:?}");
+        }
+        let hop = "[[next_hop]]\ndomain = \"a.test\"\ntargets = [\"sctp:192.0.2.1\"]\nencapsulation_port = 9899";
+        let lines = Sysctls { udp_port: Some(0), ..good() }.warnings(&Config::from_text(hop).unwrap());
+        assert!(lines.len() == 1 && lines[0].contains("give the sctp listener an encapsulation_port"), "{lines:?}");
     }
 }

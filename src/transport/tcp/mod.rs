@@ -52,7 +52,7 @@ impl Tcp {
     pub fn new(config: &Config, ends: &mut [End], registry: Registry) -> io::Result<Tcp> {
         let mut listeners = Vec::new();
         for (index, end) in ends.iter_mut().enumerate() {
-            let fd = if end.transport == Transport::Tcp { end.fd.take() } else { None };
+            let fd = if end.transport == Transport::Tcp { end.fds.pop() } else { None };
             let mut listener = fd.map(|fd| TcpListener::from_std(fd.into()));
             if let Some(listener) = &mut listener {
                 registry.register(listener, Token(index), Interest::READABLE)?;

@@ -61,6 +61,28 @@ pub fn set_sysctl(name: &str, value: i64) -> io::Result<()> {
 /// `InvalidInput` without an address, or when ports differ; `Unsupported` with a hint when `listen(2)` finds no cookie algorithm
 /// (M22); what `socket(2)`, `setsockopt(2)`, `bind(2)` says: EPROTONOSUPPORT or ESOCKTNOSUPPORT where the kernel has no SCTP.
 pub fn one_to_many(addresses: &[SocketAddr], settings: &Settings, reuse_port: bool) -> io::Result<(OwnedFd, Granted)> {
+    let (owned, granted) = bound(addresses, settings, reuse_port)?;
+    // The backlog means nothing to a one-to-many socket but "on" (M20).
+    socket::listen(owned.as_fd(), 1).map_err(|e| match e.raw_os_error() {
+        Some(libc::ENOSYS) => io::Error::new(
+            io::ErrorKind::Unsupported,
+            "no algorithm for cookies: set net.sctp.cookie_hmac_alg to one that this kernel has, or to none",
+        ),
+        _ => e,
+    })?;
+    Ok((owned, granted))
+}
+
+/// The same, but it takes no associations, only opens them: beside a listening one of the same user, on the same addresses, both with
+/// SO_REUSEPORT.
+///
+/// # Errors
+/// As [`one_to_many`].
+pub fn one_to_many_for_opening(addresses: &[SocketAddr], settings: &Settings) -> io::Result<OwnedFd> {
+    bound(addresses, settings, true).map(|(owned, _)| owned)
+}
+
+fn bound(addresses: &[SocketAddr], settings: &Settings, reuse_port: bool) -> io::Result<(OwnedFd, Granted)> {
     let (first, further) = addresses
         .split_first()
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no address to listen on"))?;
@@ -86,13 +108,5 @@ pub fn one_to_many(addresses: &[SocketAddr], settings: &Settings, reuse_port: bo
         let name = Name::new(SocketAddr::new(address.ip(), port));
         socket::set_bytes(fd, libc::IPPROTO_SCTP, uapi::SCTP_SOCKOPT_BINDX_ADD, name.as_bytes())?;
     }
-    // The backlog means nothing to a one-to-many socket but "on" (M20).
-    socket::listen(fd, 1).map_err(|e| match e.raw_os_error() {
-        Some(libc::ENOSYS) => io::Error::new(
-            io::ErrorKind::Unsupported,
-            "no algorithm for cookies: set net.sctp.cookie_hmac_alg to one that this kernel has, or to none",
-        ),
-        _ => e,
-    })?;
     Ok((owned, granted))
 }

@@ -43,9 +43,12 @@ pub struct Settings {
     /// SCTP_DEFAULT_PRINFO, RFC 7496 §4.2: a message not delivered after so many milliseconds is given up, if the peer knows RFC 3758
     /// (M30).
     pub send_ttl_ms: u32,
+    /// SCTP_REMOTE_UDP_ENCAPS_PORT, RFC 6951 §6.1: the associations that this socket opens go inside UDP, to this port of their peers,
+    /// if `net.sctp.udp_port` names one of ours (M37).
+    pub encapsulation_port: u16,
 }
 
-/// The last four as the kernel has them for new associations: its own where nothing was set.
+/// Four of them as the kernel has them for new associations: its own where nothing was set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
     pub sack_delay_ms: u32,
@@ -107,6 +110,9 @@ impl Settings {
         if self.send_ttl_ms > 0 {
             set_bytes(uapi::SCTP_DEFAULT_PRINFO, &self.prinfo())?;
         }
+        if self.encapsulation_port > 0 {
+            set_bytes(uapi::SCTP_REMOTE_UDP_ENCAPS_PORT, &self.udpencaps())?;
+        }
         for event in EVENTS {
             set_bytes(uapi::SCTP_EVENT, &event_subscription(event))?;
         }
@@ -133,6 +139,13 @@ impl Settings {
         let mut bytes = [0; 12];
         bytes[4..8].copy_from_slice(&self.send_ttl_ms.to_ne_bytes());
         bytes[8..10].copy_from_slice(&uapi::SCTP_PR_SCTP_TTL.to_ne_bytes());
+        bytes
+    }
+
+    /// `struct sctp_udpencaps`: assoc_id, address (none: all) as `struct sockaddr_storage`, port in network order.
+    fn udpencaps(&self) -> [u8; 144] {
+        let mut bytes = [0; 144];
+        bytes[136..138].copy_from_slice(&self.encapsulation_port.to_be_bytes());
         bytes
     }
 

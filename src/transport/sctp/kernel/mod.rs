@@ -1,14 +1,17 @@
-//! SCTP by the kernel: RFC 4168 over one shared one-to-many socket (RFC 6458 §3).
+//! SCTP by the kernel: RFC 4168 over one-to-many sockets (RFC 6458 §3).
 //!
-//! Owns: reading batches, refusing what is in pieces, and (in its files) notifications, bundled sending, the queues of
-//! associations that have no room. No association belongs to a process: any of them reads, sends and hears of any. Never
-//! waits, never gates on EPOLLOUT (M08).
+//! Owns: reading batches, refusing what is in pieces, and (in its files) opening the sockets, notifications, bundled sending, the
+//! queues of associations that have no room. No association belongs to a process: any of them sends on any, and with the shared
+//! layout reads and hears of any. Never waits, never gates on EPOLLOUT (M08).
 
 mod notice;
+mod opening;
 mod queue;
 mod send;
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
+
+pub use self::opening::{Numbers, open, prepare};
 
 use sys::datagram::{Arena, Item, SndInfo, To};
 
@@ -16,10 +19,17 @@ use self::queue::Queues;
 use self::send::Planned;
 use crate::config::Sctp;
 use crate::shared::counters::Counter;
-use crate::shared::flows::State;
+use crate::shared::flows::{FlowView, State};
 use crate::timer::Tick;
-use crate::transport::desk::{Desk, is_keep_alive};
+use crate::transport::desk::{Carrier, Desk, is_keep_alive};
 use crate::transport::{Flow, FlowId, Frame, Inbox, Transport};
+
+/// A socket: its listener, and which of those it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketId {
+    pub listener: u8,
+    pub number: u8,
+}
 
 pub struct Kernel {
     /// How SIP is sent: payload protocol 0 (A06), unordered on stream 0 unless configured (A08).
@@ -37,10 +47,11 @@ impl Kernel {
     }
 
     /// Reads one batch; true when it was full: there may be more.
-    pub fn receive(&mut self, desk: &mut Desk, listener: u8, arena: &mut Arena, inbox: &mut Inbox, now: Tick) -> bool {
-        let most = desk.most_bytes(listener);
+    pub fn receive(&mut self, desk: &mut Desk, at: SocketId, arena: &mut Arena, inbox: &mut Inbox, now: Tick) -> bool {
+        let most = desk.most_bytes(at.listener);
         let room = arena.slots().saturating_sub(inbox.used);
-        let Some(fd) = desk.ends.get(usize::from(listener)).and_then(|end| end.socket()) else { return false };
+        let fd = desk.ends.get(usize::from(at.listener)).and_then(|end| end.fds.get(usize::from(at.number)));
+        let Some(fd) = fd.map(AsFd::as_fd) else { return false };
         let received = match desk.receiver.receive(fd, arena, inbox.used, room) {
             Ok(received) => received,
             Err(_) => {
@@ -54,7 +65,7 @@ impl Kernel {
             let message = desk.receiver.get(index);
             let bytes = arena.slot(message.slot).get(..message.len).unwrap_or_default();
             if message.notification {
-                notice::take(desk, listener, bytes, message.peer.map(Into::into), inbox, now);
+                notice::take(desk, at, bytes, message.peer.map(Into::into), inbox, now);
                 continue;
             }
             let Some(info) = message.info else { continue };
@@ -64,7 +75,7 @@ impl Kernel {
                 continue;
             }
             if !message.end_of_record {
-                refuse_pieces(desk, listener, association);
+                refuse_pieces(desk, at, association);
                 continue;
             }
             if message.len > most {
@@ -74,12 +85,12 @@ impl Kernel {
             if is_keep_alive(bytes) {
                 desk.count(Counter::KeepAlives, 1);
                 if bytes.starts_with(b"\r\n\r\n") {
-                    answer_ping(desk, listener, association, self.sip);
+                    answer_ping(desk, at, association, self.sip);
                 }
                 continue;
             }
             if run.0 != association {
-                let id = notice::known(desk, listener, association, now);
+                let id = notice::known(desk, at, association, now);
                 run = (association, id, 0);
             }
             run.2 += 1;
@@ -88,7 +99,7 @@ impl Kernel {
                 id: run.1,
                 association,
                 transport: Transport::Sctp as u8,
-                listener,
+                listener: at.listener,
                 fallback_port: 0,
             };
             let (slot, end) = (message.slot as u16, message.len as u32);
@@ -103,8 +114,9 @@ impl Kernel {
     /// A dead predecessor may have left associations open with MSG_MORE: whatever it held back leaves now.
     pub fn adopt(&mut self, desk: &mut Desk) {
         for (listener, association) in desk.parts.open_associations.noted(desk.seat) {
-            if let Some(fd) = desk.end(listener).and_then(|end| end.socket()) {
-                send_held_back(fd, association);
+            // Which of the sockets it is on is not noted: the others do not know it.
+            for fd in desk.end(listener).iter().flat_map(|end| &end.fds) {
+                send_held_back(fd.as_fd(), association);
             }
             desk.parts.open_associations.strike(desk.seat, listener, association);
         }
@@ -114,7 +126,8 @@ impl Kernel {
     pub fn close_all(&mut self, desk: &mut Desk) {
         let desk = &*desk;
         desk.parts.flows.for_each(Transport::Sctp, |flow| {
-            if let Some(fd) = desk.end(flow.listener).and_then(|end| end.socket())
+            if desk.end(flow.listener).is_some_and(|end| end.carrier == Carrier::KernelSctp)
+                && let Some(fd) = desk.socket(socket_of(flow))
                 && desk.parts.flows.set_state(flow.id, State::Closing)
             {
                 let _ = sys::sctp::shutdown(fd, flow.association);
@@ -127,9 +140,14 @@ impl Kernel {
     }
 }
 
+/// The socket that an association belongs to.
+fn socket_of(flow: &FlowView) -> SocketId {
+    SocketId { listener: flow.listener, number: flow.owner as u8 }
+}
+
 /// A piece came without its end (M11, M13): this peer sends what we cannot take whole. Marked first, so that every process drops
 /// what still arrives, then aborted.
-fn refuse_pieces(desk: &Desk, listener: u8, association: u32) {
+fn refuse_pieces(desk: &Desk, at: SocketId, association: u32) {
     desk.count(Counter::Pieces, 1);
     if !desk.parts.broken.mark(association) {
         return;
@@ -137,7 +155,7 @@ fn refuse_pieces(desk: &Desk, listener: u8, association: u32) {
     if let Some(flow) = desk.parts.flows.find_association(association) {
         desk.parts.flows.set_state(flow.id, State::Broken);
     }
-    abort(desk, listener, association);
+    abort(desk, at, association);
 }
 
 /// Sends what MSG_MORE left open, when there is no message left to close it with: a heartbeat takes along what waits. Two are needed:
@@ -149,16 +167,17 @@ fn send_held_back(fd: BorrowedFd<'_>, association: u32) {
     }
 }
 
-fn abort(desk: &Desk, listener: u8, association: u32) {
-    if let Some(fd) = desk.end(listener).and_then(|end| end.socket()) {
+fn abort(desk: &Desk, at: SocketId, association: u32) {
+    if let Some(fd) = desk.socket(at) {
         // EPIPE: it is gone already.
         let _ = sys::sctp::abort(fd, association);
     }
 }
 
 /// A29: one CRLF back on the same association, at once.
-fn answer_ping(desk: &mut Desk, listener: u8, association: u32, sip: SndInfo) {
-    let Some(fd) = desk.ends.get(usize::from(listener)).and_then(|end| end.socket()) else { return };
+fn answer_ping(desk: &mut Desk, at: SocketId, association: u32, sip: SndInfo) {
+    let fd = desk.ends.get(usize::from(at.listener)).and_then(|end| end.fds.get(usize::from(at.number)));
+    let Some(fd) = fd.map(AsFd::as_fd) else { return };
     let pong = Item { to: To::Association(association), pieces: [b"\r\n", b""], sctp: Some(sip) };
     // A ping that finds no room for its answer goes without.
     let _ = desk.sender.send(fd, 1, false, |_| pong);

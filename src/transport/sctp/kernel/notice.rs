@@ -5,7 +5,7 @@
 
 use sys::sctp::{AssociationState, Notification, PathState, PeerAddressState, parse_notification};
 
-use super::{Desk, abort};
+use super::{Desk, SocketId, abort};
 use crate::message::branch::{self, BranchId};
 use crate::shared::counters::Counter;
 use crate::shared::flows::{FlowView, State};
@@ -13,31 +13,31 @@ use crate::timer::Tick;
 use crate::transport::{Address, FlowId, Inbox, Transport};
 
 /// `peer`: the address the kernel gave with it, which is the association's primary one.
-pub fn take(desk: &mut Desk, listener: u8, bytes: &[u8], peer: Option<Address>, inbox: &mut Inbox, now: Tick) {
+pub fn take(desk: &mut Desk, at: SocketId, bytes: &[u8], peer: Option<Address>, inbox: &mut Inbox, now: Tick) {
     match parse_notification(bytes) {
         Some(Notification::AssociationChange { state, association, .. }) => match state {
             AssociationState::Up => {
                 desk.parts.broken.clear(association);
-                enter(desk, listener, association, now);
+                enter(desk, at, association, now);
             }
             AssociationState::Restart => {
                 // What the peer had of ours is forgotten (M38): its outstanding requests fail, the association goes on.
                 let flow = desk.parts.flows.find_association(association);
                 tell_lost(flow.as_ref(), peer, inbox);
-                enter(desk, listener, association, now);
+                enter(desk, at, association, now);
             }
             AssociationState::Lost => {
                 desk.count(Counter::AssociationsLost, 1);
-                lost(desk, listener, association, peer, inbox);
+                lost(desk, at, association, peer, inbox);
             }
             AssociationState::ShutdownComplete => {
                 // Closed in good order, which is no failure (A19): responses still to come use a new association (A17).
-                end(desk, listener, association);
+                end(desk, at, association);
                 desk.count(Counter::AssociationsClosed, 1);
             }
             AssociationState::CannotStart => {
                 desk.count(Counter::AssociationFailed, 1);
-                lost(desk, listener, association, peer, inbox);
+                lost(desk, at, association, peer, inbox);
             }
             AssociationState::Other(_) => {}
         },
@@ -52,11 +52,11 @@ pub fn take(desk: &mut Desk, listener: u8, bytes: &[u8], peer: Option<Address>, 
             }
         }
         Some(Notification::PeerAddressChange { association, state, address, .. }) => {
-            path_changed(desk, listener, association, address, state);
+            path_changed(desk, at, association, address, state);
             if matches!(state, PeerAddressState::Confirmed | PeerAddressState::Added | PeerAddressState::Removed)
                 && desk.parts.flows.find_association(association).is_some()
             {
-                enter(desk, listener, association, now);
+                enter(desk, at, association, now);
             }
         }
         // Its pieces were refused when they came.
@@ -65,15 +65,15 @@ pub fn take(desk: &mut Desk, listener: u8, bytes: &[u8], peer: Option<Address>, 
 }
 
 /// A path goes down or comes up; the association goes on over another one as long as it has one (A27).
-fn path_changed(desk: &Desk, listener: u8, association: u32, path: std::net::SocketAddr, state: PeerAddressState) {
+fn path_changed(desk: &Desk, at: SocketId, association: u32, path: std::net::SocketAddr, state: PeerAddressState) {
     match state {
         PeerAddressState::Unreachable => {
             desk.count(Counter::PathsDown, 1);
-            tracing::warn!(%path, association, listener, "SCTP path is down");
+            tracing::warn!(%path, association, listener = at.listener, "SCTP path is down");
         }
         PeerAddressState::Available => {
             desk.count(Counter::PathsUp, 1);
-            tracing::info!(%path, association, listener, "SCTP path is up again");
+            tracing::info!(%path, association, listener = at.listener, "SCTP path is up again");
         }
         _ => {}
     }
@@ -81,15 +81,15 @@ fn path_changed(desk: &Desk, listener: u8, association: u32, path: std::net::Soc
 
 /// The flow of an association that just brought messages. One that is not known (its COMM_UP is still unread, or its entry was lost
 /// with a process that died while changing it) is entered.
-pub fn known(desk: &mut Desk, listener: u8, association: u32, now: Tick) -> FlowId {
+pub fn known(desk: &mut Desk, at: SocketId, association: u32, now: Tick) -> FlowId {
     match desk.parts.flows.touch_association(association, 1, now) {
         Some(id) => id,
-        None => enter(desk, listener, association, now),
+        None => enter(desk, at, association, now),
     }
 }
 
-fn enter(desk: &mut Desk, listener: u8, association: u32, now: Tick) -> FlowId {
-    let Some(fd) = desk.end(listener).and_then(|end| end.socket()) else { return FlowId::NONE };
+fn enter(desk: &mut Desk, at: SocketId, association: u32, now: Tick) -> FlowId {
+    let Some(fd) = desk.socket(at) else { return FlowId::NONE };
     // Fails when it is gone again.
     let Ok(addresses) = sys::sctp::peer_addresses(fd, association) else { return FlowId::NONE };
     // A peer may claim any address (M39): requests are sent by address only to those that were confirmed.
@@ -97,14 +97,11 @@ fn enter(desk: &mut Desk, listener: u8, association: u32, now: Tick) -> FlowId {
         sys::sctp::path(fd, association, **address).is_ok_and(|path| path.state != PathState::Unconfirmed)
     });
     let peers: arrayvec::ArrayVec<Address, 4> = confirmed.take(4).map(|address| Address::from(*address)).collect();
-    match desk.parts.flows.associated(association, &peers, listener, desk.associations(), now) {
+    match desk.parts.flows.associated(association, &peers, (at.listener, at.number), desk.associations(), now) {
         Ok((id, is_new)) => {
             desk.count(Counter::AssociationsUp, u64::from(is_new));
             // Another process may have handled its end before we entered it (M27): its notification will not come again.
-            let gone = desk
-                .end(listener)
-                .and_then(|end| end.socket())
-                .is_none_or(|fd| sys::sctp::status(fd, association).is_err());
+            let gone = desk.socket(at).is_none_or(|fd| sys::sctp::status(fd, association).is_err());
             if is_new && gone {
                 desk.parts.flows.close(id);
                 return FlowId::NONE;
@@ -114,19 +111,19 @@ fn enter(desk: &mut Desk, listener: u8, association: u32, now: Tick) -> FlowId {
         Err(refusal) => {
             // M20: the kernel has no limit of its own.
             desk.count_refusal(Counter::AssociationsRefused, refusal);
-            abort(desk, listener, association);
+            abort(desk, at, association);
             FlowId::NONE
         }
     }
 }
 
-fn lost(desk: &mut Desk, listener: u8, association: u32, peer: Option<Address>, inbox: &mut Inbox) {
-    let flow = end(desk, listener, association);
+fn lost(desk: &mut Desk, at: SocketId, association: u32, peer: Option<Address>, inbox: &mut Inbox) {
+    let flow = end(desk, at, association);
     tell_lost(flow.as_ref(), peer, inbox);
 }
 
-fn end(desk: &Desk, listener: u8, association: u32) -> Option<FlowView> {
-    desk.parts.open_associations.strike(desk.seat, listener, association);
+fn end(desk: &Desk, at: SocketId, association: u32) -> Option<FlowView> {
+    desk.parts.open_associations.strike(desk.seat, at.listener, association);
     desk.parts.flows.find_association(association).and_then(|flow| desk.parts.flows.close(flow.id))
 }
 

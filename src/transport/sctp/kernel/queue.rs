@@ -4,6 +4,7 @@
 //! room again (M08, M09). Never blocks another association.
 
 use std::collections::{HashMap, VecDeque};
+use std::os::fd::AsFd;
 
 use super::send::{self, Verdict, Way};
 use super::{Desk, Item, SndInfo};
@@ -113,14 +114,27 @@ impl Queues {
 
 /// True when nothing waits any more.
 fn try_again(desk: &mut Desk, key: &Key, queue: &mut Queue, sip: SndInfo, inbox: &mut Inbox, now: Tick) -> bool {
-    let Some(fd) = desk.ends.get(usize::from(key.listener)).and_then(|end| end.socket()) else { return true };
+    if key.association == 0
+        && let Some(first) = queue.messages.front()
+    {
+        // Meanwhile there may be an association, on whichever socket.
+        let now = Way::to_address(desk, key.listener, first.way.peer);
+        queue.messages.iter_mut().filter(|message| message.way.association == 0).for_each(|message| message.way = now);
+    }
     while let Some(first) = queue.messages.front() {
+        let socket = first.way.socket;
+        let fd = desk.ends.get(usize::from(key.listener)).and_then(|end| end.fds.get(usize::from(socket)));
+        let Some(fd) = fd.map(AsFd::as_fd) else {
+            fail_first(queue, inbox);
+            continue;
+        };
         if now.since(first.since) > TOO_LATE_MS {
             desk.count(Counter::QueueFull, 1);
             fail_first(queue, inbox);
             continue;
         }
-        let count = queue.messages.len().min(BATCH);
+        let messages = queue.messages.iter().take(BATCH);
+        let count = messages.take_while(|message| message.way.socket == socket).count();
         let messages = &queue.messages;
         let (sent, error) = desk.sender.send(fd, count, false, |index| match messages.get(index) {
             Some(waiting) => Item {
@@ -140,7 +154,7 @@ fn try_again(desk: &mut Desk, key: &Key, queue: &mut Queue, sip: SndInfo, inbox:
         }
         let Some(error) = error else { continue };
         match send::judge(&error) {
-            Verdict::NoRoom => return false,
+            Verdict::NoRoom | Verdict::Elsewhere => return false,
             Verdict::Closing => {
                 queue.closing = true;
                 return false;
@@ -152,7 +166,7 @@ fn try_again(desk: &mut Desk, key: &Key, queue: &mut Queue, sip: SndInfo, inbox:
                 let closing = queue.closing;
                 match queue.messages.front_mut() {
                     Some(first) if first.way.association != 0 && (closing || first.client.is_none()) => {
-                        first.way.fall_back();
+                        first.way.fall_back(desk, key.listener);
                     }
                     _ => fail_first(queue, inbox),
                 }

@@ -5,9 +5,10 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::AsFd;
 
 use sys::datagram::{Arena, To};
-use sys::errno::{ENOBUFS, ENOMEM, EPIPE, ESHUTDOWN};
+use sys::errno::{EADDRNOTAVAIL, ENOBUFS, ENOMEM, EPIPE, ESHUTDOWN};
 use sys::sctp::PathState;
 
 use super::queue::Key;
@@ -15,6 +16,7 @@ use super::{Desk, Item, Kernel, SndInfo, send_held_back};
 use crate::shared::counters::Counter;
 use crate::shared::flows::State;
 use crate::timer::Tick;
+use crate::transport::desk::End;
 use crate::transport::outgoing::Sending;
 use crate::transport::{Address, Inbox, Outgoing, Transport};
 
@@ -27,6 +29,8 @@ pub struct Way {
     /// 0: by `peer`; the kernel finds the association or sets one up (M01, M02).
     pub association: u32,
     pub peer: Address,
+    /// The number of the socket: that of the association, or the one that sets it up.
+    pub socket: u8,
 }
 
 impl Way {
@@ -35,8 +39,30 @@ impl Way {
     }
 
     /// The association is gone: by address from now on.
-    pub fn fall_back(&mut self) {
-        self.association = 0;
+    pub fn fall_back(&mut self, desk: &Desk, listener: u8) {
+        *self = Way::opening(desk, listener, self.peer);
+    }
+
+    /// A15: over the open association with this address on this listener, or to where one is set up.
+    pub fn to_address(desk: &Desk, listener: u8, peer: Address) -> Way {
+        let flow = desk.parts.flows.find_by_peer(Transport::Sctp, peer);
+        match flow.filter(|flow| flow.state == State::Open && flow.listener == listener) {
+            Some(flow) => Way { association: flow.association, peer, socket: super::socket_of(&flow).number },
+            None => Way::opening(desk, listener, peer),
+        }
+    }
+
+    fn opening(desk: &Desk, listener: u8, peer: Address) -> Way {
+        let opener = |end: &End| end.numbers.opener(peer, desk.encapsulation(peer));
+        // Without one it is no socket's number, and fails.
+        Way { association: 0, peer, socket: desk.end(listener).and_then(opener).unwrap_or(u8::MAX) }
+    }
+
+    /// Over this association; `peer` for when it is gone.
+    fn over(desk: &Desk, listener: u8, association: u32, peer: Address) -> Way {
+        let several = desk.end(listener).is_some_and(|end| end.fds.len() > 1);
+        let flow = if several { desk.parts.flows.find_association(association) } else { None };
+        Way { association, peer, socket: flow.map_or(0, |flow| super::socket_of(&flow).number) }
     }
 }
 
@@ -62,6 +88,8 @@ pub enum Verdict {
     NoRoom,
     /// It is shutting down: when it is gone, a new one may be set up (M19).
     Closing,
+    /// Another socket has an association with this peer, or is setting one up (M16).
+    Elsewhere,
     /// There is no such association any more (M03).
     Gone,
     Failed,
@@ -72,6 +100,7 @@ pub fn judge(error: &io::Error) -> Verdict {
         _ if error.kind() == io::ErrorKind::WouldBlock => Verdict::NoRoom,
         Some(ENOBUFS | ENOMEM) => Verdict::NoRoom,
         Some(ESHUTDOWN) => Verdict::Closing,
+        Some(EADDRNOTAVAIL) => Verdict::Elsewhere,
         Some(EPIPE) => Verdict::Gone,
         _ => Verdict::Failed,
     }
@@ -94,7 +123,8 @@ impl Kernel {
         self.plan(desk, listener, list, outgoing, arena, &mut planned, inbox, now);
         let open = mark_last(desk, listener, &mut planned);
         // The held-back ones first; within an association, the order in which they were decided.
-        planned.sort_unstable_by_key(|message| (message.last, message.way.association, message.index));
+        planned
+            .sort_unstable_by_key(|message| (message.last, message.way.socket, message.way.association, message.index));
         let rest = if open { planned.partition_point(|message| !message.last) } else { 0 };
         let (held, last) = planned.split_at_mut(rest);
         self.transmit(desk, listener, true, held, outgoing, arena, inbox, now);
@@ -125,18 +155,23 @@ impl Kernel {
         now: Tick,
     ) {
         // A trunk's messages follow one another: look it up once.
-        let mut found = (Address::NONE, 0, false);
+        let mut found: Option<(Way, bool)> = None;
+        let mut known: Option<Way> = None;
         for index in list {
             let Some((sending, pieces)) = outgoing.item(*index, arena) else { continue };
-            let mut way = Way { association: sending.to.association, peer: by_address(sending) };
-            if way.association == 0 {
-                if found.0 != way.peer {
-                    let association = association_to(desk, listener, way.peer);
-                    let claimed = association == 0 && is_only_claimed(desk, listener, way.peer, now);
-                    found = (way.peer, association, claimed);
-                }
-                way.association = found.1;
-                if found.2 {
+            let (association, peer) = (sending.to.association, by_address(sending));
+            let way;
+            if association == 0 {
+                let (to, claimed) = match found.filter(|(way, _)| way.peer == peer) {
+                    Some(found) => found,
+                    None => {
+                        let way = Way::to_address(desk, listener, peer);
+                        (way, way.association == 0 && is_only_claimed(desk, listener, peer, now))
+                    }
+                };
+                found = Some((to, claimed));
+                way = to;
+                if claimed {
                     desk.count(Counter::ClaimedAddress, 1);
                     inbox.send_failed(sending.client);
                     continue;
@@ -146,10 +181,16 @@ impl Kernel {
                     inbox.send_failed(sending.client);
                     continue;
                 }
-            } else if desk.parts.broken.contains(way.association) {
+            } else if desk.parts.broken.contains(association) {
                 desk.count(Counter::Broken, 1);
                 inbox.send_failed(sending.client);
                 continue;
+            } else {
+                way = match known.filter(|way| way.association == association) {
+                    Some(known) => Way { peer, ..known },
+                    None => Way::over(desk, listener, association, peer),
+                };
+                known = Some(way);
             }
             let message = Planned { index: *index, way, last: true };
             let key = message.key(listener);
@@ -188,12 +229,16 @@ impl Kernel {
                 continue;
             }
             let rest = messages.get(at..).unwrap_or_default();
-            // Up to the next one that may not be sent.
-            let blocked = |message: &Planned| self.queues.is_blocked(&message.key(listener));
-            let count = rest.iter().position(blocked).unwrap_or(rest.len());
-            let Some(fd) = desk.ends.get(usize::from(listener)).and_then(|end| end.socket()) else {
-                fail_all(desk, rest, outgoing, inbox);
-                return;
+            // Up to the next one that may not be sent, or leaves by another socket.
+            let socket = first.way.socket;
+            let other =
+                |message: &Planned| message.way.socket != socket || self.queues.is_blocked(&message.key(listener));
+            let count = rest.iter().position(other).unwrap_or(rest.len());
+            let fd = desk.ends.get(usize::from(listener)).and_then(|end| end.fds.get(usize::from(socket)));
+            let Some(fd) = fd.map(AsFd::as_fd) else {
+                fail_all(desk, rest.get(..count).unwrap_or_default(), outgoing, inbox);
+                at += count;
+                continue;
             };
             let (sent, error) = desk.sender.send(fd, count, more, |index| item(rest, index, self.sip, outgoing, arena));
             desk.parts.counters.add(desk.seat, Counter::SentSctp, sent as u64);
@@ -207,7 +252,7 @@ impl Kernel {
             let Some(refused) = messages.get_mut(at) else { continue };
             let Some((sending, pieces)) = outgoing.item(refused.index, arena) else { break };
             match judge(&error) {
-                verdict @ (Verdict::NoRoom | Verdict::Closing) => {
+                verdict @ (Verdict::NoRoom | Verdict::Closing | Verdict::Elsewhere) => {
                     // All further ones of this association wait behind it, see above.
                     let key = refused.key(listener);
                     self.queues.push(desk, key, (refused.way, sending.client), pieces, inbox, now);
@@ -218,7 +263,7 @@ impl Kernel {
                 }
                 Verdict::Gone if refused.way.association != 0 => {
                     desk.parts.open_associations.strike(desk.seat, listener, refused.way.association);
-                    refused.way.fall_back();
+                    refused.way.fall_back(desk, listener);
                 }
                 Verdict::Gone | Verdict::Failed => {
                     if !more && refused.way.association != 0 {
@@ -262,13 +307,6 @@ fn fail_all(desk: &Desk, messages: &[Planned], outgoing: &Outgoing, inbox: &mut 
     }
 }
 
-/// A15: the open association with this address, 0 when there is none on this listener.
-fn association_to(desk: &Desk, listener: u8, peer: Address) -> u32 {
-    let flow = desk.parts.flows.find_by_peer(Transport::Sctp, peer);
-    let usable = flow.filter(|flow| flow.state == State::Open && flow.listener == listener);
-    usable.map_or(0, |flow| flow.association)
-}
-
 /// Milliseconds after which an address that nobody has confirmed is taken for a lie: the kernel's first heartbeats are answered, or
 /// lost several times, by then.
 const CONFIRMED_BY_MS: u64 = 5_000;
@@ -276,10 +314,11 @@ const CONFIRMED_BY_MS: u64 = 5_000;
 /// Would the kernel send to this address over an association whose peer has only said that it is there (M39, L20)? Then the message
 /// is not for that peer. Who has claimed it for long is aborted, so that it does not keep others from the address's owner.
 fn is_only_claimed(desk: &Desk, listener: u8, peer: Address, now: Tick) -> bool {
-    let Some(fd) = desk.end(listener).and_then(|end| end.socket()) else { return false };
-    let path = match sys::sctp::path(fd, 0, peer.into()) {
-        Ok(path) if path.state == PathState::Unconfirmed => path,
-        _ => return false,
+    let Some(end) = desk.end(listener) else { return false };
+    // Each socket knows its own associations only.
+    let asked = end.fds.iter().filter_map(|fd| Some((fd.as_fd(), sys::sctp::path(fd.as_fd(), 0, peer.into()).ok()?)));
+    let Some((fd, path)) = asked.into_iter().find(|(_, path)| path.state == PathState::Unconfirmed) else {
+        return false;
     };
     let since = desk.parts.flows.find_association(path.association).map_or(now, |flow| flow.opened);
     if now.since(since) < CONFIRMED_BY_MS {

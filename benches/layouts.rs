@@ -33,8 +33,17 @@ fn main() {
         return;
     }
     let mut table = Table::new();
-    let titles =
-        ["associations", "layout", "calls/s at once", "min–max", "CPU µs/call", "paced CPU", "min–max", "p99 ms", "failed"];
+    let titles = [
+        "associations",
+        "layout",
+        "calls/s at once",
+        "min–max",
+        "CPU µs/call",
+        "paced CPU",
+        "min–max",
+        "p99 ms",
+        "failed",
+    ];
     table.load_preset(presets::NOTHING).set_header(titles);
     table.column_iter_mut().skip(2).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
     let mut head = String::new();

@@ -117,6 +117,52 @@ fn calls_cross_between_kernel_and_user_space() {
 }
 
 /// Over SCTP on both sides: a 180 that UDP loses is lost.
+/// The kernel's SCTP reaches one next hop inside UDP (M37) and everybody else plainly, at the same time.
+#[test]
+fn the_kernels_sctp_goes_inside_udp_where_the_configuration_says_so() {
+    if std::env::var_os("IN_VM").is_none() {
+        return say("encapsulated-next-hop: changes the kernel's SCTP, so only in the virtual machine");
+    }
+    let room = Room::new("encapsulated-next-hop");
+    let (sctp, udp) = (Transport::Sctp, Transport::Udp);
+    let far = Setup::in_user_space(HOME, &[sctp, udp]);
+    let there = Daemon::start(&room, &far);
+    let phones = names("tunnel", 5);
+    let callee = Sipp::new(Scenario::Callee, udp, far.address(udp)).start(&room);
+    register(&room, (udp, far.address(udp)), &phones, callee.local, udp);
+    let plain = support::free_port(HOME);
+    let _answering = Sipp::new(Scenario::Callee, sctp, plain).from(plain).start(&room);
+    for layout in ["shared", "per_worker"] {
+        let hop = format!("[[next_hop]]\ndomain = \"plain.test\"\ntargets = [\"sctp:{plain}\"]\n");
+        let near = Setup {
+            kernel_tunnel: Some(KERNEL),
+            domain: "near.test".to_owned(),
+            next_hop: vec![(support::DOMAIN.to_owned(), sctp, far.address(sctp))],
+            next_hop_tunnel: far.tunnel,
+            tables: format!("{hop}[sctp]\nlayout = \"{layout}\"\n"),
+            ..Setup::on(HOME, &[sctp, udp])
+        };
+        // The daemon opens the kernel's port by itself.
+        sysctl("udp_port", 0);
+        let daemon = Daemon::start(&room, &near);
+        let of_there = |name| counter(&there.status(), name);
+        let (up, packets) = (of_there("associations_up"), of_there("sctp_packets"));
+        for domain in [support::DOMAIN, "plain.test"] {
+            let caller = Sipp::new(Scenario::Caller, udp, near.address(udp)).domain(domain).users(&phones).calls(50);
+            let report = caller.rate(20).limit(patience(60)).start(&room).finish();
+            say(&format!("{layout}: to {domain}: {report}"));
+            report.must_be_whole(50);
+            tally_sctp(50);
+        }
+        let (up, packets) = (of_there("associations_up") - up, of_there("sctp_packets") - packets);
+        assert!(up == 1 && packets > 100, "{up} associations, {packets} packets inside UDP");
+        daemon.stop();
+    }
+    sysctl("udp_port", 0);
+    drop(callee);
+    there.stop();
+}
+
 #[test]
 fn calls_survive_three_percent_loss() {
     let Some(house) = House::new("loss") else { return };

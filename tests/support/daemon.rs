@@ -182,6 +182,9 @@ pub fn configure(room: &Room, setup: &Setup) -> Written {
                 Some(port) => drop(write!(text, "stack = \"user\"\nencapsulation_port = {port}\n")),
                 None => text.push_str("stack = \"kernel\"\n"),
             }
+            if let Some(port) = setup.kernel_tunnel {
+                let _ = writeln!(text, "encapsulation_port = {port}");
+            }
         }
     }
     for (domain, transport, address) in &setup.next_hop {

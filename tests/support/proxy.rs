@@ -15,6 +15,8 @@ pub struct Setup {
     pub listen: Vec<(Transport, Vec<SocketAddr>)>,
     /// UDP port of SCTP in user space; `None`: the kernel's SCTP.
     pub tunnel: Option<u16>,
+    /// UDP port that the kernel's SCTP takes, too.
+    pub kernel_tunnel: Option<u16>,
     /// What it is registrar for; empty: `DOMAIN`.
     pub domain: String,
     /// UDP port of the next hops' SCTP, if it is in user space.

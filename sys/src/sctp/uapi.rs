@@ -18,12 +18,12 @@ pub(crate) const SCTP_MAX_BURST: i32 = 20;
 pub(crate) const SCTP_GET_ASSOC_NUMBER: i32 = 28;
 pub(crate) const SCTP_GET_ASSOC_ID_LIST: i32 = 29;
 pub(crate) const SCTP_RECVRCVINFO: i32 = 32;
-pub(crate) const SCTP_REMOTE_UDP_ENCAPS_PORT: i32 = 36;
 pub(crate) const SCTP_SOCKOPT_BINDX_ADD: i32 = 100;
 pub(crate) const SCTP_GET_PEER_ADDRS: i32 = 108;
 pub(crate) const SCTP_GET_ASSOC_STATS: i32 = 112;
 pub(crate) const SCTP_DEFAULT_PRINFO: i32 = 114;
 pub(crate) const SCTP_EVENT: i32 = 127;
+pub(crate) const SCTP_REMOTE_UDP_ENCAPS_PORT: i32 = 132;
 
 /// Control messages: `enum sctp_cmsg_type`.
 pub(crate) const SCTP_SNDINFO: i32 = 2;

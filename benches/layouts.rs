@@ -21,6 +21,7 @@ use strowger::transport::Transport;
 
 const LAYOUTS: [&str; 2] = ["shared", "per_worker"];
 const ASSOCIATIONS: [usize; 3] = [1, 10, 100];
+/// Or as many as the variable ROUNDS says.
 const ROUNDS: usize = 5;
 const AT_ONCE: usize = 20;
 
@@ -32,6 +33,8 @@ fn main() {
         println!("This kernel has no SCTP: see the head of benches/layouts.rs for the virtual machine.");
         return;
     }
+    let wanted = std::env::var("ROUNDS").ok().and_then(|rounds| rounds.parse().ok());
+    let most: usize = wanted.unwrap_or(ROUNDS);
     let mut table = Table::new();
     let titles = [
         "associations",
@@ -59,10 +62,10 @@ fn main() {
         let rate = (speed / 3.0).round();
         let mut fast: Vec<Vec<Round>> = vec![Vec::new(); beds.len()];
         let mut paced = fast.clone();
-        for round in 1..=ROUNDS {
+        for round in 1..=most {
             turn(&mut beds, calls, Pace::AtOnce(AT_ONCE), &mut fast);
             turn(&mut beds, calls / 2, Pace::PerSecond(rate), &mut paced);
-            eprintln!("{associations} associations: round {round} of {ROUNDS}");
+            eprintln!("{associations} associations: round {round} of {most}");
         }
         head += &format!("\n{associations}: {calls} calls a round, {} paced at {rate}/s", calls / 2);
         for (((layout, bed), fast), paced) in LAYOUTS.iter().zip(&beds).zip(&fast).zip(&paced) {
@@ -82,5 +85,5 @@ fn main() {
         }
         beds.into_iter().for_each(Bed::stop);
     }
-    println!("Kernel SCTP, 2 workers, medians of {ROUNDS} rounds; {AT_ONCE} calls at once, then paced{head}\n{table}");
+    println!("Kernel SCTP, 2 workers, medians of {most} rounds; {AT_ONCE} calls at once, then paced{head}\n{table}");
 }

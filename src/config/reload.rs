@@ -8,7 +8,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::keys::Notes;
-use super::{Allow, Config, Live, Mistake, sense};
+use super::{Allow, Config, Live, Mistake, Stack, sense};
+use crate::transport::Transport;
 
 /// What a reload brings.
 #[derive(Debug)]
@@ -34,6 +35,14 @@ impl Config {
             warnings.push(format!("{key} = {is}: needs a restart; still {was}"));
         }
         let mut live = new.live;
+        // The kernel's SCTP has a socket for each, opened at start.
+        let opened = self.live.encapsulation_ports();
+        let kernel = self.listen.iter().any(|l| l.transport == Transport::Sctp && l.stack != Stack::User);
+        for port in live.encapsulation_ports().into_iter().filter(|port| kernel && !opened.contains(port)) {
+            warnings.push(format!(
+                "next_hop.encapsulation_port = {port}: with the kernel's SCTP a new port needs a restart; until then requests to there fail"
+            ));
+        }
         let names: Vec<_> = new.listen.iter().map(|listen| listen.name.as_str()).collect();
         live.allow.retain_mut(|allow| self.keep(allow, &names, &mut warnings));
         // The new live part meets the old fixed one: 64*T1 against autoclose, next hops against listeners.

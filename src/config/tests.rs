@@ -381,6 +381,19 @@ fn a_reload_changes_what_may_change_and_names_the_rest() {
 }
 
 #[test]
+fn a_reload_names_a_new_encapsulation_port() {
+    let hop = |port| {
+        let text = format!(
+            "{COMPLETE}[[next_hop]]\ndomain = \"u.test\"\ntargets = [\"sctp:192.0.2.9\"]\nencapsulation_port = {port}"
+        );
+        Config::from_text(&text).unwrap()
+    };
+    assert_eq!(hop(9899).changed_to(hop(9899)).unwrap().warnings, Vec::<String>::new());
+    let warnings = hop(9899).changed_to(hop(9900)).unwrap().warnings;
+    assert!(warnings.len() == 1 && warnings[0].starts_with("next_hop.encapsulation_port = 9900:"), "{warnings:?}");
+}
+
+#[test]
 fn a_reload_meets_the_listeners_that_run() {
     let running = Config::from_text(COMPLETE).unwrap();
     // The listener `core` moves to second place, and a new one has an allow list.

@@ -13,7 +13,7 @@ use sys::Granted;
 use sys::sctp::Settings;
 
 use crate::config::{Config, Layout, Listen, Sctp};
-use crate::transport::{Address, Transport};
+use crate::transport::Address;
 
 /// What each socket of a listener is for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,12 +30,7 @@ impl Numbers {
             Layout::Shared => 1,
             Layout::PerWorker => config.workers,
         };
-        let to_sctp = |hop: &&crate::config::NextHop| hop.targets.iter().any(|t| t.transport == Transport::Sctp);
-        let mut encapsulated: Vec<u16> =
-            config.live.next_hop.iter().filter(to_sctp).filter_map(|hop| hop.encapsulation_port).collect();
-        encapsulated.sort_unstable();
-        encapsulated.dedup();
-        Numbers { listening, encapsulated }
+        Numbers { listening, encapsulated: config.live.encapsulation_ports() }
     }
 
     fn sum(&self) -> usize {

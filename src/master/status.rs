@@ -91,6 +91,7 @@ pub struct FlowLine {
     pub state: String,
     /// TCP, SCTP in user space: the seat that owns it.
     pub seat: Option<usize>,
+    /// Bytes that wait to be sent or acknowledged; of the kernel's SCTP the room that they take in its send buffer.
     pub queued_bytes: u64,
     pub messages_in: u64,
     pub messages_out: u64,
@@ -98,15 +99,15 @@ pub struct FlowLine {
     pub association: Option<Association>,
 }
 
-/// An SCTP association.
+/// An SCTP association. In user space its owner notes the figures: once a second while messages come and go, and with its timers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Association {
     /// The kernel's id, or in user space our verification tag.
     pub id: u32,
     /// Of the peer, bytes.
     pub window: u32,
-    /// Chunks that the peer has not acknowledged yet; not known in user space.
-    pub unacknowledged: Option<u16>,
+    /// Chunks that the peer has not acknowledged yet.
+    pub unacknowledged: Option<u32>,
     /// Chunks sent again; in user space packets.
     pub retransmitted: u64,
     pub paths: Vec<Path>,
@@ -121,7 +122,7 @@ pub struct Path {
     pub rtt_ms: f64,
     /// Congestion window, bytes.
     pub cwnd: u32,
-    /// Retransmission timeout and path MTU; not known in user space.
+    /// Retransmission timeout and path MTU; not known in user space, whose crate does not tell them.
     pub rto_ms: Option<u32>,
     pub mtu: Option<u32>,
 }

@@ -402,6 +402,43 @@ mod tests {
     }
 
     #[test]
+    fn people_see_all_that_is_known_of_an_association() {
+        let path = Path {
+            address: "192.0.2.1:5060".to_owned(),
+            state: "active".to_owned(),
+            rtt_ms: 12.5,
+            cwnd: 4_380,
+            rto_ms: None,
+            mtu: Some(1_500),
+        };
+        let association = Association {
+            id: 7,
+            window: 65_001,
+            unacknowledged: Some(3),
+            retransmitted: 11,
+            paths: vec![path.clone(), Path { address: "198.51.100.1:5060".to_owned(), rto_ms: Some(501), ..path }],
+        };
+        let flow = FlowLine {
+            transport: Transport::Sctp,
+            peers: vec!["192.0.2.1:5060".to_owned()],
+            state: "open".to_owned(),
+            seat: None,
+            queued_bytes: 2_048,
+            messages_in: 21,
+            messages_out: 22,
+            association: Some(association),
+        };
+        let text = render(&Status { flows: vec![flow], ..status() });
+        let line = |start: &str| {
+            let line = text.lines().find(|line| line.trim_start().starts_with(start)).unwrap_or_default();
+            line.split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(line("sctp"), "sctp 192.0.2.1:5060 open - 2048 21 22");
+        assert_eq!(line("7 192.0.2.1:5060"), "7 192.0.2.1:5060 active 12.5 - 4380 1500 65001 3 11", "{text}");
+        assert_eq!(line("7 198.51.100.1:5060"), "7 198.51.100.1:5060 active 12.5 501 4380 1500 65001 3 11", "{text}");
+    }
+
+    #[test]
     fn no_daemon_means_a_line_that_says_what_to_do() {
         // A port that was free a moment ago.
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

@@ -53,8 +53,7 @@ pub struct Client {
     /// How often its request was sent again because SCTP had given it up.
     pub retries: u8,
     /// Number of the loss that did so last.
-    pub loss: u16,
-    pub unused: [u8; 2],
+    pub loss: u32,
 }
 
 /// Where the bytes of a response come from.

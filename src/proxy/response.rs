@@ -93,7 +93,7 @@ impl<B: Branches> Context<'_, B> {
 
     /// SCTP gave up what branch `n` sent, or lost the association it went over: the loss with this number. A request without any answer
     /// goes out once more, up to `retries` times. True when it does; else this is a transport error.
-    pub fn undelivered(&mut self, n: usize, retries: u8, loss: u16) -> bool {
+    pub fn undelivered(&mut self, n: usize, retries: u8, loss: u32) -> bool {
         let (invite, now) = (self.server.is_invite(), self.now);
         let over = self.is_over(n);
         match self.branches.client(n).filter(|client| !over && client.awaits_first_answer(invite)) {

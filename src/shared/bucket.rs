@@ -277,7 +277,7 @@ impl Bucket {
         peer: crate::transport::Address,
         lost: Tick,
         unanswered: bool,
-        loss: u16,
+        loss: u32,
     ) -> Option<u32> {
         let wanted = Flow { transport: transport as u8, peer, ..Flow::default() };
         let mut number = *self.hops.get(hop(&wanted))?;

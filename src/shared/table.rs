@@ -272,7 +272,7 @@ impl Entry {
         peer: Address,
         lost: Tick,
         unanswered: bool,
-        loss: u16,
+        loss: u32,
     ) -> Option<(u32, usize)> {
         let number = self.guard.waiting_on(transport, peer, lost, unanswered, loss)?;
         let head = self.guard.client(number)?.head;

@@ -42,7 +42,7 @@ pub struct Corridor {
     pub(super) lines: Vec<u8>,
     pub(super) targets: Targets,
     pub(super) losses: VecDeque<Loss>,
-    pub(super) last_loss: u16,
+    pub(super) last_loss: u32,
     /// Bucket of the table that the next look at the deadlines begins with.
     pub(super) next_bucket: u32,
 }
@@ -72,8 +72,8 @@ pub(super) enum Fate {
 
 /// A peer that was lost: its waiting client transactions are looked for bucket by bucket.
 pub(super) struct Loss {
-    /// Never 0.
-    pub number: u16,
+    /// No other process's, nor any other of ours; never 0.
+    pub number: u32,
     pub fate: Fate,
     pub transport: Transport,
     pub peer: Address,
@@ -98,6 +98,14 @@ impl Arrived<'_> {
         let start = self.start + m.body_at;
         if start < end { Body::Arena { slot: self.slot, start, end } } else { Body::Empty }
     }
+}
+
+/// Another one in each process: a client transaction remembers the number of a loss, whoever worked it off.
+fn first_loss() -> u32 {
+    let mut bytes = [0; 4];
+    // Fails only before the machine has any randomness.
+    let _ = getrandom::fill(&mut bytes);
+    u32::from_ne_bytes(bytes)
 }
 
 impl Corridor {
@@ -132,7 +140,7 @@ impl Corridor {
             lines: Vec::new(),
             targets: Targets::default(),
             losses: VecDeque::new(),
-            last_loss: 0,
+            last_loss: first_loss(),
             next_bucket: 0,
         }
     }

@@ -175,6 +175,17 @@ mod tests {
         Corridor::new(table, location, counters, 0, Key([1, 2]), &config.listen, &config.live, &[])
     }
 
+    /// Else a request that one process sent again would be passed over by another, whose first loss is the next one.
+    #[test]
+    fn no_two_processes_number_their_losses_alike() {
+        let number = || {
+            let mut corridor = corridor();
+            corridor.lost(Transport::Sctp, Address::new([192, 0, 2, 1].into(), 5060), Tick(1));
+            corridor.losses[0].number
+        };
+        assert_ne!(number(), number());
+    }
+
     #[test]
     fn a_peer_lost_again_before_anybody_looked_is_one_loss() {
         let mut corridor = corridor();
@@ -187,7 +198,7 @@ mod tests {
         corridor.owner_died(Transport::Tcp, one, Tick(1));
         assert_eq!((corridor.losses.len(), corridor.counters.sum(Counter::LossesDropped)), (4, 0));
         assert_eq!(corridor.losses[0].until, Tick(1_999), "the last of them can have been sent then");
-        let mut numbers: Vec<u16> = corridor.losses.iter().map(|loss| loss.number).collect();
+        let mut numbers: Vec<u32> = corridor.losses.iter().map(|loss| loss.number).collect();
         numbers.dedup();
         assert!(numbers.len() == 4 && !numbers.contains(&0));
         // Where a walk has been already, a new loss must look again.

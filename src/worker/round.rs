@@ -229,7 +229,8 @@ impl<'h> Round<'h> {
                             // peer restarted is lost and still there.)
                             let newer =
                                 self.house.shared.flows.find_by_peer(transport, peer).filter(|flow| flow.id != id);
-                            let until = newer.map_or(now, |flow| Tick(flow.opened.0.saturating_sub(1)));
+                            // And what another process has sent while this round went on, over the lost one.
+                            let until = newer.map_or_else(clock::now, |flow| Tick(flow.opened.0.saturating_sub(1)));
                             self.corridor.lost(transport, peer, until);
                         }
                     }

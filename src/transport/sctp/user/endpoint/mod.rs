@@ -221,12 +221,13 @@ impl Endpoint {
         self.by_tag.keys().copied()
     }
 
-    /// An association's figures; none when they were asked for less than a second ago.
+    /// An association's figures; none when they were told less than a second ago, or while it is being set up.
     pub fn news(&mut self, tag: u32, now: Tick) -> Option<Metrics> {
         let slot = *self.by_tag.get(&tag)?;
         let association = self.association(slot).filter(|association| now.since(association.told) >= 1_000)?;
+        let metrics = association.metrics()?;
         association.told = now;
-        association.metrics()
+        Some(metrics)
     }
 
     /// The UDP address of an association's peer.

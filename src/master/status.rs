@@ -430,8 +430,8 @@ mod tests {
         };
         let text = render(&Status { flows: vec![flow], ..status() });
         let line = |start: &str| {
-            let line = text.lines().find(|line| line.trim_start().starts_with(start)).unwrap_or_default();
-            line.split_whitespace().collect::<Vec<_>>().join(" ")
+            let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+            text.lines().map(words).find(|line| line.starts_with(start)).unwrap_or_default()
         };
         assert_eq!(line("sctp"), "sctp 192.0.2.1:5060 open - 2048 21 22");
         assert_eq!(line("7 192.0.2.1:5060"), "7 192.0.2.1:5060 active 12.5 - 4380 1500 65001 3 11", "{text}");

@@ -201,6 +201,50 @@ fn a_peer_that_aborts_upon_an_invite_gets_it_again_from_the_kernel() {
     }
 }
 
+/// It reads nothing, so that some of them never get there, and aborts: each comes back with a SEND_FAILED of its own beside the loss of
+/// the association, and is sent again once.
+fn aborts_with_many_under_way(callee: impl Callee) {
+    const MANY: u64 = 10;
+    let mut house = House::new(callee, "[sctp]\nsend_retries = 1\n");
+    house.invite("0");
+    let (association, invite) = house.callee.next("INVITE");
+    house.callee.tell(association, &answer(&invite, "486 Busy Here", ""));
+    house.caller_hears("486");
+    house.callee.next("ACK");
+    let body = "x".repeat(20_000);
+    for n in 0..MANY {
+        let text = house.caller.request_with("MESSAGE", "z", &format!("m{n}"), "Content-Type: text/plain\r\n", &body);
+        house.caller.send(text.as_bytes()).expect("it is sent");
+        let taken = wait_for(patience(3), || (house.daemon.counter("sent_sctp") >= 3 + n).then_some(()));
+        assert!(taken.is_some(), "message {n} was not sent");
+    }
+    house.callee.abort(association);
+    for _ in 0..MANY {
+        let (again, text) = loop {
+            // What it had got before the abort is still there to read.
+            let (on, text) = house.callee.next("MESSAGE");
+            if on != association {
+                break (on, text);
+            }
+        };
+        house.callee.tell(again, &answer(&text, "200 OK", ""));
+    }
+    for _ in 0..MANY {
+        house.caller_hears("200");
+    }
+    house.callee.hears_nothing();
+    house.counts(&[("send_retries", MANY), ("associations_lost", 1)]);
+    house.end();
+}
+
+#[test]
+fn all_that_was_under_way_is_sent_again_once() {
+    aborts_with_many_under_way(in_user_space());
+    if !left_to_the_vm("send_retries in the kernel") {
+        aborts_with_many_under_way(KernelPeer::new());
+    }
+}
+
 fn aborts_always(callee: impl Callee, send_retries: u64) {
     let tables = if send_retries == 0 { String::new() } else { format!("[sctp]\nsend_retries = {send_retries}\n") };
     let mut house = House::new(callee, &tables);

@@ -310,6 +310,8 @@ pub struct Sctp {
     pub sack_freq: u32,
     pub max_burst: u32,
     pub send_ttl_ms: u32,
+    /// How often a request that SCTP gave up is sent again.
+    pub send_retries: u8,
     /// Where and how SIP is sent; A08: stream 0, unordered.
     pub stream: u16,
     pub unordered: bool,

@@ -73,7 +73,7 @@ impl World {
         }
         if random.u32(0..4) == 0 {
             self.now = self.now + random.u64(1..3_000);
-            self.ends.iter_mut().for_each(|end| end.tick(self.now));
+            self.ends.iter_mut().for_each(|end| drop(end.tick(self.now)));
         }
     }
 

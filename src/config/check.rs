@@ -123,12 +123,13 @@ fn absent_sctp(config: &Config, lines: &mut Vec<String>) {
 fn lengths(config: &Config, lines: &mut Vec<String>) {
     let transaction_ms = 64 * config.live.timers.t1_ms;
     let (new, known) = config.sctp.dead_peer_ms();
-    let slow = new.max(known);
+    // Each retry sets an association up anew.
+    let slow = new.max(known) + u64::from(config.sctp.send_retries) * new;
     let serves = |transport| config.serves(transport);
     if serves(Transport::Sctp) && slow >= transaction_ms {
         lines.push(format!(
             "a dead SCTP peer is found after {slow} ms, later than timers B and F ({transaction_ms} ms) end its \
-             transactions: lower sctp.init_max_attempts, sctp.asocmaxrxt or sctp.srto_max_ms"
+             transactions: lower sctp.send_retries, sctp.init_max_attempts, sctp.asocmaxrxt or sctp.srto_max_ms"
         ));
     }
     if serves(Transport::Sctp) && u64::from(config.sctp.autoclose_s) * 1_000 < config.live.timers.c_ms {

@@ -365,6 +365,8 @@ fn sctp(mut keys: Keys<'_>) -> Sctp {
         sack_freq: keys.number("sack_freq", 0, 0..=100, "packets"),
         max_burst: keys.number("max_burst", 0, 0..=1_000, "packets"),
         send_ttl_ms: keys.number("send_ttl_ms", 0, 0..=600_000, "milliseconds"),
+        // RFC 3261 §16.9: what cannot be delivered has failed; to try again is the operator's choice.
+        send_retries: keys.number("send_retries", 0, 0..=9, "retries"),
         // What our own user space takes.
         stream: keys.number("stream", 0, 0..=127, "stream"),
         unordered: keys.boolean("unordered", true),

@@ -300,6 +300,17 @@ fn an_unknown_user_is_a_mistake() {
 }
 
 #[test]
+fn retries_are_few_and_end_before_the_transaction() {
+    assert!(line("[sctp]\nsend_retries = 10").contains("from 0 to 9 (default 0)"));
+    let warned = |retries: u32| {
+        let config = Config::from_text(&format!("[sctp]\nsend_retries = {retries}")).unwrap();
+        check::warnings(&config, true).iter().any(|line| line.contains("sctp.send_retries"))
+    };
+    // A known peer that died: 15 s, and 12 s for each further set-up, of 32 s.
+    assert_eq!([0, 1, 2].map(warned), [false, false, true]);
+}
+
+#[test]
 fn timers_keep_what_the_rfc_asks() {
     // RFC 3261 §16.6 item 11 and §18 (A18).
     assert!(line("[timers]\nc_ms = 180000").contains("from 180001"));

@@ -3,7 +3,7 @@
 //! Owns: where each of its figures comes from. Reads atomics, /proc, and a table only while nobody else holds it:
 //! the master must not wait for a worker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -56,11 +56,7 @@ fn status(house: &House, about: &About, now: Tick) -> Status {
             .into_iter()
             .map(|fill| (fill.table.to_owned(), Fill { used: fill.used, size: fill.size }))
             .collect(),
-        flows: [Transport::Tcp, Transport::Sctp]
-            .into_iter()
-            .flat_map(|transport| shared.flows.some_now(transport, FLOWS / 2))
-            .map(|flow| flow_line(house, &flow))
-            .collect(),
+        flows: flow_lines(house),
         listeners: house.config.listen.iter().zip(house.sockets.listeners()).map(listener).collect(),
         warnings: about.warnings.clone(),
         audit: None,
@@ -89,14 +85,42 @@ fn listener((listen, socket): (&Listen, &sockets::Listener)) -> Listener {
     }
 }
 
-fn flow_line(house: &House, flow: &FlowView) -> FlowLine {
+fn flow_lines(house: &House) -> Vec<FlowLine> {
+    let some = |transport| house.shared.flows.some_now(transport, FLOWS / 2);
+    let flows: Vec<_> = [Transport::Tcp, Transport::Sctp].into_iter().flat_map(some).collect();
+    let any_kernel_sctp = flows.iter().any(is_kernel_sctp);
+    let queued = if any_kernel_sctp { kernel_queued(&kernel_associations()) } else { HashMap::new() };
+    flows.iter().map(|flow| flow_line(house, flow, &queued)).collect()
+}
+
+fn is_kernel_sctp(flow: &FlowView) -> bool {
+    flow.transport == Transport::Sctp && flow.encapsulation == 0
+}
+
+fn kernel_associations() -> String {
+    fs::read_to_string("/proc/net/sctp/assocs").unwrap_or_default()
+}
+
+/// Bytes of the send buffer that each association uses, by its id: no socket option tells. The columns of the kernel's table:
+/// ASSOC SOCK STY SST ST HBKT ASSOC-ID TX_QUEUE ...
+fn kernel_queued(table: &str) -> HashMap<u32, u64> {
+    let line = |line: &str| {
+        let mut columns = line.split_ascii_whitespace().skip(6);
+        Some((columns.next()?.parse().ok()?, columns.next()?.parse().ok()?))
+    };
+    table.lines().filter_map(line).collect()
+}
+
+/// `queued`: of the kernel's associations.
+fn flow_line(house: &House, flow: &FlowView, queued: &HashMap<u32, u64>) -> FlowLine {
+    let in_kernel = queued.get(&flow.association).filter(|_| is_kernel_sctp(flow)).copied();
     let peers = flow.peers.iter().filter(|peer| !peer.is_none());
     FlowLine {
         transport: flow.transport,
         peers: peers.map(ToString::to_string).collect(),
         state: format!("{:?}", flow.state).to_ascii_lowercase(),
         seat: (flow.transport == Transport::Tcp || flow.encapsulation != 0).then_some(flow.owner),
-        queued_bytes: u64::from(flow.queued),
+        queued_bytes: u64::from(flow.queued) + in_kernel.unwrap_or(0),
         messages_in: flow.received,
         messages_out: flow.sent + kernel_sent(house, flow),
         association: if flow.transport == Transport::Sctp { association(house, flow) } else { None },
@@ -105,8 +129,7 @@ fn flow_line(house: &House, flow: &FlowView) -> FlowLine {
 
 /// What went out over the kernel's SCTP is the kernel's to count: DATA chunks, which a message of usual size is one of.
 fn kernel_sent(house: &House, flow: &FlowView) -> u64 {
-    let is_kernel = flow.transport == Transport::Sctp && flow.encapsulation == 0;
-    let socket = house.sockets.listeners().get(usize::from(flow.listener)).filter(|_| is_kernel);
+    let socket = house.sockets.listeners().get(usize::from(flow.listener)).filter(|_| is_kernel_sctp(flow));
     let statistics = socket
         .and_then(|socket| sys::sctp::statistics(socket.sockets(0).get(flow.owner)?.as_fd(), flow.association).ok());
     statistics.map_or(0, |sent| sent.unordered_out + sent.ordered_out)
@@ -127,7 +150,8 @@ fn association(house: &House, flow: &FlowView) -> Option<Association> {
         };
         let retransmitted = u64::from(flow.path.retransmitted);
         let (window, paths) = (flow.path.peer_window, peers.map(path).collect());
-        return Some(Association { id, window, unacknowledged: None, retransmitted, paths });
+        let unacknowledged = Some(flow.path.unacknowledged);
+        return Some(Association { id, window, unacknowledged, retransmitted, paths });
     }
     let fd = house.sockets.listeners().get(usize::from(flow.listener))?.sockets(0).get(flow.owner)?.as_fd();
     let status = sys::sctp::status(fd, id).ok()?;
@@ -146,7 +170,7 @@ fn association(house: &House, flow: &FlowView) -> Option<Association> {
     Some(Association {
         id,
         window: status.peer_window,
-        unacknowledged: Some(status.unacknowledged),
+        unacknowledged: Some(status.unacknowledged.into()),
         retransmitted: sys::sctp::statistics(fd, id).map_or(0, |statistics| statistics.retransmitted),
         paths: addresses.iter().filter_map(path).collect(),
     })
@@ -182,6 +206,16 @@ fn cpu_ms(pid: i32) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As Linux 6.12 writes it.
+    #[test]
+    fn what_waits_in_the_kernel_is_found_by_the_associations_id() {
+        let table = " ASSOC     SOCK   STY SST ST HBKT ASSOC-ID TX_QUEUE RX_QUEUE UID INODE LPORT RPORT LADDRS <-> RADDRS HBINT INS OUTS \
+            MAXRT T1X T2X RTXC wmema wmemq sndbuf rcvbuf\n       0        0 2   1   3  0       7     4864        0       0 1234 \
+            5060  40123  127.0.0.1 <-> *127.0.0.1 \t   30000    10    10   10    0    0        0     4865    4864  212992   212992\n";
+        assert_eq!(kernel_queued(table), HashMap::from([(7, 4864)]));
+        assert_eq!(kernel_queued("nothing of the kind\n"), HashMap::new());
+    }
 
     #[test]
     fn uid_and_time_of_a_process_come_from_the_kernel() {

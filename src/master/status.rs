@@ -91,6 +91,7 @@ pub struct FlowLine {
     pub state: String,
     /// TCP, SCTP in user space: the seat that owns it.
     pub seat: Option<usize>,
+    /// Bytes that wait to be sent or acknowledged; of the kernel's SCTP the room that they take in its send buffer.
     pub queued_bytes: u64,
     pub messages_in: u64,
     pub messages_out: u64,
@@ -98,15 +99,15 @@ pub struct FlowLine {
     pub association: Option<Association>,
 }
 
-/// An SCTP association.
+/// An SCTP association. In user space its owner notes the figures: once a second while messages come and go, and with its timers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Association {
     /// The kernel's id, or in user space our verification tag.
     pub id: u32,
     /// Of the peer, bytes.
     pub window: u32,
-    /// Chunks that the peer has not acknowledged yet; not known in user space.
-    pub unacknowledged: Option<u16>,
+    /// Chunks that the peer has not acknowledged yet.
+    pub unacknowledged: Option<u32>,
     /// Chunks sent again; in user space packets.
     pub retransmitted: u64,
     pub paths: Vec<Path>,
@@ -121,7 +122,7 @@ pub struct Path {
     pub rtt_ms: f64,
     /// Congestion window, bytes.
     pub cwnd: u32,
-    /// Retransmission timeout and path MTU; not known in user space.
+    /// Retransmission timeout and path MTU; not known in user space, whose crate does not tell them.
     pub rto_ms: Option<u32>,
     pub mtu: Option<u32>,
 }
@@ -398,6 +399,43 @@ mod tests {
         assert!(text.contains("25 %") && text.contains("invites"));
         assert!(!text.contains("Flows") && !text.contains("Listeners") && !text.contains("timed_out"), "{text}");
         assert!(text.lines().all(|line| line.trim_end() == line), "no blanks at the ends of lines");
+    }
+
+    #[test]
+    fn people_see_all_that_is_known_of_an_association() {
+        let path = Path {
+            address: "192.0.2.1:5060".to_owned(),
+            state: "active".to_owned(),
+            rtt_ms: 12.5,
+            cwnd: 4_380,
+            rto_ms: None,
+            mtu: Some(1_500),
+        };
+        let association = Association {
+            id: 7,
+            window: 65_001,
+            unacknowledged: Some(3),
+            retransmitted: 11,
+            paths: vec![path.clone(), Path { address: "198.51.100.1:5060".to_owned(), rto_ms: Some(501), ..path }],
+        };
+        let flow = FlowLine {
+            transport: Transport::Sctp,
+            peers: vec!["192.0.2.1:5060".to_owned()],
+            state: "open".to_owned(),
+            seat: None,
+            queued_bytes: 2_048,
+            messages_in: 21,
+            messages_out: 22,
+            association: Some(association),
+        };
+        let text = render(&Status { flows: vec![flow], ..status() });
+        let line = |start: &str| {
+            let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+            text.lines().map(words).find(|line| line.starts_with(start)).unwrap_or_default()
+        };
+        assert_eq!(line("sctp"), "sctp 192.0.2.1:5060 open - 2048 21 22");
+        assert_eq!(line("7 192.0.2.1:5060"), "7 192.0.2.1:5060 active 12.5 - 4380 1500 65001 3 11", "{text}");
+        assert_eq!(line("7 198.51.100.1:5060"), "7 198.51.100.1:5060 active 12.5 501 4380 1500 65001 3 11", "{text}");
     }
 
     #[test]

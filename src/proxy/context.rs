@@ -50,7 +50,10 @@ pub struct Client {
     pub cancel_wanted: u8,
     pub cancelled: u8,
     pub answered: u8,
-    pub unused: [u8; 5],
+    /// How often its request was sent again because SCTP had given it up.
+    pub retries: u8,
+    /// Number of the loss that did so last.
+    pub loss: u32,
 }
 
 /// Where the bytes of a response come from.
@@ -156,12 +159,18 @@ impl Client {
     #[must_use]
     pub fn is_unanswered(&self, invite: bool) -> bool {
         use crate::transaction::NonInviteClient;
-        let request = if invite {
+        self.awaits_first_answer(invite) || matches!(self.cancel.into(), NonInviteClient::Trying { .. })
+    }
+
+    /// Not even a 100 has come for its request.
+    #[must_use]
+    pub fn awaits_first_answer(&self, invite: bool) -> bool {
+        use crate::transaction::NonInviteClient;
+        if invite {
             matches!(self.machine.into(), InviteClient::Calling { .. })
         } else {
             matches!(self.machine.into(), NonInviteClient::Trying { .. })
-        };
-        request || matches!(self.cancel.into(), NonInviteClient::Trying { .. })
+        }
     }
 
     #[must_use]

@@ -5,6 +5,7 @@ use super::request::index;
 use super::upstream::Which;
 use crate::message::Method;
 use crate::transaction::{InviteClient, NonInviteClient, invite_client, non_invite_client};
+use crate::transport::Transport;
 
 impl<B: Branches> Context<'_, B> {
     /// Branch `n` got a response to its request of this method: the context's own, or CANCEL.
@@ -90,6 +91,25 @@ impl<B: Branches> Context<'_, B> {
         }
     }
 
+    /// SCTP gave up what branch `n` sent, or lost the association it went over: the loss with this number. A request without any answer
+    /// goes out once more, up to `retries` times. True when it does; else this is a transport error.
+    pub fn undelivered(&mut self, n: usize, retries: u8, loss: u32) -> bool {
+        let (invite, now) = (self.server.is_invite(), self.now);
+        let over = self.is_over(n);
+        match self.branches.client(n).filter(|client| !over && client.awaits_first_answer(invite)) {
+            Some(client) if client.retries < retries && client.transport() == Transport::Sctp => {
+                client.retries += 1;
+                (client.sent, client.loss) = (now, loss);
+                self.step(Step::Request(index(n)));
+                true
+            }
+            _ => {
+                self.transport_error(n);
+                false
+            }
+        }
+    }
+
     /// What branch `n` sent may never have left: its request, or its CANCEL, goes out once more.
     pub fn send_again(&mut self, n: usize) {
         let (invite, now) = (self.server.is_invite(), self.now);
@@ -117,13 +137,17 @@ impl<B: Branches> Context<'_, B> {
     /// Starts a new branch to the next address of branch `n`'s target, if it has one.
     /// Not when the caller cancelled, has its answer, or will get a 6xx (C07).
     pub(super) fn try_next(&mut self, n: usize) -> bool {
-        let over = self.server.cancelled != 0 || self.server.answered != 0 || self.server.best >= 600;
-        let cancelled = self.branches.client(n).is_none_or(|client| client.cancelled != 0 || client.cancel_wanted != 0);
-        if over || cancelled {
+        if self.is_over(n) {
             return false;
         }
         let Some(next) = self.branches.next_try(n) else { return false };
         self.start_branch(next);
         true
+    }
+
+    /// Does nobody wait for an answer of branch `n` any more?
+    fn is_over(&mut self, n: usize) -> bool {
+        let cancelled = self.branches.client(n).is_none_or(|client| client.cancelled != 0 || client.cancel_wanted != 0);
+        cancelled || self.server.cancelled != 0 || self.server.answered != 0 || self.server.best >= 600
     }
 }

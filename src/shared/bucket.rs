@@ -269,6 +269,7 @@ impl Bucket {
     }
 
     /// A client whose request went to this peer over this transport before `lost`, and that still waits; `unanswered`: for any answer.
+    /// Not one that the loss with this number has sent out again.
     #[must_use]
     pub fn waiting_on(
         &self,
@@ -276,13 +277,15 @@ impl Bucket {
         peer: crate::transport::Address,
         lost: Tick,
         unanswered: bool,
+        loss: u32,
     ) -> Option<u32> {
         let wanted = Flow { transport: transport as u8, peer, ..Flow::default() };
         let mut number = *self.hops.get(hop(&wanted))?;
         for _ in 0..CLIENTS {
             let slot = self.client(number)?;
             let flow = &slot.client.flow;
-            if flow.transport == wanted.transport && flow.peer == peer && slot.client.sent <= lost {
+            let there = flow.transport == wanted.transport && flow.peer == peer;
+            if there && slot.client.sent <= lost && slot.client.loss != loss {
                 let invite = self.server(slot.head).is_some_and(|head| head.server.is_invite());
                 let waits = match unanswered {
                     true => slot.client.is_unanswered(invite),

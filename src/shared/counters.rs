@@ -40,6 +40,8 @@ counters! {
     Repeated = "repeated",
     /// Requests that we sent again, by timers A and E or to a next address.
     Retransmissions = "retransmissions",
+    /// Of them: because SCTP had given them up (`sctp.send_retries`).
+    SendRetries = "send_retries",
     /// INVITEs that began a transaction.
     Invites = "invites",
     /// Final responses sent upstream, to any request.
@@ -105,6 +107,8 @@ counters! {
     AssociationsLost = "associations_lost",
     /// Associations shut down in good order, by either side.
     AssociationsClosed = "associations_closed",
+    /// Of them: by the peer. The others we closed ourselves: idle for `sctp.autoclose_s`, or at the end.
+    AssociationsClosedByPeer = "associations_closed_by_peer",
     /// Associations that could not be set up.
     AssociationFailed = "association_failed",
     /// Associations aborted at once because a limit is reached.

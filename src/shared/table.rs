@@ -263,7 +263,8 @@ impl Entry {
         due
     }
 
-    /// A context with a branch that waits on this peer since before `lost`; `unanswered`: for any answer.
+    /// A context with a branch that waits on this peer since before `lost`; `unanswered`: for any answer. Not one that the loss with
+    /// this number has sent out again.
     #[must_use]
     pub fn waiting_on(
         &self,
@@ -271,8 +272,9 @@ impl Entry {
         peer: Address,
         lost: Tick,
         unanswered: bool,
+        loss: u32,
     ) -> Option<(u32, usize)> {
-        let number = self.guard.waiting_on(transport, peer, lost, unanswered)?;
+        let number = self.guard.waiting_on(transport, peer, lost, unanswered, loss)?;
         let head = self.guard.client(number)?.head;
         Some((head, self.guard.branches(head).position(|branch| branch == number)?))
     }

@@ -34,6 +34,8 @@ pub enum Happening {
     OwnerDied { transport: Transport, peers: ArrayVec<Address, 4> },
     /// The request of this client transaction did not leave us.
     SendFailed { client: BranchId },
+    /// SCTP gave up the message with this client transaction's request. `lost`: because its association is gone, which `Lost` tells, too.
+    Undelivered { client: BranchId, lost: bool },
     /// The request of this client transaction had been posted for a connection that is gone, and goes over another one: the loss of
     /// the first is not its loss.
     Moved { client: BranchId },
@@ -58,6 +60,12 @@ impl Inbox {
     pub(super) fn send_failed(&mut self, client: Option<BranchId>) {
         if let Some(client) = client {
             self.happenings.push(Happening::SendFailed { client });
+        }
+    }
+
+    pub(super) fn undelivered(&mut self, client: Option<BranchId>, lost: bool) {
+        if let Some(client) = client {
+            self.happenings.push(Happening::Undelivered { client, lost });
         }
     }
 

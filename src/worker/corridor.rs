@@ -32,6 +32,8 @@ pub struct Corridor {
     pub(super) identity: Identity,
     /// New calls are refused: the daemon is about to end.
     pub draining: bool,
+    /// `sctp.send_retries`; the loop sets it.
+    pub send_retries: u8,
     /// Seconds since the epoch, for Date; the loop sets it.
     pub wall: u64,
     /// What is to be sent; the loop flushes it.
@@ -40,6 +42,7 @@ pub struct Corridor {
     pub(super) lines: Vec<u8>,
     pub(super) targets: Targets,
     pub(super) losses: VecDeque<Loss>,
+    pub(super) last_loss: u32,
     /// Bucket of the table that the next look at the deadlines begins with.
     pub(super) next_bucket: u32,
 }
@@ -61,7 +64,7 @@ pub(super) struct Targets {
 /// What becomes of client transactions whose association or connection is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// They have met a transport error (A19).
+    /// They have met a transport error (A19), but for those without any answer that `send_retries` lets go out again.
     Fail,
     /// Those without any answer send their request again.
     SendAgain,
@@ -69,6 +72,8 @@ pub(super) enum Fate {
 
 /// A peer that was lost: its waiting client transactions are looked for bucket by bucket.
 pub(super) struct Loss {
+    /// No other process's, nor any other of ours; never 0.
+    pub number: u32,
     pub fate: Fate,
     pub transport: Transport,
     pub peer: Address,
@@ -93,6 +98,14 @@ impl Arrived<'_> {
         let start = self.start + m.body_at;
         if start < end { Body::Arena { slot: self.slot, start, end } } else { Body::Empty }
     }
+}
+
+/// Another one in each process: a client transaction remembers the number of a loss, whoever worked it off.
+fn first_loss() -> u32 {
+    let mut bytes = [0; 4];
+    // Fails only before the machine has any randomness.
+    let _ = getrandom::fill(&mut bytes);
+    u32::from_ne_bytes(bytes)
 }
 
 impl Corridor {
@@ -120,12 +133,14 @@ impl Corridor {
             lengths: Lengths::from(&live.timers),
             identity: Identity::new(listen, live, interfaces),
             draining: false,
+            send_retries: 0,
             wall: 0,
             outgoing: Outgoing::default(),
             prepared: Prepared::default(),
             lines: Vec::new(),
             targets: Targets::default(),
             losses: VecDeque::new(),
+            last_loss: first_loss(),
             next_bucket: 0,
         }
     }

@@ -53,13 +53,36 @@ impl Corridor {
         self.act(None);
     }
 
+    /// SCTP gave up the request of this client transaction. When its association is `lost`, the news of that comes, too, and decides
+    /// who goes out again: of this request a later copy may be under way already.
+    pub fn undelivered(&mut self, id: BranchId, lost: bool, now: Tick) {
+        let retries = self.send_retries;
+        if lost && retries > 0 {
+            return;
+        }
+        let Some(mut entry) = self.entered(self.table.lock_branch(id)) else { return };
+        let Some((head, n)) = entry.find_branch(id) else { return };
+        self.prepared.clear();
+        let again = entry.visit(head, now, &self.lengths, AtHand::Nothing, &mut self.prepared, |context| {
+            context.undelivered(n, retries, 0)
+        });
+        drop(entry);
+        self.count_retry(again);
+        self.act(None);
+    }
+
+    fn count_retry(&self, again: Option<bool>) {
+        self.counters.add(self.seat, Counter::SendRetries, u64::from(again == Some(true)));
+    }
+
     /// The request of this client transaction leaves only now, over another connection than the one it was meant for.
     pub fn moved(&mut self, id: BranchId, now: Tick) {
         let Some(mut entry) = self.entered(self.table.lock_branch(id)) else { return };
         entry.sent_again(id, now);
     }
 
-    /// The association or connection to this peer is gone: every request that waits on it has failed (A19).
+    /// The association or connection to this peer is gone: every request that waits on it has failed (A19), but for
+    /// those that `send_retries` lets go out again.
     /// `until`: when the last of them can have been sent.
     pub fn lost(&mut self, transport: Transport, peer: Address, until: Tick) {
         self.lose(Fate::Fail, transport, peer, until);
@@ -79,7 +102,8 @@ impl Corridor {
         if let Some(loss) = self.losses.iter_mut().find(same) {
             loss.until = loss.until.max(until);
         } else if self.losses.len() < MOST_LOSSES {
-            self.losses.push_back(Loss { fate, transport, peer, until, next_bucket: 0 });
+            self.last_loss = self.last_loss.wrapping_add(1).max(1);
+            self.losses.push_back(Loss { number: self.last_loss, fate, transport, peer, until, next_bucket: 0 });
         } else {
             self.count(Counter::LossesDropped);
         }
@@ -97,23 +121,29 @@ impl Corridor {
 
     /// Works on losses, a slice of the table at a time, one bucket locked at a time. True: there is more to do.
     pub fn work_off_losses(&mut self, now: Tick) -> bool {
-        let Some(Loss { fate, transport, peer, until, next_bucket }) = self.losses.pop_front() else { return false };
+        let Some(loss) = self.losses.pop_front() else { return false };
+        let Loss { number: loss_number, fate, transport, peer, until, next_bucket } = loss;
         let end = next_bucket.saturating_add(SLICE).min(self.table.buckets());
         for number in next_bucket..end {
             while let Some(mut entry) = self.entered(self.table.lock_any(number)) {
-                let unanswered = fate == Fate::SendAgain;
-                let Some((head, n)) = entry.waiting_on(transport, peer, until, unanswered) else { break };
+                let (unanswered, retries) = (fate == Fate::SendAgain, self.send_retries);
+                let Some((head, n)) = entry.waiting_on(transport, peer, until, unanswered, loss_number) else { break };
                 self.prepared.clear();
-                entry.visit(head, now, &self.lengths, AtHand::Nothing, &mut self.prepared, |context| match fate {
-                    Fate::Fail => context.transport_error(n),
-                    Fate::SendAgain => context.send_again(n),
-                });
+                let again =
+                    entry.visit(head, now, &self.lengths, AtHand::Nothing, &mut self.prepared, |context| match fate {
+                        Fate::Fail => context.undelivered(n, retries, loss_number),
+                        Fate::SendAgain => {
+                            context.send_again(n);
+                            false
+                        }
+                    });
                 drop(entry);
+                self.count_retry(again);
                 self.act(None);
             }
         }
         if end < self.table.buckets() {
-            self.losses.push_front(Loss { fate, transport, peer, until, next_bucket: end });
+            self.losses.push_front(Loss { next_bucket: end, ..loss });
         }
         !self.losses.is_empty()
     }
@@ -145,6 +175,17 @@ mod tests {
         Corridor::new(table, location, counters, 0, Key([1, 2]), &config.listen, &config.live, &[])
     }
 
+    /// Else a request that one process sent again would be passed over by another, whose first loss is the next one.
+    #[test]
+    fn no_two_processes_number_their_losses_alike() {
+        let number = || {
+            let mut corridor = corridor();
+            corridor.lost(Transport::Sctp, Address::new([192, 0, 2, 1].into(), 5060), Tick(1));
+            corridor.losses[0].number
+        };
+        assert_ne!(number(), number());
+    }
+
     #[test]
     fn a_peer_lost_again_before_anybody_looked_is_one_loss() {
         let mut corridor = corridor();
@@ -157,6 +198,9 @@ mod tests {
         corridor.owner_died(Transport::Tcp, one, Tick(1));
         assert_eq!((corridor.losses.len(), corridor.counters.sum(Counter::LossesDropped)), (4, 0));
         assert_eq!(corridor.losses[0].until, Tick(1_999), "the last of them can have been sent then");
+        let mut numbers: Vec<u32> = corridor.losses.iter().map(|loss| loss.number).collect();
+        numbers.dedup();
+        assert!(numbers.len() == 4 && !numbers.contains(&0));
         // Where a walk has been already, a new loss must look again.
         corridor.losses[0].next_bucket = 1;
         corridor.lost(Transport::Tcp, one, Tick(2_000));

@@ -80,7 +80,7 @@ impl<'h> Round<'h> {
         }
         let transports =
             Transports::new(&house.config, &house.config.live, &house.sockets, shared.parts(), seat.number, &poll)?;
-        let corridor = Corridor::new(
+        let mut corridor = Corridor::new(
             shared.table,
             shared.location,
             shared.counters,
@@ -90,6 +90,7 @@ impl<'h> Round<'h> {
             &house.config.live,
             &interfaces::wildcard(&house.config.listen),
         );
+        corridor.send_retries = house.config.sctp.send_retries;
         Ok(Round {
             seat,
             house,
@@ -222,11 +223,14 @@ impl<'h> Round<'h> {
             }
             for happening in self.inbox.happenings.drain(..) {
                 match happening {
-                    Happening::Lost { transport, peers, .. } => {
+                    Happening::Lost { transport, peers, id } => {
                         for peer in peers {
-                            // What was sent since a newer connection to this peer was begun, went over that one.
-                            let newer = self.house.shared.flows.find_by_peer(transport, peer);
-                            let until = newer.map_or(now, |flow| Tick(flow.opened.0.saturating_sub(1)));
+                            // What was sent since a newer connection to this peer was begun, went over that one. (An association whose
+                            // peer restarted is lost and still there.)
+                            let newer =
+                                self.house.shared.flows.find_by_peer(transport, peer).filter(|flow| flow.id != id);
+                            // And what another process has sent while this round went on, over the lost one.
+                            let until = newer.map_or_else(clock::now, |flow| Tick(flow.opened.0.saturating_sub(1)));
                             self.corridor.lost(transport, peer, until);
                         }
                     }
@@ -237,6 +241,7 @@ impl<'h> Round<'h> {
                         }
                     }
                     Happening::SendFailed { client } => self.corridor.send_failed(client, now),
+                    Happening::Undelivered { client, lost } => self.corridor.undelivered(client, lost, now),
                     Happening::Moved { client } => self.corridor.moved(client, now),
                 }
             }

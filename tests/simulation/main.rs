@@ -45,6 +45,30 @@ fn a_proxy_that_never_repeats_a_failure_is_found_out() {
     assert!(first_fault(lengths).is_some());
 }
 
+fn first_fault_of_retries(send_retries: u8) -> Option<(u64, Fault)> {
+    seeds().find_map(|seed| {
+        let world = World::new(seed, Lengths::default()).giving_up(send_retries);
+        world.run().err().map(|fault| (seed, fault))
+    })
+}
+
+#[test]
+fn what_sctp_gives_up_is_sent_again_and_no_call_is_lost() {
+    if let Some((seed, fault)) = first_fault_of_retries(2) {
+        panic!("seed {seed}: {fault}; SIMULATION_SEED={seed} cargo test --test simulation runs it alone");
+    }
+}
+
+#[test]
+fn a_proxy_that_retries_too_seldom_is_found_out() {
+    for send_retries in [0, 1] {
+        assert!(matches!(
+            first_fault_of_retries(send_retries),
+            Some((_, Fault::CallLost { .. } | Fault::ByeLost { .. }))
+        ));
+    }
+}
+
 #[test]
 fn both_transports_take_part() {
     let mut seen = [false; 2];

@@ -1,16 +1,17 @@
 //! The world: a clock that jumps, a network that loses, delays and doubles, the proxy's corridor, and the agents.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 use std::fmt;
 
 use fastrand::Rng;
 use strowger::config::Config;
 use strowger::location::Location;
-use strowger::message::branch;
+use strowger::message::branch::{self, BranchId};
 use strowger::shared::bindings::Bindings;
 use strowger::shared::{Counters, Table};
 use strowger::timer::{Lengths, Tick};
+use strowger::transport::outgoing::Sending;
 use strowger::transport::{Address, Flow, Transport};
 use strowger::worker::{Arrived, Corridor};
 use sys::memory::Plan as Memory;
@@ -75,6 +76,10 @@ pub struct World {
     callees: Vec<Option<Callee>>,
     starts: Vec<Tick>,
     uri: String,
+    /// What SCTP gives up, and how often of each request already; none: it gives up nothing.
+    giving_up: Option<HashMap<BranchId, u8>>,
+    /// The news of it under way to the proxy.
+    news: Vec<(Tick, BranchId)>,
     /// Answers to BYE are repeated by whoever gets the BYE again: nothing to remember.
     fault: Option<Fault>,
 }
@@ -142,8 +147,17 @@ impl World {
             callees: (0..CALLS).map(|_| None).collect(),
             starts,
             uri,
+            giving_up: None,
+            news: Vec::new(),
             fault: None,
         }
+    }
+
+    /// Over SCTP toward the callee, every fourth request is given up, twice at most; the proxy may retry so often.
+    pub fn giving_up(mut self, send_retries: u8) -> World {
+        self.giving_up = Some(HashMap::new());
+        self.corridor.send_retries = send_retries;
+        self
     }
 
     pub fn caller_transport(&self) -> Transport {
@@ -154,6 +168,7 @@ impl World {
         while self.now < END && self.fault.is_none() {
             self.agents();
             self.arrivals();
+            self.tell_what_was_given_up();
             // The timer process looks every 20 ms; so does this one.
             if self.now.0.is_multiple_of(20) {
                 while self.corridor.deadlines(self.now, 64) {}
@@ -237,9 +252,36 @@ impl World {
         self.deliver(&[]);
     }
 
+    fn tell_what_was_given_up(&mut self) {
+        let now = self.now;
+        let due: Vec<_> = self.news.extract_if(.., |(at, _)| *at <= now).collect();
+        for (_, client) in due {
+            self.corridor.undelivered(client, false, now);
+            self.proxy_sends();
+        }
+    }
+
+    /// Is this request given up on its way? The proxy hears of it soon.
+    fn is_given_up(
+        giving_up: &mut Option<HashMap<BranchId, u8>>,
+        rng: &mut Rng,
+        sending: &Sending,
+    ) -> Option<BranchId> {
+        let over_sctp = sending.to.transport == Transport::Sctp as u8;
+        let (times, client) = (giving_up.as_mut().filter(|_| over_sctp)?, sending.client?);
+        let times = times.entry(client).or_default();
+        let is_given_up = *times < 2 && rng.u8(..4) == 0;
+        *times += u8::from(is_given_up);
+        is_given_up.then_some(client)
+    }
+
     fn deliver(&mut self, arena: &[u8]) {
         let mut out = Vec::new();
         for sending in &self.corridor.outgoing.sendings {
+            if let Some(client) = World::is_given_up(&mut self.giving_up, &mut self.rng, sending) {
+                self.news.push((self.now + self.rng.u64(1..50), client));
+                continue;
+            }
             let mut bytes = self.corridor.outgoing.head(sending).to_vec();
             if let strowger::transport::Body::Arena { start, end, .. } = sending.body {
                 bytes.extend_from_slice(&arena[start as usize..end as usize]);

@@ -12,6 +12,7 @@ pub mod proxy;
 pub mod raw;
 pub mod sipp;
 pub mod tcp_phones;
+pub mod tunnel;
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;

@@ -9,9 +9,13 @@ mod rig;
 mod sctp;
 mod seat;
 mod tcp;
+#[path = "../support/tunnel.rs"]
+mod tunnel;
 mod udp;
+mod user;
 
 fn main() {
-    let tests: Vec<rig::Test> = [memory::TESTS, udp::TESTS, tcp::TESTS, sctp::tests(), layout::tests()].concat();
+    let tests: Vec<rig::Test> =
+        [memory::TESTS, udp::TESTS, tcp::TESTS, user::TESTS, sctp::tests(), layout::tests()].concat();
     rig::run(&tests);
 }

@@ -28,6 +28,8 @@ pub fn tests() -> &'static [Test] {
             an_idle_association_is_closed_and_nothing_fails,
             a_request_meets_a_shutdown_and_goes_over_a_new_association,
             associations_over_the_limit_are_aborted,
+            associations_out_over_the_limit_are_refused_or_aborted,
+            what_outlived_its_time_failed_and_its_association_did_not,
             a_response_whose_association_is_gone_goes_to_the_sent_by_port,
             a_peer_is_found_by_its_second_address,
             an_ipv6_peer_is_served_and_called,
@@ -195,12 +197,13 @@ fn a_peer_that_is_not_there_is_lost_and_its_requests_fail() {
         z.put(to(Transport::Sctp, nobody), &request(id), Some(id));
     }
     z.flush();
+    assert!(z.happenings.iter().all(|news| !matches!(news, Happening::Undelivered { lost: false, .. })));
     // The first may be refused before the second is sent: then it is tried, and lost, once more.
     z.until("lost", |z| z.lost() >= 1 && z.failed().len() == 2);
     assert_eq!(z.failed(), ids);
     let lost = z.happenings.iter().find_map(|h| match h {
         Happening::Lost { peers, transport, .. } => Some((peers[..].to_vec(), *transport)),
-        Happening::OwnerDied { .. } | Happening::SendFailed { .. } | Happening::Moved { .. } => None,
+        _ => None,
     });
     assert_eq!(lost, Some((vec![nobody.into()], Transport::Sctp)));
     assert_eq!(z.count(Counter::AssociationFailed), z.lost() as u64);
@@ -232,8 +235,8 @@ fn a_stalled_peer_does_not_stop_another() {
         z.put(to_stalled, &[b'x'; 4000], client(n + 1));
     }
     z.flush();
-    assert!(!z.failed().is_empty());
-    assert!(z.transports.queued_bytes() <= 256 << 10);
+    assert_eq!(z.failed().len() as u64, z.count(Counter::QueueFull));
+    assert!(!z.failed().is_empty() && z.transports.queued_bytes() <= 256 << 10);
 }
 
 fn a_message_in_pieces_aborts_its_association_and_no_other() {
@@ -335,6 +338,7 @@ fn an_idle_association_is_closed_and_nothing_fails() {
     let from = associate(&mut a, &mut z, at[0]);
     z.until("closed", |z| z.count(Counter::AssociationsClosed) == 1);
     assert!(z.parts.flows.find(from.id).is_none() && z.happenings.is_empty());
+    assert_eq!(z.count(Counter::AssociationsClosedByPeer), 0);
 }
 
 fn a_request_meets_a_shutdown_and_goes_over_a_new_association() {
@@ -351,6 +355,8 @@ fn a_request_meets_a_shutdown_and_goes_over_a_new_association() {
         assert_eq!(a.until(&mut z, 5).len(), 5);
     }
     assert_eq!((z.failed().len(), z.transports.queued_bytes()), (0, 0));
+    z.until("all told", |z| z.count(Counter::AssociationsClosed) == 19);
+    assert_eq!((z.count(Counter::AssociationsClosedByPeer), z.count(Counter::AssociationsLost)), (19, 0));
 }
 
 fn associations_over_the_limit_are_aborted() {
@@ -366,6 +372,49 @@ fn associations_over_the_limit_are_aborted() {
     assert_eq!(peers.iter().filter(|peer| peer.up != 0).count(), 2);
 }
 
+fn associations_out_over_the_limit_are_refused_or_aborted() {
+    // M20.
+    let mut config = config(1, LISTEN);
+    config.live.limits.associations = 3;
+    let (mut z, at) = Seat::alone_with(&config);
+    let mut peers: Vec<_> = (0..7).map(|_| Peer::new()).collect();
+    associate(&mut peers[0], &mut z, at[0]);
+    // In one turn: what is being set up is not known yet, and is aborted when it is up.
+    for (n, peer) in peers.iter().enumerate().skip(1).take(4) {
+        z.put(to(Transport::Sctp, peer.at), b"request", client(n as u32));
+    }
+    z.flush();
+    z.until("two refused", |z| z.count(Counter::AssociationsRefused) == 2 && z.lost() == 2);
+    assert_eq!((z.parts.flows.live(Transport::Sctp), z.count(Counter::AssociationsUp)), (3, 3));
+    // From then on they are not even begun.
+    z.send(to(Transport::Sctp, peers[5].at), b"request", client(5));
+    assert!(z.failed().contains(&client(5).unwrap()));
+    assert_eq!(z.count(Counter::AssociationsRefused), 3);
+    z.turn();
+    peers.iter_mut().for_each(|peer| drop(peer.read()));
+    assert_eq!(peers.iter().filter(|peer| peer.up != 0).count(), 3);
+}
+
+fn what_outlived_its_time_failed_and_its_association_did_not() {
+    // M30.
+    let mut config = config(1, LISTEN);
+    config.sctp.send_ttl_ms = 300;
+    let (mut z, at) = Seat::alone_with(&config);
+    let mut stalled = Peer::on("127.0.0.1:0", &Settings { nodelay: true, rcvbuf: 20_000, ..Settings::default() });
+    let way = associate(&mut stalled, &mut z, at[0]);
+    // More than the window of a peer that reads nothing.
+    for slot in 1..=60 {
+        let id = BranchId { slot, generation: 70_000 };
+        let mut bytes = request(id);
+        bytes.resize(1_000, b'x');
+        z.put(way, &bytes, Some(id));
+    }
+    z.flush();
+    z.until("some given up", |z| !z.failed().is_empty());
+    assert!(z.happenings.iter().all(|news| matches!(news, Happening::Undelivered { lost: false, .. })));
+    assert_eq!((z.count(Counter::AssociationsLost), z.failed().len() as u64), (0, z.count(Counter::SendFailed)));
+}
+
 fn a_response_whose_association_is_gone_goes_to_the_sent_by_port() {
     // A17, M03.
     let (mut z, at) = Seat::alone(LISTEN);
@@ -373,6 +422,7 @@ fn a_response_whose_association_is_gone_goes_to_the_sent_by_port() {
     let mut from = associate(&mut a, &mut z, at[0]);
     sys::sctp::abort(a.fd.as_fd(), a.up).unwrap();
     z.until("lost", |z| z.lost() == 1);
+    assert_eq!((z.count(Counter::AssociationsLost), z.count(Counter::AssociationsClosed)), (1, 0));
     from.fallback_port = sent_by.at.port();
     z.send(from, b"response", None);
     assert_eq!(sent_by.until(&mut z, 1)[0].1, b"response");

@@ -81,6 +81,7 @@ pub fn config(workers: usize, listen: &[(Transport, &str)]) -> Config {
             sack_freq: 0,
             max_burst: 0,
             send_ttl_ms: 0,
+            send_retries: 0,
             stream: 0,
             unordered: true,
             mtu: 1452,
@@ -243,7 +244,7 @@ impl Seat {
 
     pub fn failed(&self) -> Vec<BranchId> {
         let client = |h: &Happening| match h {
-            Happening::SendFailed { client } => Some(*client),
+            Happening::SendFailed { client } | Happening::Undelivered { client, .. } => Some(*client),
             Happening::Lost { .. } | Happening::OwnerDied { .. } | Happening::Moved { .. } => None,
         };
         self.happenings.iter().filter_map(client).collect()

@@ -39,6 +39,47 @@ fn another_branchs_answer_is_better_than_our_own_503() {
 }
 
 #[test]
+fn what_sctp_gave_up_goes_to_the_same_address_as_often_as_configured() {
+    for method in [Method::Invite, Method::Bye] {
+        let mut call = addresses(2, method);
+        assert_eq!([call.undelivered(0, 2), call.undelivered(0, 2)], [[Request(0)], [Request(0)]]);
+        assert_eq!(call.undelivered(0, 2), [Request(1)], "then to the next one"); // A19, J09
+        assert_eq!(call.undelivered(1, 2), [Request(1)], "which has retries of its own");
+        assert_eq!(call.response(1, 200), [Up(200)]);
+        assert_eq!(addresses(1, method).undelivered(0, 0), [Own(500)]); // C10
+    }
+}
+
+#[test]
+fn what_was_answered_at_all_or_went_over_tcp_is_not_sent_again() {
+    for method in [Method::Invite, Method::Bye] {
+        let mut call = addresses(1, method);
+        call.response(0, 100);
+        assert_eq!(call.undelivered(0, 9), [Own(500)]);
+        let mut call = Call::new(Transport::Sctp, &[Transport::Tcp]).started(method);
+        assert_eq!(call.undelivered(0, 9), [Own(500)]);
+    }
+}
+
+#[test]
+fn what_nobody_waits_for_any_more_is_not_sent_again() {
+    let mut call = addresses(1, Method::Invite);
+    call.cancel();
+    assert_eq!(call.undelivered(0, 9), [Own(487)]);
+    let mut call = Call::new(Transport::Sctp, &[Transport::Sctp; 2]).started(Method::Invite);
+    call.response(1, 200);
+    assert_eq!(call.undelivered(0, 9), []);
+}
+
+#[test]
+fn a_retry_does_not_put_timer_b_off() {
+    let mut call = addresses(1, Method::Invite);
+    call.jump(30_000);
+    assert_eq!(call.undelivered(0, 1), [Request(0)]);
+    assert_eq!(call.until(40_000).last(), Some(&(32_000, Own(408)))); // D03
+}
+
+#[test]
 fn a_503_moves_on_to_the_next_address_and_other_failures_do_not() {
     let mut call = addresses(2, Method::Invite);
     assert_eq!(call.response(0, 503), [Ack(0), Request(1)]); // J09

@@ -135,6 +135,13 @@ impl Call {
         self.event(None, |context| context.transport_error(n))
     }
 
+    /// SCTP gave branch n's request up; the configuration allows so many retries.
+    pub fn undelivered(&mut self, n: usize, retries: u8) -> Vec<Out> {
+        self.event(None, |context| {
+            context.undelivered(n, retries, 1);
+        })
+    }
+
     /// A response of branch n to the request itself.
     pub fn response(&mut self, n: usize, code: u16) -> Vec<Out> {
         let method = if self.server.is_invite() { Method::Invite } else { Method::Other };

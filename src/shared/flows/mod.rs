@@ -271,8 +271,8 @@ impl Flows {
     }
 
     /// The owner's news of the path.
-    pub fn note_path(&self, id: FlowId, path: PathNote) {
-        self.change(id, |entry| entry.path = path);
+    pub fn note_path(&self, id: FlowId, path: PathNote, queued: u32) {
+        self.change(id, |entry| (entry.path, entry.queued) = (path, queued));
     }
 
     /// A request of ours is about to leave on it: from now on its end is a loss, also to whoever succeeds its owner.

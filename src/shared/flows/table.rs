@@ -43,6 +43,9 @@ pub struct PathNote {
     pub retransmitted: u32,
     /// The peer's receive window, bytes.
     pub peer_window: u32,
+    /// Chunks that the peer has not acknowledged yet, those that wait for room among them.
+    pub unacknowledged: u32,
+    pub unused: u32,
 }
 
 /// One connection or association. All zero: free and never used. Index 0 is no entry; "link" is an entry's index times

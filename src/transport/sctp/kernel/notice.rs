@@ -41,11 +41,12 @@ pub fn take(desk: &mut Desk, at: SocketId, bytes: &[u8], peer: Option<Address>, 
             }
             AssociationState::Other(_) => {}
         },
-        Some(Notification::SendFailed { context, payload, .. }) => {
+        Some(Notification::SendFailed { association, context, payload, .. }) => {
             desk.count(Counter::SendFailed, 1);
-            inbox.send_failed(client_of(context, payload));
+            inbox.undelivered(client_of(context, payload), is_gone(desk, at, association));
         }
         Some(Notification::Shutdown { association }) => {
+            desk.count(Counter::AssociationsClosedByPeer, 1);
             // Takes nothing new from us; SHUTDOWN_COMP follows.
             if let Some(flow) = desk.parts.flows.find_association(association) {
                 desk.parts.flows.set_state(flow.id, State::Closing);
@@ -101,8 +102,7 @@ fn enter(desk: &mut Desk, at: SocketId, association: u32, now: Tick) -> FlowId {
         Ok((id, is_new)) => {
             desk.count(Counter::AssociationsUp, u64::from(is_new));
             // Another process may have handled its end before we entered it (M27): its notification will not come again.
-            let gone = desk.socket(at).is_none_or(|fd| sys::sctp::status(fd, association).is_err());
-            if is_new && gone {
+            if is_new && is_gone(desk, at, association) {
                 desk.parts.flows.close(id);
                 return FlowId::NONE;
             }
@@ -115,6 +115,11 @@ fn enter(desk: &mut Desk, at: SocketId, association: u32, now: Tick) -> FlowId {
             FlowId::NONE
         }
     }
+}
+
+/// Asks the kernel: what `flows` says may be older.
+fn is_gone(desk: &Desk, at: SocketId, association: u32) -> bool {
+    desk.socket(at).is_none_or(|fd| sys::sctp::status(fd, association).is_err())
 }
 
 fn lost(desk: &mut Desk, at: SocketId, association: u32, peer: Option<Address>, inbox: &mut Inbox) {

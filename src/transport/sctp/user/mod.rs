@@ -129,7 +129,11 @@ impl User {
     pub fn tick(&mut self, desk: &mut Desk, inbox: &mut Inbox, now: Tick) {
         for listener in 0..self.lines.len() {
             if let Some(Some(line)) = self.lines.get_mut(listener) {
-                line.endpoint.tick(now);
+                for tag in line.endpoint.tick(now) {
+                    if let Some(id) = line.ids.get(&tag).copied() {
+                        news::note(desk, line, id, tag, now);
+                    }
+                }
                 self.deliver(desk, listener as u8, None, inbox, now);
             }
         }

@@ -55,7 +55,7 @@ impl User {
                         all = false;
                         break;
                     };
-                    desk.parts.flows.touch(id, 1, 0, 0, now);
+                    desk.parts.flows.touch(id, 1, 0, line.endpoint.queued(tag) as u32, now);
                     note(desk, line, id, tag, now);
                     let peer = line.endpoint.peer(tag).unwrap_or_default();
                     let transport = Transport::Sctp as u8;
@@ -74,12 +74,13 @@ impl User {
                         self.by_id.insert(id, (listener, tag));
                     }
                 }
-                Event::Closed { tag } => {
+                Event::Closed { tag, by_peer } => {
                     // Closed in good order, which is no failure (A19): responses still to come use a new association (A17).
                     if let Some(id) = line.ids.remove(&tag) {
                         self.by_id.remove(&id);
                         desk.parts.flows.close(id);
                         desk.count(Counter::AssociationsClosed, 1);
+                        desk.count(Counter::AssociationsClosedByPeer, u64::from(by_peer));
                     }
                 }
                 Event::Lost { tag, peer } => {
@@ -132,7 +133,7 @@ fn up(desk: &mut Desk, line: &mut Line, listener: u8, tag: u32, peer: Address, n
     }
 }
 
-/// For `status`: what this process alone knows of the path.
+/// For `status`: what this process alone knows of the association, when it has not said so for a second.
 pub(super) fn note(desk: &Desk, line: &mut Line, id: FlowId, tag: u32, now: Tick) {
     if let Some(metrics) = line.endpoint.news(tag, now) {
         let number = |n: u128| u32::try_from(n).unwrap_or(u32::MAX);
@@ -141,8 +142,10 @@ pub(super) fn note(desk: &Desk, line: &mut Line, id: FlowId, tag: u32, now: Tick
             cwnd: number(metrics.cwnd_bytes as u128),
             retransmitted: number(metrics.rtx_packets_count as u128),
             peer_window: metrics.peer_rwnd_bytes,
+            unacknowledged: number(metrics.unack_data_count as u128),
+            unused: 0,
         };
-        desk.parts.flows.note_path(id, path);
+        desk.parts.flows.note_path(id, path, line.endpoint.queued(tag) as u32);
     }
 }
 

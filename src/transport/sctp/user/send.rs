@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use sys::datagram::{Arena, Item, To};
 
 use super::User;
+use super::endpoint::Event;
 use super::news::note;
 use crate::shared::counters::Counter;
 use crate::shared::mailbox::Kind;
@@ -96,9 +97,12 @@ impl User {
                     note(desk, line, id, *tag, now);
                 }
             }
+            // Its end has come in and is not worked off yet. Of a good one nobody is told.
             Err(_) => {
+                let is_good = |event: &Event| matches!(event, Event::Closed { tag: closed, .. } if closed == tag);
+                let lost = !line.endpoint.events.iter().any(is_good);
                 desk.count(Counter::SendFailed, items.len() as u64);
-                items.iter().for_each(|item| inbox.send_failed(item.0.client));
+                items.iter().for_each(|item| inbox.undelivered(item.0.client, lost));
             }
         }
     }

@@ -28,6 +28,8 @@ pub struct Association {
     pub remote: SocketAddr,
     /// Was it established once?
     pub up: bool,
+    /// We asked for its end.
+    pub ending: bool,
     /// INIT ACK has come and COOKIE ACK not yet.
     echoed: bool,
     /// Messages of that time, and their bytes: nothing may leave beside the COOKIE ECHO (§5.1 C), which the crate forgets.
@@ -53,6 +55,7 @@ impl Association {
             peer,
             remote,
             up: false,
+            ending: false,
             echoed: false,
             held: Vec::new(),
             held_bytes: 0,
@@ -115,6 +118,8 @@ impl Association {
     }
 
     pub fn shut_down(&mut self, now: Tick) {
+        // Not when the peer was quicker.
+        self.ending |= self.socket.state() != SocketState::ShuttingDown;
         self.at(now).shutdown();
     }
 
@@ -162,8 +167,8 @@ impl Association {
     }
 
     /// Bytes that wait to be sent.
-    pub fn queued(&self) -> usize {
-        self.socket.buffered_amount(StreamId(0)) + self.held_bytes
+    pub fn queued(&self, stream: u16) -> usize {
+        self.socket.buffered_amount(StreamId(stream)) + self.held_bytes
     }
 }
 

@@ -37,8 +37,8 @@ pub enum Event {
     Restarted { was: u32, tag: u32 },
     /// Both had begun at once and our side's tag gave way.
     Renamed { was: u32, tag: u32 },
-    /// Shut down in good order.
-    Closed { tag: u32 },
+    /// Shut down in good order; `by_peer`: without our asking.
+    Closed { tag: u32, by_peer: bool },
     /// Aborted by the peer, unreachable, or never answered.
     Lost { tag: u32, peer: Address },
 }
@@ -221,12 +221,13 @@ impl Endpoint {
         self.by_tag.keys().copied()
     }
 
-    /// An association's figures; none when they were asked for less than a second ago.
+    /// An association's figures; none when they were told less than a second ago, or while it is being set up.
     pub fn news(&mut self, tag: u32, now: Tick) -> Option<Metrics> {
         let slot = *self.by_tag.get(&tag)?;
         let association = self.association(slot).filter(|association| now.since(association.told) >= 1_000)?;
+        let metrics = association.metrics()?;
         association.told = now;
-        association.metrics()
+        Some(metrics)
     }
 
     /// The UDP address of an association's peer.
@@ -245,7 +246,7 @@ impl Endpoint {
     #[must_use]
     pub fn queued(&self, tag: u32) -> usize {
         let slot = self.by_tag.get(&tag).and_then(|slot| self.slots.get(*slot)?.as_ref());
-        slot.map_or(0, Association::queued)
+        slot.map_or(0, |association| association.queued(self.how.stream))
     }
 
     #[must_use]
@@ -253,19 +254,23 @@ impl Endpoint {
         self.deadlines.first().map_or(Tick::NEVER, |(due, _)| *due)
     }
 
-    /// Does what is due.
-    pub fn tick(&mut self, now: Tick) {
+    /// Does what is due. The tags of those that were looked at: their figures may be others than they were.
+    pub fn tick(&mut self, now: Tick) -> Vec<u32> {
+        let mut woken = Vec::new();
         while let Some((armed, slot)) = self.deadlines.first().copied().filter(|(due, _)| *due <= now) {
             self.deadlines.remove(&(armed, slot));
             let idle_ms = self.idle_ms;
             let Some(association) = self.association(slot) else { continue };
             association.armed = Tick::NEVER;
+            association.told = Tick(0);
+            woken.push(association.tag);
             association.pass(now);
             if association.is_connected() && now.since(association.last) >= idle_ms {
                 association.shut_down(now);
             }
             self.pump(slot, now);
         }
+        woken
     }
 }
 
@@ -426,7 +431,7 @@ impl Endpoint {
                     association.release(self.how, now);
                     self.events.push_back(Event::Up { tag, peer });
                 }
-                SocketEvent::OnClosed() => ended = Some(Event::Closed { tag }),
+                SocketEvent::OnClosed() => ended = Some(Event::Closed { tag, by_peer: !association.ending }),
                 SocketEvent::OnAborted(..) => ended = Some(Event::Lost { tag, peer }),
                 _ => {}
             }

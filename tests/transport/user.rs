@@ -1,0 +1,178 @@
+//! SCTP in user space (RFC 6951) on loopback: what is counted of associations, and the limits on their number.
+
+use std::net::SocketAddr;
+
+use strowger::config::{Config, Stack};
+use strowger::shared::counters::Counter;
+use strowger::transport::{Happening, Transport};
+
+use crate::rig::Test;
+use crate::seat::{Seat, client, config, to};
+use crate::tests;
+use crate::tunnel::TunnelPeer;
+
+pub const TESTS: &[Test] = tests![
+    each_end_of_an_association_is_counted,
+    an_idle_association_is_closed_by_us,
+    an_association_that_cannot_be_set_up_is_counted_and_its_request_fails,
+    associations_in_over_a_limit_are_aborted,
+    associations_out_over_a_limit_are_not_begun,
+    what_finds_no_room_is_counted_and_fails,
+    what_status_says_is_right_again_when_all_is_acknowledged,
+];
+
+fn tunnelled() -> Config {
+    let mut config = config(1, &[(Transport::Sctp, "127.0.0.1:0")]);
+    config.listen[0].stack = Stack::User;
+    config
+}
+
+/// z, where it is, and some peers, each on an address of its own and all on the UDP port that z takes for theirs.
+fn house(mut config: Config, peers: u8) -> (Seat, SocketAddr, Vec<TunnelPeer>) {
+    let first = TunnelPeer::on("127.0.0.2:0".parse().unwrap());
+    let port = first.at.port();
+    let others = (1..peers).map(|n| TunnelPeer::on(SocketAddr::from(([127, 0, 0, 2 + n], port))));
+    let peers = std::iter::once(first).chain(others).collect();
+    config.sctp.peer_encapsulation_port = port;
+    let (z, at) = Seat::alone_with(&config);
+    (z, at[0], peers)
+}
+
+#[track_caller]
+fn until(z: &mut Seat, peer: &mut TunnelPeer, what: &str, is_so: impl Fn(&Seat, &TunnelPeer) -> bool) {
+    z.until(what, |z| {
+        peer.turn();
+        is_so(z, peer)
+    });
+}
+
+/// An association that the peer set up: its tag there.
+fn associate(z: &mut Seat, peer: &mut TunnelPeer, at: SocketAddr) -> u32 {
+    let (up, got) = (z.count(Counter::AssociationsUp), z.got.len());
+    // Port 0 was asked for both: SIP's port is the tunnel's.
+    let tag = peer.call(at, at.port());
+    peer.send(tag, b"hello");
+    until(z, peer, "up", |z, peer| z.count(Counter::AssociationsUp) > up && z.got.len() > got && peer.up == [tag]);
+    tag
+}
+
+fn ends(z: &Seat) -> [u64; 3] {
+    use Counter::{AssociationsClosed, AssociationsClosedByPeer, AssociationsLost};
+    [AssociationsClosed, AssociationsClosedByPeer, AssociationsLost].map(|counter| z.count(counter))
+}
+
+fn each_end_of_an_association_is_counted() {
+    let (mut z, at, mut peers) = house(tunnelled(), 1);
+    let peer = &mut peers[0];
+    let tag = associate(&mut z, peer, at);
+    peer.shut_down(tag);
+    until(&mut z, peer, "closed by the peer", |z, _| ends(z) == [1, 1, 0]);
+    let tag = associate(&mut z, peer, at);
+    peer.abort(tag);
+    until(&mut z, peer, "aborted", |z, _| ends(z) == [1, 1, 1]);
+    associate(&mut z, peer, at);
+    let now = z.now();
+    z.transports.close_all(&mut z.inbox, now);
+    until(&mut z, peer, "closed by us", |z, peer| ends(z) == [2, 1, 1] && peer.closed == 2);
+    assert_eq!((z.count(Counter::AssociationsUp), z.parts.flows.live(Transport::Sctp)), (3, 0));
+}
+
+fn an_idle_association_is_closed_by_us() {
+    // A18.
+    let mut config = tunnelled();
+    config.sctp.autoclose_s = 1;
+    let (mut z, at, mut peers) = house(config, 1);
+    associate(&mut z, &mut peers[0], at);
+    until(&mut z, &mut peers[0], "closed", |z, _| ends(z) == [1, 0, 0]);
+    assert!(z.happenings.is_empty());
+}
+
+fn an_association_that_cannot_be_set_up_is_counted_and_its_request_fails() {
+    // A19. The host is there, and has no such SCTP port: ABORT (RFC 9260 §8.4).
+    let (mut z, _, mut peers) = house(tunnelled(), 1);
+    let nobody = SocketAddr::new(peers[0].at.ip(), 9);
+    z.send(to(Transport::Sctp, nobody), b"request", client(1));
+    until(&mut z, &mut peers[0], "failed", |z, _| z.count(Counter::AssociationFailed) == 1);
+    let [Happening::Lost { transport: Transport::Sctp, peers: lost, .. }] = &z.happenings[..] else {
+        panic!("{:?}", z.happenings)
+    };
+    assert_eq!((&lost[..], ends(&z)), (&[nobody.into()][..], [0, 0, 0]));
+}
+
+fn associations_in_over_a_limit_are_aborted() {
+    for (total, per_peer) in [(2, 50), (50, 2)] {
+        let mut config = tunnelled();
+        (config.live.limits.associations, config.live.limits.associations_per_peer) = (total, per_peer);
+        let (mut z, at, _) = house(config, 1);
+        // One IP address, and a port for each.
+        let mut peers: Vec<_> = (0..3).map(|_| TunnelPeer::on("127.0.0.9:0".parse().unwrap())).collect();
+        for peer in &mut peers[..2] {
+            associate(&mut z, peer, at);
+        }
+        let tag = peers[2].call(at, at.port());
+        peers[2].send(tag, b"one too many");
+        until(&mut z, &mut peers[2], "refused", |_, peer| peer.lost == 1);
+        assert_eq!((z.count(Counter::AssociationsRefused), z.count(Counter::AssociationsUp)), (1, 2));
+        assert_eq!((z.parts.flows.live(Transport::Sctp), z.got.len()), (2, 2), "and nothing of it was heard");
+    }
+}
+
+fn associations_out_over_a_limit_are_not_begun() {
+    let mut config = tunnelled();
+    config.live.limits.associations = 3;
+    let (mut z, at, mut peers) = house(config, 5);
+    associate(&mut z, &mut peers[0], at);
+    // All in one turn: what is still being set up counts, too.
+    for (n, peer) in peers.iter().enumerate().skip(1) {
+        z.put(to(Transport::Sctp, peer.at), b"request", client(n as u32));
+    }
+    z.flush();
+    assert_eq!(z.failed(), [client(3).unwrap(), client(4).unwrap()]);
+    assert!(z.happenings.iter().all(|news| matches!(news, Happening::SendFailed { .. })), "{:?}", z.happenings);
+    assert_eq!((z.count(Counter::AssociationsRefused), z.count(Counter::SendFailed)), (2, 2));
+    z.until("two more", |z| {
+        peers.iter_mut().for_each(TunnelPeer::turn);
+        z.count(Counter::AssociationsUp) == 3
+    });
+    assert!(peers[3].endpoint.is_empty() && peers[4].endpoint.is_empty(), "not even an INIT came");
+    // What is there already is used.
+    z.send(to(Transport::Sctp, peers[1].at), b"request", client(9));
+    until(&mut z, &mut peers[1], "two requests", |_, peer| peer.got.len() == 2);
+    assert_eq!(z.failed().len(), 2);
+}
+
+fn what_finds_no_room_is_counted_and_fails() {
+    let (mut z, at, mut peers) = house(tunnelled(), 1);
+    associate(&mut z, &mut peers[0], at);
+    // It reads nothing from now on.
+    for n in 1..=100 {
+        z.put(to(Transport::Sctp, peers[0].at), &[b'x'; 4000], client(n));
+    }
+    z.flush();
+    let full = z.count(Counter::QueueFull);
+    assert!(full > 0 && full == z.failed().len() as u64, "{full}, {:?}", z.failed());
+    assert!(z.transports.queued_bytes() <= 256 << 10);
+}
+
+fn what_status_says_is_right_again_when_all_is_acknowledged() {
+    let (mut z, at, mut peers) = house(tunnelled(), 1);
+    associate(&mut z, &mut peers[0], at);
+    let flow = |z: &Seat| z.parts.flows.find_by_peer(Transport::Sctp, peers[0].at.into()).unwrap();
+    let first = flow(&z).path;
+    assert!(first.cwnd > 0 && first.peer_window > 0, "{first:?}");
+    z.skew = 2_000; // what was said in the last second is not said again
+    for _ in 0..20 {
+        z.put(to(Transport::Sctp, peers[0].at), &[b'x'; 4000], None);
+    }
+    z.flush();
+    let busy = flow(&z);
+    assert!(busy.path.unacknowledged >= 20 && busy.queued > 20_000, "{busy:?}");
+    assert!(busy.sent == 20 && busy.path.srtt_us > 0);
+    until(&mut z, &mut peers[0], "all of it", |_, peer| peer.got.len() == 20);
+    let peer = &mut peers[0];
+    z.until("its owner's news", |z| {
+        peer.turn();
+        let flow = z.parts.flows.find_by_peer(Transport::Sctp, peer.at.into()).unwrap();
+        (flow.path.unacknowledged, flow.queued) == (0, 0)
+    });
+}

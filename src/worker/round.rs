@@ -222,10 +222,12 @@ impl<'h> Round<'h> {
             }
             for happening in self.inbox.happenings.drain(..) {
                 match happening {
-                    Happening::Lost { transport, peers, .. } => {
+                    Happening::Lost { transport, peers, id } => {
                         for peer in peers {
-                            // What was sent since a newer connection to this peer was begun, went over that one.
-                            let newer = self.house.shared.flows.find_by_peer(transport, peer);
+                            // What was sent since a newer connection to this peer was begun, went over that one. An association whose
+                            // peer has restarted goes on, but is no newer one (M38).
+                            let there = self.house.shared.flows.find_by_peer(transport, peer);
+                            let newer = there.filter(|flow| flow.id != id);
                             let until = newer.map_or(now, |flow| Tick(flow.opened.0.saturating_sub(1)));
                             self.corridor.lost(transport, peer, until);
                         }

@@ -216,7 +216,9 @@ fn requests_that_meet_a_shutdown_go_over_a_new_association() {
         return;
     }
     let port = free_port(HOME);
-    let Some(house) = House::new("shutdown", &[(ALONE, &[port])], "") else { return };
+    // Both sides open the new association, often at once; a set-up packet that is lost in that is sent again after the first RTO.
+    let sctp = "srto_initial_ms = 200\nsrto_min_ms = 100\nsrto_max_ms = 1000";
+    let Some(house) = House::new("shutdown", &[(ALONE, &[port])], sctp) else { return };
     // Between SHUTDOWN and SHUTDOWN COMPLETE lies a round trip.
     let _distance = Distance::of("10ms");
     let mut peer = Callee::at(port);
@@ -261,7 +263,7 @@ fn requests_that_meet_a_shutdown_go_over_a_new_association() {
         "{waited} met an association that was shutting down; the slowest was there after {} ms",
         slowest.as_millis()
     ));
-    assert!(waited > 0 && used > 5 && slowest < Duration::from_millis(500));
+    assert!(waited > 0 && used > 5 && slowest < Duration::from_secs(1));
     assert_eq!(["associations_lost", "send_failed", "queue_full"].map(|name| house.count(name)), [0; 3]);
     house.end();
 }

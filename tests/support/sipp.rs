@@ -67,6 +67,8 @@ pub struct Sipp {
     inside: Option<String>,
     /// A second local address (SCTP).
     second: Option<std::net::IpAddr>,
+    /// A socket of its own for each call.
+    socket_per_call: bool,
 }
 
 /// A running one.
@@ -115,6 +117,7 @@ impl Sipp {
             keys: Vec::new(),
             inside: None,
             second: None,
+            socket_per_call: false,
         }
     }
 
@@ -127,6 +130,12 @@ impl Sipp {
     /// SIPp's `-multihome`.
     pub fn multihome(mut self, second: std::net::IpAddr) -> Sipp {
         self.second = Some(second);
+        self
+    }
+
+    /// SIPp's `-t sn` (and `un`, `tn`): every call has a socket, and over SCTP an association, of its own.
+    pub fn socket_per_call(mut self) -> Sipp {
+        self.socket_per_call = true;
         self
     }
 
@@ -207,6 +216,7 @@ impl Sipp {
             Transport::Tcp => "t",
             Transport::Sctp => "s",
         };
+        let sockets = if self.socket_per_call { 'n' } else { '1' };
         let control = if self.inside.is_some() { 8888 } else { free_port(self.toward.ip()).port() };
         let mut command = match &self.inside {
             Some(namespace) => {
@@ -224,7 +234,7 @@ impl Sipp {
             .arg(self.toward.to_string())
             .arg("-sf")
             .arg(file)
-            .args(["-t", &format!("{letter}1")])
+            .args(["-t", &format!("{letter}{sockets}")])
             .args(["-i", &self.local.ip().to_string(), "-p", &self.local.port().to_string()])
             .args(["-cp", &control.to_string()])
             .args(["-key", "domain", &self.domain])
@@ -251,6 +261,10 @@ impl Sipp {
         if self.transport == Transport::Tcp {
             // A connection that ends costs its calls, not the whole run.
             command.args(["-max_reconnect", "10000", "-reconnect_sleep", "10"]);
+        }
+        if self.socket_per_call {
+            // More than calls at once; SIPp's own 50,000 must be less than it may open files.
+            command.args(["-max_socket", "500"]);
         }
         if !self.retransmissions {
             command.arg("-nr");

@@ -176,6 +176,14 @@ pub fn statistics(fd: BorrowedFd<'_>, association: u32) -> io::Result<Statistics
     })
 }
 
+/// How many associations the socket has, those being set up and shut down among them.
+///
+/// # Errors
+/// What `getsockopt(2)` says.
+pub fn association_count(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    socket::get(fd, libc::IPPROTO_SCTP, uapi::SCTP_GET_ASSOC_NUMBER).map(|n| usize::try_from(n).unwrap_or(0))
+}
+
 /// The ids of all associations of the socket, whoever opened them.
 ///
 /// # Errors
@@ -183,8 +191,7 @@ pub fn statistics(fd: BorrowedFd<'_>, association: u32) -> io::Result<Statistics
 pub fn associations(fd: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     let mut refused = io::Error::from(io::ErrorKind::ResourceBusy);
     for _ in 0..8 {
-        let n = socket::get(fd, libc::IPPROTO_SCTP, uapi::SCTP_GET_ASSOC_NUMBER)?;
-        let room = usize::try_from(n).unwrap_or(0) + 16;
+        let room = association_count(fd)? + 16;
         // struct sctp_assoc_ids: number, then the ids.
         let mut bytes = vec![0; 4 + 4 * room];
         let filled = match socket::get_bytes(fd, libc::IPPROTO_SCTP, uapi::SCTP_GET_ASSOC_ID_LIST, &mut bytes) {

@@ -14,8 +14,8 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 pub use association::{
-    Path, PathState, State, Statistics, Status, abort, associations, heartbeat_now, path, peer_addresses, shutdown,
-    statistics, status,
+    Path, PathState, State, Statistics, Status, abort, association_count, associations, heartbeat_now, path,
+    peer_addresses, shutdown, statistics, status,
 };
 pub use notification::{AssociationState, Notification, PeerAddressState, parse_notification};
 pub use settings::{Pace, Settings, pace};

@@ -8,6 +8,7 @@ mod notice;
 mod opening;
 mod queue;
 mod send;
+mod way;
 
 use std::os::fd::{AsFd, BorrowedFd};
 

@@ -6,7 +6,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::AsFd;
 
-use super::send::{self, Verdict, Way};
+use super::send::{self, Verdict};
+use super::way::Way;
 use super::{Desk, Item, SndInfo};
 use crate::message::branch::BranchId;
 use crate::shared::counters::Counter;
@@ -168,7 +169,11 @@ fn try_again(desk: &mut Desk, key: &Key, queue: &mut Queue, sip: SndInfo, inbox:
                     Some(first) if first.way.association != 0 && (closing || first.client.is_none()) => {
                         first.way.fall_back(desk, key.listener);
                     }
-                    _ => fail_first(queue, inbox),
+                    _ => {
+                        if let Some(lost) = pop_first(queue) {
+                            inbox.undelivered(lost.client, true);
+                        }
+                    }
                 }
             }
             Verdict::Failed => {
@@ -181,8 +186,13 @@ fn try_again(desk: &mut Desk, key: &Key, queue: &mut Queue, sip: SndInfo, inbox:
 }
 
 fn fail_first(queue: &mut Queue, inbox: &mut Inbox) {
-    if let Some(failed) = queue.messages.pop_front() {
-        queue.bytes -= failed.bytes.len();
+    if let Some(failed) = pop_first(queue) {
         inbox.send_failed(failed.client);
     }
+}
+
+fn pop_first(queue: &mut Queue) -> Option<Waiting> {
+    let first = queue.messages.pop_front()?;
+    queue.bytes -= first.bytes.len();
+    Some(first)
 }

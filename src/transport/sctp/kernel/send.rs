@@ -9,62 +9,16 @@ use std::os::fd::AsFd;
 
 use sys::datagram::{Arena, To};
 use sys::errno::{EADDRNOTAVAIL, ENOBUFS, ENOMEM, EPIPE, ESHUTDOWN};
-use sys::sctp::PathState;
 
 use super::queue::Key;
+use super::way::{Way, Ways};
 use super::{Desk, Item, Kernel, SndInfo, send_held_back};
 use crate::shared::counters::Counter;
-use crate::shared::flows::State;
 use crate::timer::Tick;
-use crate::transport::desk::End;
-use crate::transport::outgoing::Sending;
-use crate::transport::{Address, Inbox, Outgoing, Transport};
+use crate::transport::{Address, Inbox, Outgoing};
 
 /// Sending there fails at once.
 pub const NOWHERE: To = To::Peer(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0));
-
-/// Over which association, and to whom when there is none.
-#[derive(Clone, Copy, Debug)]
-pub struct Way {
-    /// 0: by `peer`; the kernel finds the association or sets one up (M01, M02).
-    pub association: u32,
-    pub peer: Address,
-    /// The number of the socket: that of the association, or the one that sets it up.
-    pub socket: u8,
-}
-
-impl Way {
-    pub fn to(self) -> To {
-        if self.association != 0 { To::Association(self.association) } else { To::Peer(self.peer.into()) }
-    }
-
-    /// The association is gone: by address from now on.
-    pub fn fall_back(&mut self, desk: &Desk, listener: u8) {
-        *self = Way::opening(desk, listener, self.peer);
-    }
-
-    /// A15: over the open association with this address on this listener, or to where one is set up.
-    pub fn to_address(desk: &Desk, listener: u8, peer: Address) -> Way {
-        let flow = desk.parts.flows.find_by_peer(Transport::Sctp, peer);
-        match flow.filter(|flow| flow.state == State::Open && flow.listener == listener) {
-            Some(flow) => Way { association: flow.association, peer, socket: super::socket_of(&flow).number },
-            None => Way::opening(desk, listener, peer),
-        }
-    }
-
-    fn opening(desk: &Desk, listener: u8, peer: Address) -> Way {
-        let opener = |end: &End| end.numbers.opener(peer, desk.encapsulation(peer));
-        // Without one it is no socket's number, and fails.
-        Way { association: 0, peer, socket: desk.end(listener).and_then(opener).unwrap_or(u8::MAX) }
-    }
-
-    /// Over this association; `peer` for when it is gone.
-    fn over(desk: &Desk, listener: u8, association: u32, peer: Address) -> Way {
-        let several = desk.end(listener).is_some_and(|end| end.fds.len() > 1);
-        let flow = if several { desk.parts.flows.find_association(association) } else { None };
-        Way { association, peer, socket: flow.map_or(0, |flow| super::socket_of(&flow).number) }
-    }
-}
 
 /// One message of a flush.
 #[derive(Clone, Copy, Debug)]
@@ -154,44 +108,17 @@ impl Kernel {
         inbox: &mut Inbox,
         now: Tick,
     ) {
-        // A trunk's messages follow one another: look it up once.
-        let mut found: Option<(Way, bool)> = None;
-        let mut known: Option<Way> = None;
+        let mut ways = Ways::new(listener);
         for index in list {
             let Some((sending, pieces)) = outgoing.item(*index, arena) else { continue };
-            let (association, peer) = (sending.to.association, by_address(sending));
-            let way;
-            if association == 0 {
-                let (to, claimed) = match found.filter(|(way, _)| way.peer == peer) {
-                    Some(found) => found,
-                    None => {
-                        let way = Way::to_address(desk, listener, peer);
-                        (way, way.association == 0 && is_only_claimed(desk, listener, peer, now))
-                    }
-                };
-                found = Some((to, claimed));
-                way = to;
-                if claimed {
-                    desk.count(Counter::ClaimedAddress, 1);
+            let way = match ways.of(desk, sending, now) {
+                Ok(way) => way,
+                Err(counter) => {
+                    desk.count(counter, 1);
                     inbox.send_failed(sending.client);
                     continue;
                 }
-                if way.association == 0 && desk.parts.flows.live(Transport::Sctp) >= desk.limits.associations {
-                    desk.count(Counter::AssociationsRefused, 1);
-                    inbox.send_failed(sending.client);
-                    continue;
-                }
-            } else if desk.parts.broken.contains(association) {
-                desk.count(Counter::Broken, 1);
-                inbox.send_failed(sending.client);
-                continue;
-            } else {
-                way = match known.filter(|way| way.association == association) {
-                    Some(known) => Way { peer, ..known },
-                    None => Way::over(desk, listener, association, peer),
-                };
-                known = Some(way);
-            }
+            };
             let message = Planned { index: *index, way, last: true };
             let key = message.key(listener);
             if self.queues.is_blocked(&key) {
@@ -258,6 +185,10 @@ impl Kernel {
                     self.queues.push(desk, key, (refused.way, sending.client), pieces, inbox, now);
                     if matches!(verdict, Verdict::Closing) {
                         self.queues.closing(&key);
+                        if !more {
+                            // What is held back before it must not hold up the end.
+                            send_held_back(fd, refused.way.association);
+                        }
                     }
                     at += 1;
                 }
@@ -280,16 +211,6 @@ impl Kernel {
     }
 }
 
-/// Where it goes when there is no association: a request to the address it is meant for, a response to the same IP at the sent-by
-/// port (A17).
-fn by_address(sending: &Sending) -> Address {
-    let is_response = sending.to.association != 0;
-    match sending.to.fallback_port {
-        port if is_response && port != 0 => sending.to.peer.with_port(port),
-        _ => sending.to.peer,
-    }
-}
-
 fn item<'o>(messages: &[Planned], index: usize, sip: SndInfo, outgoing: &'o Outgoing, arena: &'o Arena) -> Item<'o> {
     let nothing = Item { to: NOWHERE, pieces: [b"", b""], sctp: None };
     messages.get(index).map_or(nothing, |message| {
@@ -305,27 +226,6 @@ fn fail_all(desk: &Desk, messages: &[Planned], outgoing: &Outgoing, inbox: &mut 
     for sending in messages.iter().filter_map(|message| outgoing.sendings.get(message.index as usize)) {
         inbox.send_failed(sending.client);
     }
-}
-
-/// Milliseconds after which an address that nobody has confirmed is taken for a lie: the kernel's first heartbeats are answered, or
-/// lost several times, by then.
-const CONFIRMED_BY_MS: u64 = 5_000;
-
-/// Would the kernel send to this address over an association whose peer has only said that it is there (M39, L20)? Then the message
-/// is not for that peer. Who has claimed it for long is aborted, so that it does not keep others from the address's owner.
-fn is_only_claimed(desk: &Desk, listener: u8, peer: Address, now: Tick) -> bool {
-    let Some(end) = desk.end(listener) else { return false };
-    // Each socket knows its own associations only.
-    let asked = end.fds.iter().filter_map(|fd| Some((fd.as_fd(), sys::sctp::path(fd.as_fd(), 0, peer.into()).ok()?)));
-    let Some((fd, path)) = asked.into_iter().find(|(_, path)| path.state == PathState::Unconfirmed) else {
-        return false;
-    };
-    let since = desk.parts.flows.find_association(path.association).map_or(now, |flow| flow.opened);
-    if now.since(since) < CONFIRMED_BY_MS {
-        return true;
-    }
-    tracing::warn!(%peer, association = path.association, "aborted: its peer claims an address that it does not answer on");
-    sys::sctp::abort(fd, path.association).is_err()
 }
 
 /// Finds associations with more than one message and notes them as open; only their last message is then `last`. True when

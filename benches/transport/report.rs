@@ -65,10 +65,13 @@ fn load(pace: Pace) -> String {
     }
 }
 
-pub fn head(rate: f64, rounds: usize, bytes: usize) {
+pub fn packets(ethernet: bool) -> &'static str {
+    if ethernet { "packets of 1500 bytes" } else { "packets as large as loopback has them" }
+}
+
+pub fn head(rounds: usize, bytes: usize, packets: &str) {
     println!(
-        "CPU per message of {bytes} bytes, received and sent; open loop at {rate}/s and closed loop; medians of {rounds} rounds, \
-         ours and the plain loop in turn"
+        "CPU per message of {bytes} bytes, received and sent, {packets}; medians of {rounds} rounds, ours and the plain loop in turn"
     );
     if std::env::var_os("VM_ICOUNT").is_some() {
         println!("in a virtual machine that counts instructions: 1 µs is 1,000 instructions");

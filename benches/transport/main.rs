@@ -116,7 +116,9 @@ fn measure(arguments: &[String]) -> io::Result<()> {
         }
         pairs.extend(compare(&scale, &floor, kind, flows, 2 * number as u16)?);
     }
-    report::pairs(&pairs);
+    if !pairs.is_empty() {
+        report::pairs(&pairs);
+    }
     if is_wanted(Kind::UserSctp) {
         report::parts(&user_space(&scale, &floor, 2 * rows.len() as u16)?);
     }
@@ -196,10 +198,11 @@ fn user_space(scale: &Scale, floor: &Path, number: u16) -> io::Result<Vec<Parts>
         let batch = (report::median(&whole, |sample| sample.batch).round() as usize).clamp(1, load::BATCH);
         let mut messages = Messages::invites();
         let rate = report::median(&whole, |sample| sample.per_second);
-        let runs = (0..scale.rounds).map(|_| parts::protocol(&mut messages, count, batch, rate));
-        let protocol = report::middle(runs.collect());
         // Each packet is logged where it is received and where it is sent.
-        let log = 2.0 * (data.0 * parts::log_line(data.1) + back.0 * parts::log_line(back.1));
+        let log = || 2.0 * (data.0 * parts::log_line(data.1) + back.0 * parts::log_line(back.1));
+        let rounds = (0..scale.rounds).map(|_| (parts::protocol(&mut messages, count, batch, rate), log()));
+        let (protocol, log): (Vec<_>, Vec<_>) = rounds.unzip();
+        let (protocol, log) = (report::middle(protocol), report::middle(log));
         parts.push(Parts { pace, whole, udp, data, back, protocol, log });
     }
     Ok(parts)

@@ -7,7 +7,7 @@
 pub mod branch;
 pub mod contact;
 pub mod edit;
-pub mod ends;
+pub(crate) mod ends;
 pub mod headers;
 pub mod method;
 pub mod parts;

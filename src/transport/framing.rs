@@ -5,7 +5,8 @@
 
 use memchr::{memchr, memmem};
 
-use crate::message::headers::{Lines, Name};
+use crate::message::ends::Ends;
+use crate::message::headers::{Line, Lines, Name, Step, step};
 use crate::message::reader::Reader;
 
 /// What the front of a stream's buffer is.
@@ -44,24 +45,52 @@ pub fn cut_from(buffer: &[u8], searched: usize, limit: usize) -> Cut {
         [b'\r', ..] => return Cut::Bad("Bare CR"),
         _ => {}
     }
-    let body_at = match head_end(buffer, searched) {
-        Ok(Some(body_at)) if body_at > limit => return Cut::Bad("Message too long"),
-        Ok(Some(body_at)) => body_at,
-        Ok(None) if buffer.len() >= limit => return Cut::Bad("Message too long"),
-        // What is there may be the beginning of the empty line.
-        Ok(None) if buffer.ends_with(b"\r\n\r") => return Cut::Need(1),
-        Ok(None) if buffer.ends_with(b"\r\n") => return Cut::Need(2),
-        Ok(None) if buffer.ends_with(b"\r") => return Cut::Need(3),
-        Ok(None) => return Cut::Need(4),
-        Err(reason) => return Cut::Bad(reason),
+    let whole = if searched == 0 { whole_head(buffer) } else { None };
+    let (body_at, length) = match whole {
+        Some(found) => found,
+        None => match head_end(buffer, searched) {
+            Ok(Some(body_at)) => (body_at, content_length(buffer.get(..body_at).unwrap_or_default())),
+            Ok(None) if buffer.len() >= limit => return Cut::Bad("Message too long"),
+            // What is there may be the beginning of the empty line.
+            Ok(None) if buffer.ends_with(b"\r\n\r") => return Cut::Need(1),
+            Ok(None) if buffer.ends_with(b"\r\n") => return Cut::Need(2),
+            Ok(None) if buffer.ends_with(b"\r") => return Cut::Need(3),
+            Ok(None) => return Cut::Need(4),
+            Err(reason) => return Cut::Bad(reason),
+        },
     };
-    match content_length(buffer.get(..body_at).unwrap_or_default()) {
+    if body_at > limit {
+        return Cut::Bad("Message too long");
+    }
+    match length {
         Ok(length) => match body_at.checked_add(length).filter(|end| *end <= limit) {
             Some(end) if end <= buffer.len() => Cut::Message { start: 0, end },
             Some(end) => Cut::Need(end - buffer.len()),
             None => Cut::Bad("Message too long"),
         },
         Err(reason) => Cut::Bad(reason),
+    }
+}
+
+/// The usual case in one walk: the whole head is here, with good line ends. Where the body begins, and its length.
+fn whole_head(buffer: &[u8]) -> Option<(usize, Result<usize, &'static str>)> {
+    let mut ends = Ends::new(buffer, 0);
+    let mut at = ends.line_end()? + 2;
+    let mut length = ContentLength::default();
+    loop {
+        let end = ends.line_end()?;
+        if end == at {
+            return Some((at + 2, length.value()));
+        }
+        // Lines that go on (folded) begin with white space; what they go on with is read with the line that began.
+        if matches!(
+            buffer.get(at..end)?,
+            [b'l' | b'L', b':' | b' ' | b'\t', ..] | [b'c' | b'C', _, _, _, _, _, _, _, b'l' | b'L', ..]
+        ) && let Step::Line(found) = step(&mut Ends::new(buffer, at), at)
+        {
+            length.take(buffer, &found.line(buffer));
+        }
+        at = end + 2;
     }
 }
 
@@ -87,19 +116,40 @@ fn head_end(buffer: &[u8], searched: usize) -> Result<Option<usize>, &'static st
 /// The Content-Length of a head: on a stream there must be one, and only one value (E10, E14).
 fn content_length(head: &[u8]) -> Result<usize, &'static str> {
     let start = memchr(b'\n', head).map_or(head.len(), |at| at + 1);
-    let mut found: Option<u32> = None;
+    let mut length = ContentLength::default();
     for line in Lines::new(head, u32::try_from(start).map_err(|_| "Message too long")?) {
-        if line.kind != Name::ContentLength {
-            continue;
-        }
-        let length = Reader::new(head, line.value).number_in(line.value).filter(|n| *n < u32::MAX);
-        let length = length.ok_or("Bad Content-Length")?;
-        if found.is_some_and(|before| before != length) {
-            return Err("Several Content-Length");
-        }
-        found = Some(length);
+        length.take(head, &line);
     }
-    found.map(|length| length as usize).ok_or("No Content-Length")
+    length.value()
+}
+
+/// What the Content-Length lines of a head say together.
+#[derive(Default)]
+struct ContentLength {
+    found: Option<u32>,
+    wrong: Option<&'static str>,
+}
+
+impl ContentLength {
+    fn take(&mut self, head: &[u8], line: &Line) {
+        if line.kind != Name::ContentLength {
+            return;
+        }
+        match Reader::new(head, line.value).number_in(line.value).filter(|n| *n < u32::MAX) {
+            None => self.wrong = self.wrong.or(Some("Bad Content-Length")),
+            Some(length) if self.found.is_some_and(|before| before != length) => {
+                self.wrong = self.wrong.or(Some("Several Content-Length"));
+            }
+            Some(length) => self.found = Some(length),
+        }
+    }
+
+    fn value(&self) -> Result<usize, &'static str> {
+        match (self.wrong, self.found) {
+            (Some(wrong), _) => Err(wrong),
+            (None, found) => found.map(|length| length as usize).ok_or("No Content-Length"),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -141,6 +191,29 @@ mod tests {
             searched = have;
         }
         assert_eq!(cut_from(message, searched, LIMIT), Cut::Message { start: 0, end: message.len() });
+    }
+
+    #[test]
+    fn one_walk_finds_what_two_find() {
+        let heads = [
+            "BYE sip:z SIP/2.0\r\nVia: x\r\nContent-Length: 4\r\nCall-ID: l\r\n\r\nbody",
+            "BYE sip:z SIP/2.0\r\nl:\r\n 4\r\nL : 4\r\ncontent-length\t: 4\r\nl\r\n\r\nbody",
+            "BYE sip:z SIP/2.0\r\nSubject: a\r\n l: 7\r\nContent-Len: 9\r\nCONTENT-LENGTH: 1\r\n\r\nbody",
+        ];
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut walked = 0;
+        for round in 0..30_000 {
+            let mut bytes = heads[round % heads.len()].as_bytes().to_vec();
+            for _ in 0..round % 4 {
+                let at = random.usize(..bytes.len());
+                bytes[at] = *random.choice(b"\r\n\0 :lLcC4x\t").unwrap();
+            }
+            let Some((body_at, length)) = whole_head(&bytes) else { continue };
+            walked += 1;
+            assert_eq!(head_end(&bytes, 0), Ok(Some(body_at)), "{}", bytes.escape_ascii());
+            assert_eq!(length, content_length(&bytes[..body_at]), "{}", bytes.escape_ascii());
+        }
+        assert!(walked > 15_000, "{walked}");
     }
 
     #[test]

@@ -128,3 +128,28 @@ fn the_same_port_serves_ipv4_and_ipv6_with_a_socket_each() {
     assert_eq!(accepted(v4), (true, io::ErrorKind::WouldBlock));
     assert_eq!(accepted(v6), (true, io::ErrorKind::WouldBlock));
 }
+
+#[test]
+fn what_one_call_left_in_a_header_does_not_trouble_the_next() {
+    let ((plain, plain_at), (any, any_at)) = (socket("127.0.0.1:0"), socket("0.0.0.0:0"));
+    let to_any = SocketAddr::from(([127, 0, 0, 2], any_at.port()));
+    let (mut sender, mut receiver, mut arena) = (Sender::new(8), Receiver::new(8), Arena::new(8, 100).unwrap());
+    let mut exchange = |to: SocketAddr, count: usize, first_slot: usize, max: usize| {
+        let (sent, _) =
+            sender.send(plain.as_fd(), count, false, |_| Item { to: To::Peer(to), pieces: [b"x", b""], sctp: None });
+        assert_eq!(sent, count);
+        let fd = if to == plain_at { &plain } else { &any };
+        assert_eq!(receiver.receive(fd.as_fd(), &mut arena, first_slot, max).unwrap(), count.min(max));
+        (0..count.min(max)).map(|i| receiver.get(i)).collect::<Vec<_>>()
+    };
+    // Without control messages; then few; then with, where the kernel must find room for them again.
+    exchange(plain_at, 5, 0, 8);
+    exchange(plain_at, 1, 0, 1);
+    for (count, first_slot, max) in [(5, 0, 8), (1, 0, 8), (5, 0, 8), (3, 4, 4), (5, 0, 8)] {
+        let received = exchange(to_any, count, first_slot, max);
+        for (i, one) in received.iter().enumerate() {
+            assert_eq!((one.slot, one.len, one.peer), (first_slot + i, 1, Some(plain_at)));
+            assert_eq!(one.own, Some(to_any.ip()), "message {i} of {count}");
+        }
+    }
+}

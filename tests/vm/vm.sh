@@ -11,7 +11,8 @@
 # VM_CACHE     kernel, initrd, what is known about KVM here             ~/.cache/strowger-guest
 # VM_CPUS      2      VM_MEM 3G      VM_TIMEOUT 3000 (seconds)
 # VM_ACCEL     kvm, tcg, or auto: KVM if a guest comes up under it within 20 s (it may hang), else TCG, some 15 times slower
-# VM_ENV       names of further variables to hand over (PATH, HOME and TESTS_* always go; TESTS_SLOW=15 is added under TCG)
+# VM_ICOUNT    set: TCG with one processor counts instructions, one is a nanosecond of guest time: CPU seconds repeat within 0.5 %
+# VM_ENV       names of further variables to hand over (PATH, HOME, VM_ICOUNT and TESTS_* always go; TESTS_SLOW=15 is added under TCG)
 #
 # Exit status 2: something is missing here (it says what); 3: the guest did not come to its end.
 set -euo pipefail
@@ -89,10 +90,11 @@ if [ ! -f "$cache/initrd.gz" ] || [ "$here/guest-init" -nt "$cache/initrd.gz" ] 
 fi
 
 # --- how fast: KVM only where this very kernel is seen to come up under it ------------------------------------------
-machine=(-m "${VM_MEM:-3G}" -smp "${VM_CPUS:-2}" -display none -monitor none -vga none -nic none -no-reboot -serial stdio
+cpus=${VM_CPUS:-2} accelerator=${VM_ACCEL:-auto}
+[ -z "${VM_ICOUNT:-}" ] || cpus=1 accelerator=icount
+machine=(-m "${VM_MEM:-3G}" -smp "$cpus" -display none -monitor none -vga none -nic none -no-reboot -serial stdio
     -kernel "$vmlinuz" -initrd "$cache/initrd.gz")
 line="console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on"
-accelerator=${VM_ACCEL:-auto}
 if [ "$accelerator" = auto ]; then
     known=$cache/accelerator-$(cat /proc/sys/kernel/random/boot_id)
     if [ ! -f "$known" ]; then
@@ -110,6 +112,7 @@ flock -u 9
 case $accelerator in
     kvm) speed=(-accel kvm -cpu host) slow=1 ;;
     tcg) speed=(-accel "tcg,thread=multi" -cpu max) slow=15 ;;
+    icount) speed=(-accel tcg -cpu max -icount "shift=0,sleep=off") slow=15 ;;
     *) missing "VM_ACCEL is kvm, tcg or auto, not $accelerator" ;;
 esac
 say "$(cat "$cache/kernel/whole") under $accelerator"
@@ -121,7 +124,7 @@ out=$(realpath -m "${VM_OUT:-$job/out}")
 mkdir -p "$out"
 echo "$out" > "$job/share/out"
 {
-    for name in PATH HOME $(compgen -e TESTS_ || true) ${VM_ENV:-}; do
+    for name in PATH HOME VM_ICOUNT $(compgen -e TESTS_ || true) ${VM_ENV:-}; do
         [ -z "${!name+set}" ] || printf 'export %s=%q\n' "$name" "${!name}"
     done
     printf 'export VM_OUT=%q IN_VM=1 TESTS_SLOW=%q\ncd %q\nexec' "$out" "$slow" "$PWD"

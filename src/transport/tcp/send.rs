@@ -30,11 +30,22 @@ impl Tcp {
         now: Tick,
     ) {
         let mut routed = std::mem::take(&mut self.routed);
+        // A trunk's messages follow one another: look it up once.
+        let mut found = None;
         for index in list.iter().copied() {
             let Some((sending, pieces)) = outgoing.item(index, arena) else { continue };
+            if let Some((to, slot)) = found
+                && to == sending.to
+            {
+                routed.push((slot, index));
+                continue;
+            }
             let holds = |id| self.by_id.get(&id).copied().filter(|slot| self.takes(*slot));
             match owned::way(desk, Transport::Tcp, &sending.to, sending.client, holds, inbox, now) {
-                Way::Here(slot) => routed.push((slot, index)),
+                Way::Here(slot) => {
+                    routed.push((slot, index));
+                    found = Some((sending.to, slot));
+                }
                 Way::Open(id, to) => match self.open(desk, id, &to, now) {
                     Some(slot) => routed.push((slot, index)),
                     None => nowhere(desk, sending.client, inbox),

@@ -26,9 +26,15 @@ pub struct Receiver {
     /// What the last call filled.
     first_slot: usize,
     received: usize,
+    /// The buffer that the first header points to, and how large each is: what these headers are made for.
+    made_for: (usize, usize),
+    /// So many headers are made, and so many of them the last call may have written to.
+    made: usize,
+    touched: usize,
 }
 
-// SAFETY: the pointers in `headers` and `buffers` are written by `receive` before each call and not used after it.
+// SAFETY: the pointers in `headers` and `buffers` go to this value's own arrays, and into an arena that `receive` is given, for the
+// call only: another one at the same address has the same buffers there.
 unsafe impl Send for Receiver {}
 
 /// One message of the last batch.
@@ -78,6 +84,9 @@ impl Receiver {
             controls: vec![Control([0; CONTROL]); max].into(),
             first_slot: 0,
             received: 0,
+            made_for: (0, 0),
+            made: 0,
+            touched: 0,
         }
     }
 
@@ -99,8 +108,42 @@ impl Receiver {
         if max == 0 {
             return Ok(0);
         }
+        // A call that brings one message shall not cost the making of all headers.
+        let made_for = (arena.slot(first_slot).as_ptr().addr(), arena.slot_bytes());
+        if self.made_for != made_for {
+            (self.made_for, self.made) = (made_for, 0);
+        }
+        if self.touched > max {
+            self.made = self.made.min(max);
+        }
+        self.make(arena, first_slot, 0..self.touched.min(self.made).min(max));
+        self.make(arena, first_slot, self.made..max);
+        self.made = self.made.max(max);
+        let (headers, n) = (self.headers.as_mut_ptr(), max as libc::c_uint);
+        let flags = libc::MSG_DONTWAIT;
+        let received = uninterrupted(|| {
+            // SAFETY: the first `max` headers are made for these very buffers of the arena (same address and size; borrowed for writing, no
+            // two the same): each points to a name, a buffer and control room, all of the lengths given and alive for the call. No
+            // time-out is passed.
+            unsafe { syscall!(recvmmsg(fd.as_raw_fd(), headers, n, flags, std::ptr::null_mut())) }
+        });
+        self.received = match received {
+            Ok(n) => n.unsigned_abs() as usize,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(e) => {
+                self.touched = max;
+                return Err(e);
+            }
+        };
+        // One more: it may have been begun.
+        self.touched = self.received + 1;
+        Ok(self.received)
+    }
+
+    /// Points these headers at their names, buffers and control room.
+    fn make(&mut self, arena: &mut Arena, first_slot: usize, which: std::ops::Range<usize>) {
         let arrays = self.headers.iter_mut().zip(&mut self.buffers).zip(&mut self.names).zip(&mut self.controls);
-        for (i, (((header, buffer), name), control)) in arrays.take(max).enumerate() {
+        for (i, (((header, buffer), name), control)) in arrays.enumerate().take(which.end).skip(which.start) {
             let slot = arena.slot_mut(first_slot + i);
             buffer.iov_base = slot.as_mut_ptr().cast();
             buffer.iov_len = slot.len();
@@ -114,19 +157,6 @@ impl Receiver {
             header.msg_controllen = CONTROL;
             header.msg_flags = 0;
         }
-        let (headers, n) = (self.headers.as_mut_ptr(), max as libc::c_uint);
-        let flags = libc::MSG_DONTWAIT;
-        let received = uninterrupted(|| {
-            // SAFETY: `max` headers were just filled; each points to a name, a buffer of the arena (borrowed for writing, no two the
-            // same) and control room, all of the lengths given and alive for the call. No time-out is passed.
-            unsafe { syscall!(recvmmsg(fd.as_raw_fd(), headers, n, flags, std::ptr::null_mut())) }
-        });
-        self.received = match received {
-            Ok(n) => n.unsigned_abs() as usize,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(e) => return Err(e),
-        };
-        Ok(self.received)
     }
 
     /// Message `i` of the last batch; an empty one when there is no such message.

@@ -83,7 +83,7 @@ impl Ways {
             if let Some((_, known)) = self.by_address.filter(|(address, _)| *address == peer) {
                 return known;
             }
-            let found = self.to_address(desk, peer, now);
+            let found = self.look_up(desk, peer, now);
             self.by_address = Some((peer, found));
             return found;
         }
@@ -98,7 +98,7 @@ impl Ways {
         Ok(way)
     }
 
-    fn to_address(&mut self, desk: &Desk, peer: Address, now: Tick) -> Result<Way, Counter> {
+    fn look_up(&mut self, desk: &Desk, peer: Address, now: Tick) -> Result<Way, Counter> {
         let way = Way::to_address(desk, self.listener, peer);
         if way.association != 0 || self.opening.contains(&peer) {
             return Ok(way);

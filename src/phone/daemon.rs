@@ -158,7 +158,7 @@ pub fn describe(status: ExitStatus) -> String {
     }
 }
 
-/// A port of 127.0.0.1 that is free for UDP and TCP now.
+/// A port of 127.0.0.1 that is free now for UDP, TCP and, where the kernel has it, SCTP.
 ///
 /// # Errors
 /// None was found.
@@ -166,8 +166,14 @@ pub fn free_port() -> io::Result<u16> {
     let mut last = io::Error::from(io::ErrorKind::AddrInUse);
     for _ in 0..100 {
         let port = UdpSocket::bind(("127.0.0.1", 0))?.local_addr()?.port();
-        match TcpListener::bind(("127.0.0.1", port)) {
-            Ok(_) => return Ok(port),
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let tcp = TcpListener::bind(address).map(drop);
+        let sctp = || match sys::sctp::supported() {
+            true => sys::sctp::one_to_many(&[address], &sys::sctp::Settings::default(), false).map(drop),
+            false => Ok(()),
+        };
+        match tcp.and_then(|()| sctp()) {
+            Ok(()) => return Ok(port),
             Err(e) => last = e,
         }
     }

@@ -111,6 +111,12 @@ impl Desk {
         self.next_hop.iter().find(is_there).and_then(|hop| hop.encapsulation_port)
     }
 
+    /// Is it the SCTP address of one?
+    pub fn is_next_hop(&self, peer: Address) -> bool {
+        let mut targets = self.next_hop.iter().flat_map(|hop| &hop.targets);
+        targets.any(|target| target.transport == Transport::Sctp && peer == target.address.into())
+    }
+
     pub fn associations(&self) -> Limit {
         Limit { total: self.limits.associations, per_peer: self.limits.associations_per_peer }
     }

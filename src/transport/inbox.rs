@@ -28,7 +28,8 @@ pub enum Happening {
     /// A connection or association ended, or could not be opened: every client transaction whose request went to one of
     /// `peers` over `transport` has met a transport error (A19, RFC 3261 §18.4). May be told twice, and by any process (M27). Not told
     /// of those known to have carried no request of ours.
-    Lost { transport: Transport, peers: ArrayVec<Address, 4>, id: FlowId },
+    /// `association`: the kernel's, else 0.
+    Lost { transport: Transport, peers: ArrayVec<Address, 4>, id: FlowId, association: u32 },
     /// The process that held the association with these peers died, and the association with it, but neither the peers nor we: what was
     /// sent to them and not answered at all yet is sent again, over a new association.
     OwnerDied { transport: Transport, peers: ArrayVec<Address, 4> },
@@ -76,7 +77,13 @@ impl Inbox {
 
     pub(super) fn lost(&mut self, transport: Transport, peers: impl IntoIterator<Item = Address>, id: FlowId) {
         let peers = peers.into_iter().filter(|peer| !peer.is_none()).take(4).collect();
-        self.happenings.push(Happening::Lost { transport, peers, id });
+        self.happenings.push(Happening::Lost { transport, peers, id, association: 0 });
+    }
+
+    /// One of the kernel's, which another process may not have entered in `flows` yet, or just then (M27).
+    pub(super) fn association_lost(&mut self, peers: impl IntoIterator<Item = Address>, id: FlowId, association: u32) {
+        let peers = peers.into_iter().filter(|peer| !peer.is_none()).take(4).collect();
+        self.happenings.push(Happening::Lost { transport: Transport::Sctp, peers, id, association });
     }
 }
 

@@ -213,7 +213,7 @@ impl Transports {
     /// A process begins in a seat: the connections of the seat's last holder died with it and are reported lost; associations that it
     /// had left open are closed.
     pub fn adopt(&mut self, inbox: &mut Inbox) {
-        self.kernel_sctp.adopt(&mut self.desk);
+        self.kernel_sctp.adopt(&mut self.desk, inbox);
         self.user_sctp.adopt(&mut self.desk, inbox);
         self.tcp.adopt(&mut self.desk, inbox);
     }

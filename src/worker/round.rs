@@ -17,6 +17,7 @@ use super::corridor::{Arrived, Corridor};
 use super::{Duty, House, Seat, clock};
 use crate::config::exit;
 use crate::log::{self, Role};
+use crate::shared::flows::FlowView;
 use crate::shared::{Counter, Phase};
 use crate::timer::Tick;
 use crate::transport::{Happening, Inbox, Ready, Transports, interfaces};
@@ -223,12 +224,15 @@ impl<'h> Round<'h> {
             }
             for happening in self.inbox.happenings.drain(..) {
                 match happening {
-                    Happening::Lost { transport, peers, id } => {
+                    Happening::Lost { transport, peers, id, association } => {
                         for peer in peers {
                             // What was sent since a newer connection to this peer was begun, went over that one. (An association whose
-                            // peer restarted is lost and still there.)
+                            // peer restarted is lost and still there; another may just have been entered by who read of its beginning.)
+                            let itself = |flow: &FlowView| {
+                                flow.id == id || (association != 0 && flow.association == association)
+                            };
                             let newer =
-                                self.house.shared.flows.find_by_peer(transport, peer).filter(|flow| flow.id != id);
+                                self.house.shared.flows.find_by_peer(transport, peer).filter(|flow| !itself(flow));
                             // And what another process has sent while this round went on, over the lost one.
                             let until = newer.map_or_else(clock::now, |flow| Tick(flow.opened.0.saturating_sub(1)));
                             self.corridor.lost(transport, peer, until);

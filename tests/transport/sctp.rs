@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
+use strowger::config::{NextHop, Target};
 use strowger::message::branch::{self, BranchId};
 use strowger::shared::counters::Counter;
 use strowger::transport::{Flow, FlowId, Happening, Sockets, Transport};
@@ -33,6 +34,8 @@ pub fn tests() -> &'static [Test] {
             a_response_whose_association_is_gone_goes_to_the_sent_by_port,
             a_peer_is_found_by_its_second_address,
             an_ipv6_peer_is_served_and_called,
+            the_address_that_is_named_first_is_the_primary_one,
+            a_refused_peers_message_is_not_heard_and_no_response_opens_what_is_refused,
             a_drained_daemon_shuts_its_associations_down,
         ];
     }
@@ -443,6 +446,43 @@ fn a_peer_is_found_by_its_second_address() {
     z.send(to(Transport::Sctp, second), b"request", client(1));
     assert_eq!(a.until(&mut z, 1)[0].1, b"request");
     assert_eq!(z.count(Counter::AssociationsUp), 1);
+}
+
+fn the_address_that_is_named_first_is_the_primary_one() {
+    // RFC 9260 §6.4. The peer sets up from its first address.
+    let mut config = config(1, &[(Transport::Sctp, "127.0.0.1:0 127.0.0.2:0")]);
+    let two = "127.0.0.1:0 127.0.0.2:0";
+    let mut a = Peer::on(two, &Settings { nodelay: true, hbinterval_ms: 200, ..Settings::default() });
+    let second = SocketAddr::new("127.0.0.2".parse().unwrap(), a.at.port());
+    let targets = [second, a.at].map(|address| Target { transport: Transport::Sctp, address });
+    config.live.next_hop =
+        vec![NextHop { domain: "a.test".into(), targets: targets.to_vec(), encapsulation_port: None }];
+    let sockets = Sockets::open(&config).unwrap();
+    let mut z = Seat::new(&config, &sockets, parts(2, 1 << 16), 0);
+    let from = associate(&mut a, &mut z, sockets.listeners()[0].addresses[0]);
+    let fd = sockets.listeners()[0].sockets(0)[0].as_fd();
+    let primary = || sys::sctp::status(fd, from.association).unwrap().primary;
+    z.until("the other one", |_| primary() == Some(second));
+}
+
+fn a_refused_peers_message_is_not_heard_and_no_response_opens_what_is_refused() {
+    // M20.
+    let mut config = config(1, LISTEN);
+    config.live.limits.associations = 1;
+    let (mut z, at) = Seat::alone_with(&config);
+    let (mut a, mut b, mut c) = (Peer::new(), Peer::new(), Peer::new());
+    let from = associate(&mut a, &mut z, at[0]);
+    b.send(at[0], b"not heard");
+    z.until("refused", |z| z.count(Counter::AssociationsRefused) == 1);
+    z.turn();
+    assert_eq!((z.got.len(), z.count(Counter::Broken)), (1, 1));
+    // The association of this response is gone, and another one takes the only place.
+    drop(a);
+    z.until("closed", |z| z.parts.flows.live(Transport::Sctp) == 0);
+    associate(&mut c, &mut z, at[0]);
+    z.send(Flow { fallback_port: b.at.port(), ..from }, b"SIP/2.0 200 OK", None);
+    z.turn();
+    assert!(b.read().is_empty() && z.count(Counter::AssociationsRefused) == 2);
 }
 
 fn a_drained_daemon_shuts_its_associations_down() {

@@ -110,6 +110,13 @@ impl Flows {
         self.lock(transport).map_or(0, |mut held| held.table().live())
     }
 
+    /// Those of them with this IP address (or one that shares its place in the count).
+    #[must_use]
+    pub fn live_with(&self, transport: Transport, peer: Address) -> usize {
+        let ip_hash = self.ip_hash(peer);
+        self.lock(transport).map_or(0, |mut held| held.table().of_ip(ip_hash))
+    }
+
     #[must_use]
     pub fn find(&self, id: FlowId) -> Option<FlowView> {
         let (transport, index) = split(id)?;
@@ -258,6 +265,15 @@ impl Flows {
         entry.received += received;
         entry.last = now;
         Some(join(Transport::Sctp, index, entry.generation))
+    }
+
+    /// Bytes that wait for room on an association, as the process in whose queue they are sees it.
+    pub fn note_queued(&self, association: u32, bytes: usize) {
+        let Some(mut held) = self.lock(Transport::Sctp) else { return };
+        let mut table = held.table();
+        if let Some(entry) = table.by_association(association).and_then(|index| table.entry_mut(index)) {
+            entry.queued = u32::try_from(bytes).unwrap_or(u32::MAX);
+        }
     }
 
     /// Messages came or went on a connection.

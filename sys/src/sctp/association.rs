@@ -236,6 +236,19 @@ fn end(fd: BorrowedFd<'_>, association: u32, info: SndInfo) -> io::Result<()> {
     }
 }
 
+/// Sends to this address of the peer from now on, as long as it works: SCTP_PRIMARY_ADDR, RFC 6458 §8.1.9.
+///
+/// # Errors
+/// EINVAL when there is no such association, or it has no such address.
+pub fn set_primary(fd: BorrowedFd<'_>, association: u32, address: SocketAddr) -> io::Result<()> {
+    // struct sctp_prim, packed: assoc_id, address as struct sockaddr_storage.
+    let mut bytes = [0; 132];
+    let name = Name::new(address);
+    bytes[..4].copy_from_slice(&association.to_ne_bytes());
+    bytes[4..4 + name.as_bytes().len()].copy_from_slice(name.as_bytes());
+    socket::set_bytes(fd, libc::IPPROTO_SCTP, uapi::SCTP_PRIMARY_ADDR, &bytes)
+}
+
 /// Sends a heartbeat to each of the association's addresses now (SPP_HB_DEMAND, RFC 6458 §8.1.12).
 ///
 /// Linux bundles with it what MSG_MORE held back, as much as fits the packet. What was held back fits one packet, but not always

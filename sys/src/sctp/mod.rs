@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 pub use association::{
     Path, PathState, State, Statistics, Status, abort, association_count, associations, heartbeat_now, path,
-    peer_addresses, shutdown, statistics, status,
+    peer_addresses, set_primary, shutdown, statistics, status,
 };
 pub use notification::{AssociationState, Notification, PeerAddressState, parse_notification};
 pub use settings::{Pace, Settings, pace};

@@ -7,6 +7,7 @@ pub(crate) const SCTP_ASSOCINFO: i32 = 1;
 pub(crate) const SCTP_INITMSG: i32 = 2;
 pub(crate) const SCTP_NODELAY: i32 = 3;
 pub(crate) const SCTP_AUTOCLOSE: i32 = 4;
+pub(crate) const SCTP_PRIMARY_ADDR: i32 = 6;
 pub(crate) const SCTP_PEER_ADDR_PARAMS: i32 = 9;
 pub(crate) const SCTP_I_WANT_MAPPED_V4_ADDR: i32 = 12;
 pub(crate) const SCTP_STATUS: i32 = 14;

@@ -94,6 +94,10 @@ impl Kernel {
                 let id = notice::known(desk, at, association, now);
                 run = (association, id, 0);
             }
+            if id_is_refused(desk, run.1, association) {
+                desk.count(Counter::Broken, 1);
+                continue;
+            }
             run.2 += 1;
             let from = Flow {
                 peer: message.peer.map(Into::into).unwrap_or_default(),
@@ -112,8 +116,9 @@ impl Kernel {
         received == room && room != 0
     }
 
-    /// A dead predecessor may have left associations open with MSG_MORE: whatever it held back leaves now.
-    pub fn adopt(&mut self, desk: &mut Desk) {
+    /// A dead predecessor may have left associations open with MSG_MORE: whatever it held back leaves now. What it had read of the end
+    /// of others is told.
+    pub fn adopt(&mut self, desk: &mut Desk, inbox: &mut Inbox) {
         for (listener, association) in desk.parts.open_associations.noted(desk.seat) {
             // Which of the sockets it is on is not noted: the others do not know it.
             for fd in desk.end(listener).iter().flat_map(|end| &end.fds) {
@@ -121,6 +126,7 @@ impl Kernel {
             }
             desk.parts.open_associations.strike(desk.seat, listener, association);
         }
+        notice::find_ended(desk, inbox);
     }
 
     /// Shuts down every association that nobody shut down yet (SCTP_EOF; never shutdown(2), M33).
@@ -139,6 +145,11 @@ impl Kernel {
     pub fn queued_bytes(&self) -> usize {
         self.queues.bytes()
     }
+}
+
+/// Was an association aborted, this moment, because a limit is reached? Then it has no flow.
+fn id_is_refused(desk: &Desk, id: FlowId, association: u32) -> bool {
+    id == FlowId::NONE && desk.parts.broken.contains(association)
 }
 
 /// The socket that an association belongs to.

@@ -5,11 +5,12 @@
 
 use sys::sctp::{AssociationState, Notification, PathState, PeerAddressState, parse_notification};
 
-use super::{Desk, SocketId, abort};
+use super::{Desk, SocketId, abort, socket_of};
 use crate::message::branch::{self, BranchId};
 use crate::shared::counters::Counter;
 use crate::shared::flows::{FlowView, State};
 use crate::timer::Tick;
+use crate::transport::desk::Carrier;
 use crate::transport::{Address, FlowId, Inbox, Transport};
 
 /// `peer`: the address the kernel gave with it, which is the association's primary one.
@@ -23,7 +24,7 @@ pub fn take(desk: &mut Desk, at: SocketId, bytes: &[u8], peer: Option<Address>, 
             AssociationState::Restart => {
                 // What the peer had of ours is forgotten (M38): its outstanding requests fail, the association goes on.
                 let flow = desk.parts.flows.find_association(association);
-                tell_lost(flow.as_ref(), peer, inbox);
+                tell_lost(flow.as_ref(), association, peer, inbox);
                 enter(desk, at, association, now);
             }
             AssociationState::Lost => {
@@ -98,6 +99,7 @@ fn enter(desk: &mut Desk, at: SocketId, association: u32, now: Tick) -> FlowId {
         sys::sctp::path(fd, association, **address).is_ok_and(|path| path.state != PathState::Unconfirmed)
     });
     let peers: arrayvec::ArrayVec<Address, 4> = confirmed.take(4).map(|address| Address::from(*address)).collect();
+    choose_primary(desk, at, association, &peers);
     match desk.parts.flows.associated(association, &peers, (at.listener, at.number), desk.associations(), now) {
         Ok((id, is_new)) => {
             desk.count(Counter::AssociationsUp, u64::from(is_new));
@@ -111,6 +113,8 @@ fn enter(desk: &mut Desk, at: SocketId, association: u32, now: Tick) -> FlowId {
         Err(refusal) => {
             // M20: the kernel has no limit of its own.
             desk.count_refusal(Counter::AssociationsRefused, refusal);
+            // What it has said already is not heard either.
+            desk.parts.broken.mark(association);
             abort(desk, at, association);
             FlowId::NONE
         }
@@ -124,7 +128,7 @@ fn is_gone(desk: &Desk, at: SocketId, association: u32) -> bool {
 
 fn lost(desk: &mut Desk, at: SocketId, association: u32, peer: Option<Address>, inbox: &mut Inbox) {
     let flow = end(desk, at, association);
-    tell_lost(flow.as_ref(), peer, inbox);
+    tell_lost(flow.as_ref(), association, peer, inbox);
 }
 
 fn end(desk: &Desk, at: SocketId, association: u32) -> Option<FlowView> {
@@ -132,11 +136,44 @@ fn end(desk: &Desk, at: SocketId, association: u32) -> Option<FlowView> {
     desk.parts.flows.find_association(association).and_then(|flow| desk.parts.flows.close(flow.id))
 }
 
-fn tell_lost(flow: Option<&FlowView>, peer: Option<Address>, inbox: &mut Inbox) {
+fn tell_lost(flow: Option<&FlowView>, association: u32, peer: Option<Address>, inbox: &mut Inbox) {
     match flow {
-        Some(flow) => inbox.lost(Transport::Sctp, flow.peers, flow.id),
-        // Never came up: the notification's own address is all that is known.
-        None => inbox.lost(Transport::Sctp, peer, FlowId::NONE),
+        Some(flow) => inbox.association_lost(flow.peers, flow.id, association),
+        // Never came up, or is not entered yet: the notification's own address is all that is known.
+        None => inbox.association_lost(peer, FlowId::NONE, association),
+    }
+}
+
+/// RFC 9260 §6.4: of a peer with several addresses the one that the configuration names first is sent to, as long as it works; else
+/// the kernel's own choice stands.
+fn choose_primary(desk: &Desk, at: SocketId, association: u32, confirmed: &[Address]) {
+    if confirmed.len() < 2 {
+        return;
+    }
+    let mut targets = desk.next_hop.iter().flat_map(|hop| &hop.targets);
+    let named =
+        targets.find(|target| target.transport == Transport::Sctp && confirmed.contains(&target.address.into()));
+    if let (Some(target), Some(fd)) = (named, desk.socket(at))
+        && sys::sctp::status(fd, association).is_ok_and(|status| status.primary != Some(target.address))
+    {
+        // Fails when the association has just ended.
+        let _ = sys::sctp::set_primary(fd, association, target.address);
+    }
+}
+
+/// Associations whose end a dead predecessor had read of and not told.
+pub fn find_ended(desk: &mut Desk, inbox: &mut Inbox) {
+    let mut ended = Vec::new();
+    desk.parts.flows.for_each(Transport::Sctp, |flow| {
+        let at = socket_of(flow);
+        let is_kernel = desk.end(flow.listener).is_some_and(|end| end.carrier == Carrier::KernelSctp);
+        if is_kernel && is_gone(desk, at, flow.association) {
+            ended.push((at, flow.association));
+        }
+    });
+    for (at, association) in ended {
+        desk.count(Counter::AssociationsLost, 1);
+        lost(desk, at, association, None, inbox);
     }
 }
 

@@ -11,6 +11,7 @@ use super::way::Way;
 use super::{Desk, Item, SndInfo};
 use crate::message::branch::BranchId;
 use crate::shared::counters::Counter;
+use crate::shared::flows::State;
 use crate::timer::Tick;
 use crate::transport::{Address, Inbox};
 
@@ -107,6 +108,9 @@ impl Queues {
             let before = queue.bytes;
             let emptied = try_again(desk, key, queue, sip, inbox, now);
             *bytes = (*bytes + queue.bytes).saturating_sub(before);
+            if key.association != 0 {
+                desk.parts.flows.note_queued(key.association, queue.bytes);
+            }
             !emptied
         });
         self.retry = (!self.by_key.is_empty()).then(|| now + RETRY_MS);
@@ -115,15 +119,20 @@ impl Queues {
 
 /// True when nothing waits any more.
 fn try_again(desk: &mut Desk, key: &Key, queue: &mut Queue, sip: SndInfo, inbox: &mut Inbox, now: Tick) -> bool {
-    if key.association == 0
-        && let Some(first) = queue.messages.front()
-    {
-        // Meanwhile there may be an association, on whichever socket.
-        let now = Way::to_address(desk, key.listener, first.way.peer);
-        queue.messages.iter_mut().filter(|message| message.way.association == 0).for_each(|message| message.way = now);
-    }
     while let Some(first) = queue.messages.front() {
-        let socket = first.way.socket;
+        if first.way.association == 0 {
+            // Meanwhile there may be an association, on whichever socket.
+            match Way::by_address(desk, key.listener, first.way.peer, 0, now) {
+                Ok(way) => queue.messages.iter_mut().take(1).for_each(|first| first.way = way),
+                Err(counter) => {
+                    desk.count(counter, 1);
+                    fail_first(queue, inbox);
+                    continue;
+                }
+            }
+        }
+        let Some(first) = queue.messages.front() else { break };
+        let (socket, association) = (first.way.socket, first.way.association);
         let fd = desk.ends.get(usize::from(key.listener)).and_then(|end| end.fds.get(usize::from(socket)));
         let Some(fd) = fd.map(AsFd::as_fd) else {
             fail_first(queue, inbox);
@@ -135,7 +144,9 @@ fn try_again(desk: &mut Desk, key: &Key, queue: &mut Queue, sip: SndInfo, inbox:
             continue;
         }
         let messages = queue.messages.iter().take(BATCH);
-        let count = messages.take_while(|message| message.way.socket == socket).count();
+        let count = messages
+            .take_while(|message| (message.way.socket, message.way.association) == (socket, association))
+            .count();
         let messages = &queue.messages;
         let (sent, error) = desk.sender.send(fd, count, false, |index| match messages.get(index) {
             Some(waiting) => Item {
@@ -164,14 +175,16 @@ fn try_again(desk: &mut Desk, key: &Key, queue: &mut Queue, sip: SndInfo, inbox:
                 desk.parts.open_associations.strike(desk.seat, key.listener, key.association);
                 // After a shutdown in good order a new association takes over (M19), and a response always may use one (A17); a
                 // request whose association was lost has failed with it (A19).
-                let closing = queue.closing;
+                let flow = desk.parts.flows.find_association(key.association);
+                let closing = queue.closing || flow.is_some_and(|flow| flow.state == State::Closing);
                 match queue.messages.front_mut() {
                     Some(first) if first.way.association != 0 && (closing || first.client.is_none()) => {
-                        first.way.fall_back(desk, key.listener);
+                        first.way.association = 0;
                     }
                     _ => {
                         if let Some(lost) = pop_first(queue) {
-                            inbox.undelivered(lost.client, true);
+                            // Whether news of it still comes is not known.
+                            inbox.undelivered(lost.client, false);
                         }
                     }
                 }

@@ -194,7 +194,14 @@ impl Kernel {
                 }
                 Verdict::Gone if refused.way.association != 0 => {
                     desk.parts.open_associations.strike(desk.seat, listener, refused.way.association);
-                    refused.way.fall_back(desk, listener);
+                    match Way::by_address(desk, listener, refused.way.peer, 0, now) {
+                        Ok(way) => refused.way = way,
+                        Err(counter) => {
+                            desk.parts.counters.add(desk.seat, counter, 1);
+                            inbox.send_failed(sending.client);
+                            at += 1;
+                        }
+                    }
                 }
                 Verdict::Gone | Verdict::Failed => {
                     if !more && refused.way.association != 0 {

@@ -9,7 +9,7 @@ use sys::sctp::PathState;
 
 use super::{Desk, socket_of};
 use crate::shared::counters::Counter;
-use crate::shared::flows::State;
+use crate::shared::flows::{FlowView, State};
 use crate::timer::Tick;
 use crate::transport::desk::End;
 use crate::transport::outgoing::Sending;
@@ -34,24 +34,31 @@ impl Way {
         if self.association != 0 { To::Association(self.association) } else { To::Peer(self.peer.into()) }
     }
 
-    /// The association is gone: by address from now on.
-    pub fn fall_back(&mut self, desk: &Desk, listener: u8) {
-        *self = Way::opening(desk, listener, self.peer);
-    }
-
-    /// A15: over the open association with this address on this listener, or to where one is set up.
-    pub fn to_address(desk: &Desk, listener: u8, peer: Address) -> Way {
-        let flow = desk.parts.flows.find_by_peer(Transport::Sctp, peer);
-        match flow.filter(|flow| flow.state == State::Open && flow.listener == listener) {
-            Some(flow) => Way { association: flow.association, peer, socket: socket_of(&flow).number },
-            None => Way::opening(desk, listener, peer),
+    /// By address, as the kernel knows it now: over the association that has it, or to where one may be set up. `planned`: how many
+    /// are about to be set up besides.
+    ///
+    /// # Errors
+    /// There is no way: what to count.
+    pub fn by_address(desk: &Desk, listener: u8, peer: Address, planned: usize, now: Tick) -> Result<Way, Counter> {
+        if let Some(known) = known(desk, listener, peer, now) {
+            return known;
         }
-    }
-
-    fn opening(desk: &Desk, listener: u8, peer: Address) -> Way {
+        let limit = desk.associations();
+        if associations(desk, listener) + planned >= limit.total
+            || desk.parts.flows.live_with(Transport::Sctp, peer) >= limit.per_peer
+        {
+            return Err(Counter::AssociationsRefused);
+        }
         let opener = |end: &End| end.numbers.opener(peer, desk.encapsulation(peer));
         // Without one it is no socket's number, and fails.
-        Way { association: 0, peer, socket: desk.end(listener).and_then(opener).unwrap_or(u8::MAX) }
+        Ok(Way { association: 0, peer, socket: desk.end(listener).and_then(opener).unwrap_or(u8::MAX) })
+    }
+
+    /// A15: over the association with this address that is known to be open on this listener.
+    fn open(desk: &Desk, listener: u8, peer: Address) -> Option<Way> {
+        let flow = desk.parts.flows.find_by_peer(Transport::Sctp, peer)?;
+        let usable = flow.state == State::Open && flow.listener == listener;
+        usable.then(|| Way { association: flow.association, peer, socket: socket_of(&flow).number })
     }
 
     fn over(desk: &Desk, listener: u8, association: u32, peer: Address) -> Way {
@@ -78,7 +85,7 @@ impl Ways {
     /// # Errors
     /// There is none: what to count.
     pub fn of(&mut self, desk: &Desk, sending: &Sending, now: Tick) -> Result<Way, Counter> {
-        let (association, peer) = (sending.to.association, by_address(sending));
+        let (association, peer) = (sending.to.association, address_of(sending));
         if association == 0 {
             if let Some((_, known)) = self.by_address.filter(|(address, _)| *address == peer) {
                 return known;
@@ -99,27 +106,21 @@ impl Ways {
     }
 
     fn look_up(&mut self, desk: &Desk, peer: Address, now: Tick) -> Result<Way, Counter> {
-        let way = Way::to_address(desk, self.listener, peer);
-        if way.association != 0 || self.opening.contains(&peer) {
+        if let Some(way) = Way::open(desk, self.listener, peer) {
             return Ok(way);
         }
-        match standing(desk, self.listener, peer, now) {
-            Standing::Claimed => Err(Counter::ClaimedAddress),
-            Standing::Known => Ok(way),
-            Standing::Stranger => {
-                if associations(desk, self.listener) + self.opening.len() >= desk.limits.associations {
-                    return Err(Counter::AssociationsRefused);
-                }
-                self.opening.push(peer);
-                Ok(way)
-            }
+        let others = self.opening.iter().filter(|other| **other != peer).count();
+        let way = Way::by_address(desk, self.listener, peer, others, now)?;
+        if way.association == 0 && others == self.opening.len() {
+            self.opening.push(peer);
         }
+        Ok(way)
     }
 }
 
 /// Where it goes when there is no association: a request to the address it is meant for, a response to the same IP at the sent-by
 /// port (A17).
-fn by_address(sending: &Sending) -> Address {
+fn address_of(sending: &Sending) -> Address {
     let is_response = sending.to.association != 0;
     match sending.to.fallback_port {
         port if is_response && port != 0 => sending.to.peer.with_port(port),
@@ -127,31 +128,26 @@ fn by_address(sending: &Sending) -> Address {
     }
 }
 
-/// What the kernel knows of an address that we have no open association with.
-enum Standing {
-    Stranger,
-    /// An association is being set up, or its news is still unread.
-    Known,
-    /// The peer of some association has only said that it is there (M39, L20).
-    Claimed,
-}
-
-/// A message must not go over the association of a peer that only claims to have its address. Who has claimed it for long is aborted,
-/// so that it does not keep others from the address's owner.
-fn standing(desk: &Desk, listener: u8, peer: Address, now: Tick) -> Standing {
+/// The association that the kernel would take for this address, on whichever socket: one whose news is still unread, or that is being
+/// set up. A message must not go over that of a peer that only claims to have the address (M39, L20). Who has claimed it for long is
+/// aborted, so that it does not keep others from the address's owner; but not a next hop, one of whose networks may be down.
+fn known(desk: &Desk, listener: u8, peer: Address, now: Tick) -> Option<Result<Way, Counter>> {
     // Each socket knows its own associations only.
-    let fds = desk.end(listener).into_iter().flat_map(|end| &end.fds).map(AsFd::as_fd);
-    let mut known = fds.filter_map(|fd| Some((fd, sys::sctp::path(fd, 0, peer.into()).ok()?))).peekable();
-    if known.peek().is_none() {
-        return Standing::Stranger;
+    let fds = desk.end(listener).into_iter().flat_map(|end| &end.fds).map(AsFd::as_fd).zip(0..);
+    let found = fds.filter_map(|(fd, socket)| Some((fd, socket, sys::sctp::path(fd, 0, peer.into()).ok()?))).next();
+    let (fd, socket, path) = found?;
+    if path.state != PathState::Unconfirmed {
+        return Some(Ok(Way { association: path.association, peer, socket }));
     }
-    let Some((fd, path)) = known.find(|(_, path)| path.state == PathState::Unconfirmed) else { return Standing::Known };
-    let since = desk.parts.flows.find_association(path.association).map_or(now, |flow| flow.opened);
-    if now.since(since) < CONFIRMED_BY_MS {
-        return Standing::Claimed;
+    let flow = desk.parts.flows.find_association(path.association);
+    let is_next_hop = |flow: &FlowView| flow.peers.iter().any(|peer| desk.is_next_hop(*peer));
+    if flow.is_some_and(|flow| now.since(flow.opened) >= CONFIRMED_BY_MS && !is_next_hop(&flow)) {
+        tracing::warn!(%peer, association = path.association, "aborted: its peer claims an address that it does not answer on");
+        if sys::sctp::abort(fd, path.association).is_ok() {
+            return None;
+        }
     }
-    tracing::warn!(%peer, association = path.association, "aborted: its peer claims an address that it does not answer on");
-    if sys::sctp::abort(fd, path.association).is_err() { Standing::Claimed } else { Standing::Stranger }
+    Some(Err(Counter::ClaimedAddress))
 }
 
 /// All that count against the limit: those that are up, or this listener's with those being set up, which only the kernel knows.

@@ -227,12 +227,9 @@ impl<'h> Round<'h> {
                     Happening::Lost { transport, peers, id, association } => {
                         for peer in peers {
                             // What was sent since a newer connection to this peer was begun, went over that one. (An association whose
-                            // peer restarted is lost and still there; another may just have been entered by who read of its beginning.)
-                            let itself = |flow: &FlowView| {
-                                flow.id == id || (association != 0 && flow.association == association)
-                            };
-                            let newer =
-                                self.house.shared.flows.find_by_peer(transport, peer).filter(|flow| !itself(flow));
+                            // peer restarted is lost and still there.)
+                            let newer = self.house.shared.flows.find_by_peer(transport, peer);
+                            let newer = newer.filter(|flow| flow.id != id && is_newer(flow, association));
                             // And what another process has sent while this round went on, over the lost one.
                             let until = newer.map_or_else(clock::now, |flow| Tick(flow.opened.0.saturating_sub(1)));
                             self.corridor.lost(transport, peer, until);
@@ -277,4 +274,10 @@ impl<'h> Round<'h> {
             self.house.shared.counters.add(self.seat.number, counter, n);
         }
     }
+}
+
+/// Than the lost one? The kernel numbers its associations upwards (M42); one that is older, or this very one, may just have been entered
+/// by a process that has read of its beginning, but not of its end (M27).
+fn is_newer(flow: &FlowView, association: u32) -> bool {
+    association == 0 || (1..1 << 31).contains(&flow.association.wrapping_sub(association))
 }

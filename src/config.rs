@@ -41,6 +41,8 @@ pub struct Config {
     pub udp: Udp,
     pub tcp: Tcp,
     pub location: Location,
+    /// `Live::encapsulation_ports` of the start, whatever a reload brings: the kernel's SCTP has a socket for each.
+    pub encapsulated: Vec<u16>,
     /// What SIGHUP reloads.
     pub live: Live,
 }
@@ -77,6 +79,11 @@ impl Config {
     #[must_use]
     pub fn serves(&self, transport: Transport) -> bool {
         self.listen.iter().any(|listen| listen.transport == transport)
+    }
+
+    /// Is a listener the kernel's SCTP, where the kernel has it?
+    pub(crate) fn asks_for_kernel_sctp(&self) -> bool {
+        self.listen.iter().any(|listen| listen.transport == Transport::Sctp && listen.stack != Stack::User)
     }
 
     /// Seats: the workers and the timer process (shared memory has a place for each).

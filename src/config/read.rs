@@ -49,7 +49,8 @@ pub(super) fn all(mut keys: Keys<'_>, notes: &Notes) -> Config {
     let location = location(keys.table("location"));
     let live = live(&mut keys, notes, &listen);
     keys.finish();
-    Config { workers, user, listen, admin, memory, sctp, udp, tcp, location, live }
+    let encapsulated = live.encapsulation_ports();
+    Config { workers, user, listen, admin, memory, sctp, udp, tcp, location, encapsulated, live }
 }
 
 fn live(keys: &mut Keys<'_>, notes: &Notes, listen: &[Listen]) -> Live {

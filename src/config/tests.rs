@@ -413,6 +413,23 @@ fn a_reload_names_a_new_encapsulation_port() {
 }
 
 #[test]
+fn sockets_for_encapsulation_ports_can_be_counted_in_a_byte() {
+    let hops = |ports: u16, stack: &str| {
+        let head = listen("sctp", "\"127.0.0.1:5060\"", &format!("stack = \"{stack}\"\n"));
+        let hop = |n| {
+            format!("[[next_hop]]\ndomain = \"{n}.test\"\ntargets = [\"sctp:192.0.2.9\"]\nencapsulation_port = {n}\n")
+        };
+        format!("workers = 3\n{head}{}", (1..=ports).map(hop).collect::<String>())
+    };
+    assert!(Config::from_text(&hops(252, "kernel")).is_ok() && Config::from_text(&hops(253, "user")).is_ok());
+    let many = line(&hops(253, "kernel"));
+    assert_eq!(
+        many,
+        "next_hop.encapsulation_port = 253 ports: at most 252 different ones with 3 workers: the kernel's SCTP has a socket for each"
+    );
+}
+
+#[test]
 fn a_reload_meets_the_listeners_that_run() {
     let running = Config::from_text(COMPLETE).unwrap();
     // The listener `core` moves to second place, and a new one has an allow list.

@@ -146,6 +146,10 @@ fn numbers(config: &Config, notes: &Notes) {
         pair("limits.associations", limits.associations),
     );
     ordered(
+        pair("limits.message_bytes", limits.message_bytes),
+        pair("limits.association_queue_bytes", limits.association_queue_bytes),
+    );
+    ordered(
         pair("limits.connections_per_peer", limits.connections_per_peer),
         pair("limits.connections", limits.connections),
     );

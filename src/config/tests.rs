@@ -332,6 +332,12 @@ fn next_hops_need_a_place_that_a_listener_can_reach() {
 }
 
 #[test]
+fn what_waits_for_an_association_is_at_least_one_message() {
+    let line = line("[limits]\nassociation_queue_bytes = 65534");
+    assert_eq!(line, "limits.association_queue_bytes = 65534: at least limits.message_bytes, which is 65535");
+}
+
+#[test]
 fn a_wrong_listener_is_not_blamed_twice() {
     let text = listen("sctp", "\"192.0.2.1\"", "name = \"core\"\n")
         + "[[allow]]\nlistener = \"core\"\n[[next_hop]]\ndomain = \"z.test\"\ntargets = [\"sctp:192.0.2.1\"]";

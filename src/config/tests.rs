@@ -453,6 +453,25 @@ fn a_reload_meets_the_listeners_that_run() {
 }
 
 #[test]
+fn check_says_how_sctp_goes_inside_udp() {
+    let says = |stack: &str, more: &str, kernel_has_sctp| {
+        let text = listen("sctp", "\"192.0.2.1:5060\"", &format!("stack = \"{stack}\"\n{more}"));
+        let room = check::Room::of_this_machine();
+        let report = check::report(&Config::from_text(&text).unwrap(), 0, &room, kernel_has_sctp);
+        let (_, tunnel) = report.lines().next().unwrap().split_once("192.0.2.1:5060").unwrap();
+        tunnel.split_once(", as ").unwrap().0.to_string()
+    };
+    let port = "encapsulation_port = 9900";
+    for kernel_has_sctp in [true, false] {
+        assert_eq!(says("user", "", kernel_has_sctp), ", in user space inside UDP port 9899");
+        assert_eq!(says("kernel", port, kernel_has_sctp), ", also inside UDP port 9900");
+    }
+    assert_eq!([says("auto", "", true), says("auto", port, true)], ["", ", also inside UDP port 9900"]);
+    assert_eq!(says("auto", "", false), ", in user space inside UDP port 9899");
+    assert_eq!(says("auto", port, false), ", in user space inside UDP port 9900");
+}
+
+#[test]
 fn check_warns_of_what_works_and_is_perhaps_not_meant() {
     let warnings = |toml: &str| check::warnings(&Config::from_text(toml).unwrap(), true);
     assert_eq!(warnings(""), Vec::<String>::new());

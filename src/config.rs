@@ -122,12 +122,11 @@ pub enum What {
 }
 
 impl Live {
-    /// The UDP ports that SCTP next hops are reached at (RFC 6951), each once.
+    /// The UDP ports that next hops are reached at over SCTP (RFC 6951), each once.
     #[must_use]
     pub fn encapsulation_ports(&self) -> Vec<u16> {
-        let of_sctp = |hop: &&NextHop| hop.targets.iter().any(|target| target.transport == Transport::Sctp);
-        let ports = self.next_hop.iter().filter(of_sctp).filter_map(|hop| hop.encapsulation_port);
-        ports.collect::<BTreeSet<_>>().into_iter().collect()
+        let ports: BTreeSet<_> = self.next_hop.iter().filter_map(|hop| hop.encapsulation_port).collect();
+        ports.into_iter().collect()
     }
 
     /// May a peer at `ip` ask for `what` on the listener (index into `Config::listen`)? An IPv4-mapped IPv6 address counts

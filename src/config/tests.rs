@@ -289,7 +289,8 @@ fn sctp_in_user_space_has_one_address_and_a_udp_port() {
     let several = user("[\"127.0.0.1:5060\", \"127.0.0.2:5060\"]", "");
     assert!(several.contains("SCTP in user space is not multi-homed"), "{several}");
     let zero = user("\"127.0.0.1:5060\"", "encapsulation_port = 0");
-    assert!(zero.ends_with("= 0: a UDP port from 1 to 65535 (default 9899)"), "{zero}");
+    let default = "(default: in user space 9899, with the kernel's SCTP none)";
+    assert!(zero.ends_with(&format!("= 0: a UDP port from 1 to 65535 {default}")), "{zero}");
     let udp = line(&listen("udp", "\"127.0.0.1:5060\"", "encapsulation_port = 9899"));
     assert!(udp.contains("only with transport = \"sctp\""), "{udp}");
 }
@@ -329,6 +330,8 @@ fn next_hops_need_a_place_that_a_listener_can_reach() {
     assert!(line(&hop("192.0.2.1:5060")).starts_with("next_hop[0].targets[0] = \"192.0.2.1:5060\": TRANSPORT:IP:PORT"));
     assert!(line(&hop("sctp:[2001:db8::1]:5060")).contains("add a [[listen]] with sctp over IPv6"));
     assert!(line("[[next_hop]]\ntargets = [\"udp:192.0.2.1\"]").starts_with("next_hop[0].domain: missing"));
+    let port = line(&format!("{}\nencapsulation_port = 9899", hop("udp:192.0.2.1")));
+    assert_eq!(port, "next_hop[0].encapsulation_port = 9899: only with sctp targets");
 }
 
 #[test]

@@ -41,6 +41,8 @@ pub struct Config {
     pub udp: Udp,
     pub tcp: Tcp,
     pub location: Location,
+    /// `Live::encapsulation_ports` of the start, whatever a reload brings: the kernel's SCTP has a socket for each.
+    pub encapsulated: Vec<u16>,
     /// What SIGHUP reloads.
     pub live: Live,
 }
@@ -79,6 +81,11 @@ impl Config {
         self.listen.iter().any(|listen| listen.transport == transport)
     }
 
+    /// Is a listener the kernel's SCTP, where the kernel has it?
+    pub(crate) fn asks_for_kernel_sctp(&self) -> bool {
+        self.listen.iter().any(|listen| listen.transport == Transport::Sctp && listen.stack != Stack::User)
+    }
+
     /// Seats: the workers and the timer process (shared memory has a place for each).
     #[must_use]
     pub fn seats(&self) -> usize {
@@ -115,12 +122,11 @@ pub enum What {
 }
 
 impl Live {
-    /// The UDP ports that SCTP next hops are reached at (RFC 6951), each once.
+    /// The UDP ports that next hops are reached at over SCTP (RFC 6951), each once.
     #[must_use]
     pub fn encapsulation_ports(&self) -> Vec<u16> {
-        let of_sctp = |hop: &&NextHop| hop.targets.iter().any(|target| target.transport == Transport::Sctp);
-        let ports = self.next_hop.iter().filter(of_sctp).filter_map(|hop| hop.encapsulation_port);
-        ports.collect::<BTreeSet<_>>().into_iter().collect()
+        let ports: BTreeSet<_> = self.next_hop.iter().filter_map(|hop| hop.encapsulation_port).collect();
+        ports.into_iter().collect()
     }
 
     /// May a peer at `ip` ask for `what` on the listener (index into `Config::listen`)? An IPv4-mapped IPv6 address counts

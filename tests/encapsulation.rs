@@ -116,7 +116,6 @@ fn calls_cross_between_kernel_and_user_space() {
     house.daemon.stop();
 }
 
-/// Over SCTP on both sides: a 180 that UDP loses is lost.
 /// The kernel's SCTP reaches one next hop inside UDP (M37) and everybody else plainly, at the same time.
 #[test]
 fn the_kernels_sctp_goes_inside_udp_where_the_configuration_says_so() {
@@ -163,6 +162,7 @@ fn the_kernels_sctp_goes_inside_udp_where_the_configuration_says_so() {
     there.stop();
 }
 
+/// Over SCTP on both sides: a 180 that UDP loses is lost.
 #[test]
 fn calls_survive_three_percent_loss() {
     let Some(house) = House::new("loss") else { return };

@@ -61,14 +61,18 @@ impl Drop for Cables {
     }
 }
 
-/// (address, state) of each path of the one association.
-fn paths(daemon: &Daemon) -> Vec<(String, String)> {
+/// The paths of the one association.
+fn path_lines(daemon: &Daemon) -> Vec<Value> {
     let status = daemon.status();
     let flows = status["flows"].as_array().cloned().unwrap_or_default();
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let association = flows.iter().find(|flow| flow["transport"] == "sctp").map(|flow| flow["association"].clone());
-    let paths = association.and_then(|association| association["paths"].as_array().cloned()).unwrap_or_default();
-    paths.iter().map(|path| (text(&path["address"]), text(&path["state"]))).collect()
+    association.and_then(|association| association["paths"].as_array().cloned()).unwrap_or_default()
+}
+
+/// (address, state) of each.
+fn paths(daemon: &Daemon) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    path_lines(daemon).iter().map(|path| (text(&path["address"]), text(&path["state"]))).collect()
 }
 
 /// Nothing comes through to this address any more.
@@ -165,6 +169,8 @@ fn calls_go_on_while_one_path_is_cut() {
     let both =
         wait_for(patience(3), || (paths(&daemon).iter().filter(|path| path.1 == "active").count() == 2).then_some(()));
     assert!(both.is_some(), "not two paths: {:?}\n{}", paths(&daemon), daemon.status());
+    let primary: Vec<_> = path_lines(&daemon).into_iter().filter(|path| path["primary"] == true).collect();
+    assert!(primary.len() == 1 && primary[0]["address"] == "10.1.0.2:5090", "{primary:?}");
     std::thread::sleep(Duration::from_secs(5));
     cables.cut(1);
     let down = wait_for(patience(5), || (counter(&daemon.status(), "paths_down") > 0).then_some(()));

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 pub use room::Room;
 
-use super::{Config, ENCAPSULATION_PORT, Mistake, Stack, exit};
+use super::{Config, ENCAPSULATION_PORT, Listen, Mistake, Stack, exit};
 use crate::transport::Transport;
 use crate::transport::sctp::sysctls::Sysctls;
 use crate::transport::sockets::{in_user_space, is_kernel_sctp};
@@ -28,7 +28,7 @@ pub fn run(path: Option<&Path>, memory_bytes: impl Fn(&Config) -> u64) -> ExitCo
             Some(mistake) => Err(vec![mistake]),
             None => {
                 let supported = sys::sctp::supported();
-                let mut report = report(&config, bytes, &room);
+                let mut report = report(&config, bytes, &room, supported);
                 let mut warnings = warnings(&config, supported);
                 if config.listen.iter().any(|listen| is_kernel_sctp(listen, supported)) {
                     let sysctls = Sysctls::read();
@@ -63,16 +63,12 @@ pub fn say(mistakes: &[Mistake]) {
 
 /// What would be served, for people.
 #[must_use]
-pub fn report(config: &Config, bytes: u64, room: &Room) -> String {
+pub fn report(config: &Config, bytes: u64, room: &Room, kernel_has_sctp: bool) -> String {
     let mut text = String::new();
     for listen in &config.listen {
         let addresses = listen.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let (token, host, port) = (listen.transport.uri_token(), &listen.sent_by.host, listen.sent_by.port);
-        let tunnel = match (listen.stack, listen.encapsulation_port) {
-            (Stack::User, port) => format!(", in user space inside UDP port {}", port.unwrap_or(ENCAPSULATION_PORT)),
-            (Stack::Kernel | Stack::Auto, Some(port)) => format!(", also inside UDP port {port}"),
-            (Stack::Kernel | Stack::Auto, None) => String::new(),
-        };
+        let tunnel = tunnel(listen, kernel_has_sctp);
         let _ = writeln!(text, "listen   {token:4} {addresses}{tunnel}, as {host}:{port} in Via ({})", listen.name);
     }
     if let Some(address) = config.admin.address {
@@ -88,6 +84,20 @@ pub fn report(config: &Config, bytes: u64, room: &Room) -> String {
     let _ = writeln!(text, "run as   {user}: {} workers, 1 timer process", config.workers);
     let _ = writeln!(text, "memory   up to {} MiB shared, of {} MiB", mebibytes(bytes), mebibytes(room.bytes()));
     text
+}
+
+/// How its SCTP goes inside UDP, if it does.
+fn tunnel(listen: &Listen, kernel_has_sctp: bool) -> String {
+    let in_user_space = match listen.stack {
+        Stack::User => true,
+        Stack::Auto => listen.transport == Transport::Sctp && !kernel_has_sctp,
+        Stack::Kernel => false,
+    };
+    match listen.encapsulation_port {
+        port if in_user_space => format!(", in user space inside UDP port {}", port.unwrap_or(ENCAPSULATION_PORT)),
+        Some(port) => format!(", also inside UDP port {port}"),
+        None => String::new(),
+    }
 }
 
 fn mebibytes(bytes: u64) -> u64 {

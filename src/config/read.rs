@@ -49,7 +49,8 @@ pub(super) fn all(mut keys: Keys<'_>, notes: &Notes) -> Config {
     let location = location(keys.table("location"));
     let live = live(&mut keys, notes, &listen);
     keys.finish();
-    Config { workers, user, listen, admin, memory, sctp, udp, tcp, location, live }
+    let encapsulated = live.encapsulation_ports();
+    Config { workers, user, listen, admin, memory, sctp, udp, tcp, location, encapsulated, live }
 }
 
 fn live(keys: &mut Keys<'_>, notes: &Notes, listen: &[Listen]) -> Live {
@@ -154,7 +155,8 @@ fn encapsulation_port(keys: &mut Keys<'_>, transport: Option<Transport>) -> Opti
     if keys.has("encapsulation_port") && transport.is_some_and(|transport| transport != Transport::Sctp) {
         keys.missing("encapsulation_port", "only with transport = \"sctp\"");
     }
-    keys.port("encapsulation_port", &format!("default {ENCAPSULATION_PORT}"))
+    let absent = format!("default: in user space {ENCAPSULATION_PORT}, with the kernel's SCTP none");
+    keys.port("encapsulation_port", &absent)
 }
 
 fn stack(keys: &mut Keys<'_>, transport: Option<Transport>) -> Stack {
@@ -206,7 +208,12 @@ fn next_hop(mut keys: Keys<'_>) -> Option<NextHop> {
     let domain = keys.text("domain", host);
     let right = "a list of places such as \"sctp:192.0.2.1:5060\", tried in order";
     let targets = keys.some_texts("targets", right, target);
-    let encapsulation_port = keys.port("encapsulation_port", "default: the listener's");
+    let sctp = |targets: &Vec<Target>| targets.iter().any(|target| target.transport == Transport::Sctp);
+    if keys.has("encapsulation_port") && !targets.as_ref().is_none_or(sctp) {
+        keys.missing("encapsulation_port", "only with sctp targets");
+    }
+    let absent = "default: in user space sctp.peer_encapsulation_port, with the kernel's SCTP none";
+    let encapsulation_port = keys.port("encapsulation_port", absent);
     keys.finish();
     Some(NextHop { domain: domain?, targets: targets?, encapsulation_port })
 }

@@ -8,8 +8,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::keys::Notes;
-use super::{Allow, Config, Live, Mistake, Stack, sense};
-use crate::transport::Transport;
+use super::{Allow, Config, Live, Mistake, sense};
 
 /// What a reload brings.
 #[derive(Debug)]
@@ -35,10 +34,8 @@ impl Config {
             warnings.push(format!("{key} = {is}: needs a restart; still {was}"));
         }
         let mut live = new.live;
-        // The kernel's SCTP has a socket for each, opened at start.
-        let opened = self.live.encapsulation_ports();
-        let kernel = self.listen.iter().any(|l| l.transport == Transport::Sctp && l.stack != Stack::User);
-        for port in live.encapsulation_ports().into_iter().filter(|port| kernel && !opened.contains(port)) {
+        let has_socket = |port: &u16| !self.asks_for_kernel_sctp() || self.encapsulated.contains(port);
+        for port in live.encapsulation_ports().into_iter().filter(|port| !has_socket(port)) {
             warnings.push(format!(
                 "next_hop.encapsulation_port = {port}: with the kernel's SCTP a new port needs a restart; until then requests to there fail"
             ));

@@ -8,6 +8,8 @@ use super::keys::Notes;
 use super::{Config, Listen, Stack};
 use crate::transport::Transport;
 
+/// Sockets of one listener of the kernel's SCTP: their numbers are one byte.
+const SOCKETS: usize = 255;
 /// Most addresses of one SCTP listener.
 const ADDRESSES: usize = 16;
 
@@ -20,6 +22,7 @@ pub(super) fn compare(config: &Config, notes: &Notes) {
     if !notes.blamed("listen[") {
         next_hops(config, notes);
     }
+    encapsulation_ports(config, notes);
     numbers(config, notes);
 }
 
@@ -110,6 +113,17 @@ fn next_hops(config: &Config, notes: &Notes) {
     }
 }
 
+/// The kernel's SCTP has a socket for each worker, and one for each port.
+fn encapsulation_ports(config: &Config, notes: &Notes) {
+    let (ports, workers) = (config.live.encapsulation_ports().len(), config.workers);
+    let most = SOCKETS.saturating_sub(workers);
+    if config.asks_for_kernel_sctp() && ports > most {
+        let right =
+            format!("at most {most} different ones with {workers} workers: the kernel's SCTP has a socket for each");
+        notes.add("next_hop.encapsulation_port", format!("{ports} ports"), right);
+    }
+}
+
 fn numbers(config: &Config, notes: &Notes) {
     let (live, sctp) = (&config.live, &config.sctp);
     let ordered = |low: (&str, u64), high: (&str, u64)| {
@@ -130,6 +144,10 @@ fn numbers(config: &Config, notes: &Notes) {
     ordered(
         pair("limits.associations_per_peer", limits.associations_per_peer),
         pair("limits.associations", limits.associations),
+    );
+    ordered(
+        pair("limits.message_bytes", limits.message_bytes),
+        pair("limits.association_queue_bytes", limits.association_queue_bytes),
     );
     ordered(
         pair("limits.connections_per_peer", limits.connections_per_peer),

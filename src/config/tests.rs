@@ -289,7 +289,8 @@ fn sctp_in_user_space_has_one_address_and_a_udp_port() {
     let several = user("[\"127.0.0.1:5060\", \"127.0.0.2:5060\"]", "");
     assert!(several.contains("SCTP in user space is not multi-homed"), "{several}");
     let zero = user("\"127.0.0.1:5060\"", "encapsulation_port = 0");
-    assert!(zero.ends_with("= 0: a UDP port from 1 to 65535 (default 9899)"), "{zero}");
+    let default = "(default: in user space 9899, with the kernel's SCTP none)";
+    assert!(zero.ends_with(&format!("= 0: a UDP port from 1 to 65535 {default}")), "{zero}");
     let udp = line(&listen("udp", "\"127.0.0.1:5060\"", "encapsulation_port = 9899"));
     assert!(udp.contains("only with transport = \"sctp\""), "{udp}");
 }
@@ -329,6 +330,14 @@ fn next_hops_need_a_place_that_a_listener_can_reach() {
     assert!(line(&hop("192.0.2.1:5060")).starts_with("next_hop[0].targets[0] = \"192.0.2.1:5060\": TRANSPORT:IP:PORT"));
     assert!(line(&hop("sctp:[2001:db8::1]:5060")).contains("add a [[listen]] with sctp over IPv6"));
     assert!(line("[[next_hop]]\ntargets = [\"udp:192.0.2.1\"]").starts_with("next_hop[0].domain: missing"));
+    let port = line(&format!("{}\nencapsulation_port = 9899", hop("udp:192.0.2.1")));
+    assert_eq!(port, "next_hop[0].encapsulation_port = 9899: only with sctp targets");
+}
+
+#[test]
+fn what_waits_for_an_association_is_at_least_one_message() {
+    let line = line("[limits]\nassociation_queue_bytes = 65534");
+    assert_eq!(line, "limits.association_queue_bytes = 65534: at least limits.message_bytes, which is 65535");
 }
 
 #[test]
@@ -400,8 +409,33 @@ fn a_reload_names_a_new_encapsulation_port() {
         Config::from_text(&text).unwrap()
     };
     assert_eq!(hop(9899).changed_to(hop(9899)).unwrap().warnings, Vec::<String>::new());
-    let warnings = hop(9899).changed_to(hop(9900)).unwrap().warnings;
-    assert!(warnings.len() == 1 && warnings[0].starts_with("next_hop.encapsulation_port = 9900:"), "{warnings:?}");
+    let mut running = hop(9899);
+    // Said again with each reload, because a socket is opened at start only.
+    for _ in 0..2 {
+        let reloaded = running.changed_to(hop(9900)).unwrap();
+        let warnings = reloaded.warnings;
+        assert!(warnings.len() == 1 && warnings[0].starts_with("next_hop.encapsulation_port = 9900:"), "{warnings:?}");
+        running.live = reloaded.live;
+    }
+    // The one of the start still has its socket.
+    assert_eq!(running.changed_to(hop(9899)).unwrap().warnings, Vec::<String>::new());
+}
+
+#[test]
+fn sockets_for_encapsulation_ports_can_be_counted_in_a_byte() {
+    let hops = |ports: u16, stack: &str| {
+        let head = listen("sctp", "\"127.0.0.1:5060\"", &format!("stack = \"{stack}\"\n"));
+        let hop = |n| {
+            format!("[[next_hop]]\ndomain = \"{n}.test\"\ntargets = [\"sctp:192.0.2.9\"]\nencapsulation_port = {n}\n")
+        };
+        format!("workers = 3\n{head}{}", (1..=ports).map(hop).collect::<String>())
+    };
+    assert!(Config::from_text(&hops(252, "kernel")).is_ok() && Config::from_text(&hops(253, "user")).is_ok());
+    let many = line(&hops(253, "kernel"));
+    assert_eq!(
+        many,
+        "next_hop.encapsulation_port = 253 ports: at most 252 different ones with 3 workers: the kernel's SCTP has a socket for each"
+    );
 }
 
 #[test]
@@ -419,6 +453,25 @@ fn a_reload_meets_the_listeners_that_run() {
     let text =
         listen("tcp", "\"127.0.0.1:5060\"", "") + "[[next_hop]]\ndomain = \"z.test\"\ntargets = [\"tcp:192.0.2.1\"]";
     assert!(running.changed_to(Config::from_text(&text).unwrap()).is_err());
+}
+
+#[test]
+fn check_says_how_sctp_goes_inside_udp() {
+    let says = |stack: &str, more: &str, kernel_has_sctp| {
+        let text = listen("sctp", "\"192.0.2.1:5060\"", &format!("stack = \"{stack}\"\n{more}"));
+        let room = check::Room::of_this_machine();
+        let report = check::report(&Config::from_text(&text).unwrap(), 0, &room, kernel_has_sctp);
+        let (_, tunnel) = report.lines().next().unwrap().split_once("192.0.2.1:5060").unwrap();
+        tunnel.split_once(", as ").unwrap().0.to_string()
+    };
+    let port = "encapsulation_port = 9900";
+    for kernel_has_sctp in [true, false] {
+        assert_eq!(says("user", "", kernel_has_sctp), ", in user space inside UDP port 9899");
+        assert_eq!(says("kernel", port, kernel_has_sctp), ", also inside UDP port 9900");
+    }
+    assert_eq!([says("auto", "", true), says("auto", port, true)], ["", ", also inside UDP port 9900"]);
+    assert_eq!(says("auto", "", false), ", in user space inside UDP port 9899");
+    assert_eq!(says("auto", port, false), ", in user space inside UDP port 9900");
 }
 
 #[test]

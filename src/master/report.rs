@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
 use super::status::{Association, Audit, Fill, FlowLine, Listener, Path, Process, Status};
-use crate::config::Listen;
+use crate::config::{Layout, Listen};
 use crate::shared::flows::{FlowView, State};
 use crate::shared::numbers;
 use crate::shared::phase::Occupant;
@@ -97,6 +97,11 @@ fn is_kernel_sctp(flow: &FlowView) -> bool {
     flow.transport == Transport::Sctp && flow.encapsulation == 0
 }
 
+/// The kernel's SCTP: is its socket read by one worker alone? The owner is the socket's number, and those come first.
+fn is_one_workers(house: &House, flow: &FlowView) -> bool {
+    house.config.sctp.layout == Layout::PerWorker && flow.owner < house.config.workers
+}
+
 fn kernel_associations() -> String {
     fs::read_to_string("/proc/net/sctp/assocs").unwrap_or_default()
 }
@@ -119,7 +124,7 @@ fn flow_line(house: &House, flow: &FlowView, queued: &HashMap<u32, u64>) -> Flow
         transport: flow.transport,
         peers: peers.map(ToString::to_string).collect(),
         state: format!("{:?}", flow.state).to_ascii_lowercase(),
-        seat: (flow.transport == Transport::Tcp || flow.encapsulation != 0).then_some(flow.owner),
+        seat: (!is_kernel_sctp(flow) || is_one_workers(house, flow)).then_some(flow.owner),
         queued_bytes: u64::from(flow.queued) + in_kernel.unwrap_or(0),
         messages_in: flow.received,
         messages_out: flow.sent + kernel_sent(house, flow),
@@ -143,6 +148,7 @@ fn association(house: &House, flow: &FlowView) -> Option<Association> {
         let path = |peer: &Address| Path {
             address: peer.to_string(),
             state: if flow.state == State::Open { "active" } else { "inactive" }.to_owned(),
+            primary: true,
             rtt_ms: f64::from(flow.path.srtt_us) / 1000.0,
             cwnd: flow.path.cwnd,
             rto_ms: None,
@@ -161,6 +167,7 @@ fn association(house: &House, flow: &FlowView) -> Option<Association> {
         Some(Path {
             address: address.to_string(),
             state: format!("{:?}", path.state).to_ascii_lowercase(),
+            primary: status.primary == Some(*address),
             rtt_ms: f64::from(path.srtt_ms),
             cwnd: path.cwnd,
             rto_ms: Some(path.rto_ms),

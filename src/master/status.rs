@@ -89,11 +89,12 @@ pub struct FlowLine {
     /// More than one for a multi-homed peer.
     pub peers: Vec<String>,
     pub state: String,
-    /// TCP, SCTP in user space: the seat that owns it.
+    /// TCP, SCTP in user space: the seat that owns it. The kernel's SCTP: the worker that reads its socket, if one alone does.
     pub seat: Option<usize>,
     /// Bytes that wait to be sent or acknowledged; of the kernel's SCTP the room that they take in its send buffer.
     pub queued_bytes: u64,
     pub messages_in: u64,
+    /// Of the kernel's SCTP DATA chunks: a message larger than the path MTU is more than one.
     pub messages_out: u64,
     /// SCTP: what else is known of the association.
     pub association: Option<Association>,
@@ -119,6 +120,8 @@ pub struct Path {
     pub address: String,
     /// `active`, `inactive`, `failing`, `unconfirmed`.
     pub state: String,
+    /// The one that is sent to while it is active.
+    pub primary: bool,
     pub rtt_ms: f64,
     /// Congestion window, bytes.
     pub cwnd: u32,
@@ -314,7 +317,7 @@ fn paths(flows: &[FlowLine]) -> Table {
             table.add_row([
                 association.id.to_string(),
                 path.address.clone(),
-                path.state.clone(),
+                path.state.clone() + if path.primary { ", primary" } else { "" },
                 format!("{:.1}", path.rtt_ms),
                 or_dash(path.rto_ms),
                 path.cwnd.to_string(),
@@ -406,6 +409,7 @@ mod tests {
         let path = Path {
             address: "192.0.2.1:5060".to_owned(),
             state: "active".to_owned(),
+            primary: false,
             rtt_ms: 12.5,
             cwnd: 4_380,
             rto_ms: None,
@@ -416,7 +420,10 @@ mod tests {
             window: 65_001,
             unacknowledged: Some(3),
             retransmitted: 11,
-            paths: vec![path.clone(), Path { address: "198.51.100.1:5060".to_owned(), rto_ms: Some(501), ..path }],
+            paths: vec![
+                Path { primary: true, ..path.clone() },
+                Path { address: "198.51.100.1:5060".to_owned(), rto_ms: Some(501), ..path },
+            ],
         };
         let flow = FlowLine {
             transport: Transport::Sctp,
@@ -434,7 +441,7 @@ mod tests {
             text.lines().map(words).find(|line| line.starts_with(start)).unwrap_or_default()
         };
         assert_eq!(line("sctp"), "sctp 192.0.2.1:5060 open - 2048 21 22");
-        assert_eq!(line("7 192.0.2.1:5060"), "7 192.0.2.1:5060 active 12.5 - 4380 1500 65001 3 11", "{text}");
+        assert_eq!(line("7 192.0.2.1:5060"), "7 192.0.2.1:5060 active, primary 12.5 - 4380 1500 65001 3 11", "{text}");
         assert_eq!(line("7 198.51.100.1:5060"), "7 198.51.100.1:5060 active 12.5 501 4380 1500 65001 3 11", "{text}");
     }
 

@@ -51,9 +51,18 @@ fn a_refused_association_is_a_failure_at_once() {
 
 #[test]
 fn a_lost_association_fails_what_waits_on_it() {
+    lose_associations("");
+}
+
+#[test]
+fn a_lost_association_of_one_workers_socket_fails_what_waits_on_it() {
+    lose_associations("layout = \"per_worker\"");
+}
+
+fn lose_associations(sctp: &str) {
     let (one, at) = (free_port(HOME), free_port(HOME));
     let domains: &[(&str, &[_])] = &[(ALONE, &[one]), (SPARE, &[one, at])];
-    let Some(house) = House::new("lost", domains, "") else { return };
+    let Some(house) = House::new("lost", domains, sctp) else { return };
     let (mut one, mut spare) = (Callee::at(one), Callee::at(at));
     // Before any answer, while it rings, and a request that is no INVITE.
     for (method, answer) in [("INVITE", None), ("INVITE", Some("180 Ringing")), ("MESSAGE", None)] {

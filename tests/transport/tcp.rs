@@ -396,7 +396,9 @@ fn a_dead_workers_connections_are_lost_to_its_successor() {
     assert_eq!(read(&mut stream, 13), b"from the dead");
     // While nobody sits there, another worker posts to it.
     let mut other = Seat::new(&config, &sockets, parts, 1);
-    other.send(hop, b"posted to the dead", client(2));
+    for n in 2..5 {
+        other.send(hop, b"posted to the dead", client(n));
+    }
     let mut successor = Seat::new(&config, &sockets, parts, 0);
     successor.transports.adopt(&mut successor.inbox);
     successor.happenings.append(&mut successor.inbox.happenings);
@@ -405,7 +407,11 @@ fn a_dead_workers_connections_are_lost_to_its_successor() {
         successor.turn();
     }
     let (mut stream, _) = a.accept().unwrap();
-    assert_eq!(read(&mut stream, 18), b"posted to the dead");
+    assert_eq!(read(&mut stream, 3 * 18), b"posted to the dead".repeat(3));
+    // Each left over another connection than the one that was lost: it must not fail with that.
+    let moved = |h: &Happening| if let Happening::Moved { client } = h { Some(*client) } else { None };
+    let moved: Vec<_> = successor.happenings.iter().filter_map(moved).collect();
+    assert_eq!(moved, [2, 3, 4].map(|n| client(n).unwrap()));
     assert_eq!(parts.flows.live(Transport::Tcp), 1);
 }
 

@@ -44,7 +44,11 @@ impl Tcp {
             match owned::way(desk, Transport::Tcp, &sending.to, sending.client, holds, inbox, now) {
                 Way::Here(slot) => {
                     routed.push((slot, index));
-                    found = Some((sending.to, slot));
+                    // Not where its own connection is gone: each of its requests is to be told of as moved.
+                    let id = sending.to.id;
+                    if id == FlowId::NONE || self.by_id.get(&id) == Some(&slot) {
+                        found = Some((sending.to, slot));
+                    }
                 }
                 Way::Open(id, to) => match self.open(desk, id, &to, now) {
                     Some(slot) => routed.push((slot, index)),

@@ -30,7 +30,7 @@ impl Numbers {
             Layout::Shared => 1,
             Layout::PerWorker => config.workers,
         };
-        Numbers { listening, encapsulated: config.live.encapsulation_ports() }
+        Numbers { listening, encapsulated: config.encapsulated.clone() }
     }
 
     fn sum(&self) -> usize {

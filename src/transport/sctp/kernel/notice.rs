@@ -137,10 +137,11 @@ fn end(desk: &Desk, at: SocketId, association: u32) -> Option<FlowView> {
 }
 
 fn tell_lost(flow: Option<&FlowView>, association: u32, peer: Option<Address>, inbox: &mut Inbox) {
-    match flow {
+    // One that never came up, is not entered yet, or ended while it was entered, so that none of its addresses could be asked for: the
+    // notification's own address is all that is known.
+    match flow.filter(|flow| flow.peers.iter().any(|peer| !peer.is_none())) {
         Some(flow) => inbox.association_lost(flow.peers, flow.id, association),
-        // Never came up, or is not entered yet: the notification's own address is all that is known.
-        None => inbox.association_lost(peer, FlowId::NONE, association),
+        None => inbox.association_lost(peer, flow.map_or(FlowId::NONE, |flow| flow.id), association),
     }
 }
 

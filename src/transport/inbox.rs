@@ -76,14 +76,23 @@ impl Inbox {
     }
 
     pub(super) fn lost(&mut self, transport: Transport, peers: impl IntoIterator<Item = Address>, id: FlowId) {
-        let peers = peers.into_iter().filter(|peer| !peer.is_none()).take(4).collect();
-        self.happenings.push(Happening::Lost { transport, peers, id, association: 0 });
+        self.tell_lost(transport, peers, id, 0);
     }
 
     /// One of the kernel's, which another process may not have entered in `flows` yet, or just then (M27).
     pub(super) fn association_lost(&mut self, peers: impl IntoIterator<Item = Address>, id: FlowId, association: u32) {
+        self.tell_lost(Transport::Sctp, peers, id, association);
+    }
+
+    fn tell_lost(
+        &mut self,
+        transport: Transport,
+        peers: impl IntoIterator<Item = Address>,
+        id: FlowId,
+        association: u32,
+    ) {
         let peers = peers.into_iter().filter(|peer| !peer.is_none()).take(4).collect();
-        self.happenings.push(Happening::Lost { transport: Transport::Sctp, peers, id, association });
+        self.happenings.push(Happening::Lost { transport, peers, id, association });
     }
 }
 

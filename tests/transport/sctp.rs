@@ -32,6 +32,7 @@ pub fn tests() -> &'static [Test] {
             associations_out_over_the_limit_are_not_begun,
             what_outlived_its_time_failed_and_its_association_did_not,
             a_response_whose_association_is_gone_goes_to_the_sent_by_port,
+            responses_whose_association_is_gone_are_not_held_back_for_one_another,
             a_peer_is_found_by_its_second_address,
             an_ipv6_peer_is_served_and_called,
             the_address_that_is_named_first_is_the_primary_one,
@@ -432,6 +433,23 @@ fn a_response_whose_association_is_gone_goes_to_the_sent_by_port() {
     from.fallback_port = sent_by.at.port();
     z.send(from, b"response", None);
     assert_eq!(sent_by.until(&mut z, 1)[0].1, b"response");
+}
+
+fn responses_whose_association_is_gone_are_not_held_back_for_one_another() {
+    // A17. Of a bundle all but the last leave with MSG_MORE; here each goes to another place.
+    let (mut z, at) = Seat::alone(LISTEN);
+    let (mut a, mut b, mut c) = (Peer::new(), Peer::new(), Peer::new());
+    let from = associate(&mut a, &mut z, at[0]);
+    drop(a);
+    z.until("closed", |z| z.parts.flows.live(Transport::Sctp) == 0);
+    for peer in [&b, &c] {
+        z.put(Flow { fallback_port: peer.at.port(), ..from }, b"SIP/2.0 200 OK", None);
+    }
+    z.flush();
+    for peer in [&mut b, &mut c] {
+        assert_eq!(peer.until(&mut z, 1)[0].1, b"SIP/2.0 200 OK");
+    }
+    assert_eq!(z.parts.open_associations.noted(0).count(), 0);
 }
 
 fn a_peer_is_found_by_its_second_address() {

@@ -94,7 +94,7 @@ impl Kernel {
                 let id = notice::known(desk, at, association, now);
                 run = (association, id, 0);
             }
-            if id_is_refused(desk, run.1, association) {
+            if is_refused(desk, run.1, association) {
                 desk.count(Counter::Broken, 1);
                 continue;
             }
@@ -148,7 +148,7 @@ impl Kernel {
 }
 
 /// Was an association aborted, this moment, because a limit is reached? Then it has no flow.
-fn id_is_refused(desk: &Desk, id: FlowId, association: u32) -> bool {
+fn is_refused(desk: &Desk, id: FlowId, association: u32) -> bool {
     id == FlowId::NONE && desk.parts.broken.contains(association)
 }
 

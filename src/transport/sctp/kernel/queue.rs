@@ -123,7 +123,11 @@ fn try_again(desk: &mut Desk, key: &Key, queue: &mut Queue, sip: SndInfo, inbox:
         if first.way.association == 0 {
             // Meanwhile there may be an association, on whichever socket.
             match Way::by_address(desk, key.listener, first.way.peer, 0, now) {
-                Ok(way) => queue.messages.iter_mut().take(1).for_each(|first| first.way = way),
+                Ok(way) => {
+                    if let Some(first) = queue.messages.front_mut() {
+                        first.way = way;
+                    }
+                }
                 Err(counter) => {
                     desk.count(counter, 1);
                     fail_first(queue, inbox);

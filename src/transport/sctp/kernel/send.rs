@@ -185,7 +185,7 @@ impl Kernel {
                     self.queues.push(desk, key, (refused.way, sending.client), pieces, inbox, now);
                     if matches!(verdict, Verdict::Closing) {
                         self.queues.closing(&key);
-                        if !more {
+                        if !more && refused.way.association != 0 {
                             // What is held back before it must not hold up the end.
                             send_held_back(fd, refused.way.association);
                         }

@@ -21,7 +21,7 @@ use support::process::{owned_sockets, state};
 use support::proxy::Setup;
 use support::sipp::{Scenario, Sipp, names, register};
 use support::tcp_phones::{self, Call, Callee, End, Row};
-use support::{Room, kernel, left_to_the_vm, patience, say, slow, tally_sctp, wait_for};
+use support::{Room, kernel, left_to_the_host, left_to_the_vm, patience, say, slow, tally_sctp, wait_for};
 
 const HOME: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const KILLS: u32 = 14;
@@ -215,9 +215,13 @@ fn audit(daemon: &Daemon) {
 
 #[test]
 fn workers_die_under_calls_over_udp() {
+    if left_to_the_host("deaths over UDP") {
+        return;
+    }
     kill_workers_under_messages(Transport::Udp, KILLS, "");
 }
 
+/// A worker's socket, and what waits in it, is there for its successor.
 #[test]
 fn workers_die_under_calls_over_sctp() {
     if left_to_the_vm("deaths over SCTP") {
@@ -226,23 +230,28 @@ fn workers_die_under_calls_over_sctp() {
     kill_workers_under_messages(Transport::Sctp, KILLS, "");
 }
 
-/// A worker's socket, and what waits in it, is there for its successor.
 #[test]
-fn workers_with_sockets_of_their_own_die_under_calls_over_sctp() {
-    if left_to_the_vm("deaths over SCTP, a socket for each worker") {
+fn workers_with_one_socket_die_under_calls_over_sctp() {
+    if left_to_the_vm("deaths over SCTP, one socket for all") {
         return;
     }
-    kill_workers_under_messages(Transport::Sctp, 3, "[sctp]\nlayout = \"per_worker\"\n");
+    kill_workers_under_messages(Transport::Sctp, 3, "[sctp]\nlayout = \"shared\"\n");
 }
 
 /// What goes lost between worker and callee is repeated there, so that only the callers' own connections matter.
 #[test]
 fn connections_end_with_their_worker_and_nothing_else_does() {
+    if left_to_the_host("deaths over TCP") {
+        return;
+    }
     kill_workers_under_connections(Transport::Udp);
 }
 
 /// The one connection to the callee has an owner too.
 #[test]
 fn connections_to_a_callee_end_with_their_worker() {
+    if left_to_the_host("deaths over TCP to the callee") {
+        return;
+    }
     kill_workers_under_connections(Transport::Tcp);
 }

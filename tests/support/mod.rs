@@ -61,6 +61,15 @@ pub fn left_to_the_vm(what: &str) -> bool {
     left
 }
 
+/// Says so when this is the virtual machine, and the host has done it, with the same sockets.
+pub fn left_to_the_host(what: &str) -> bool {
+    let left = std::env::var_os("IN_VM").is_some();
+    if left {
+        say(&format!("{what}: done on the host"));
+    }
+    left
+}
+
 /// Notes that `calls` whole calls went over SCTP on at least one side, for the sum that tests/run prints.
 pub fn tally_sctp(calls: u64) {
     if let Some(file) = std::env::var_os("TESTS_TALLY") {

@@ -5,30 +5,30 @@
 //!
 //! # Layouts of the kernel's
 //!
-//! `shared`: one socket, which all workers read as they read UDP's. `per_worker`: a socket for each (SO_REUSEPORT), where the kernel
-//! gives an association to one of them by its peer's address and port (M15); its worker alone reads, but all send on it, so nothing is
-//! handed over. A worker that hangs silences its associations then, until it is replaced; with `shared` the others go on reading.
+//! `per_worker`, the default: a socket for each worker (SO_REUSEPORT), where the kernel gives an association to one of them by its
+//! peer's address and port (M15); its worker alone reads, but all send on it, so nothing is handed over. `shared`: one socket, which
+//! all workers read.
 //!
-//! Whole calls, two workers, CPU of the daemon per call in µs (`cargo bench --bench layouts`). On one processor, where nobody waits
-//! for a lock (in the virtual machine with VM_ICOUNT=1: a µs is 1,000 instructions, which repeat):
+//! Whole calls, two workers, the layouts in turn (`cargo bench --bench layouts`). On one processor, where nobody waits for a lock (in
+//! the virtual machine with VM_ICOUNT=1: a µs is 1,000 instructions, which repeat), CPU of the daemon per call:
 //!
 //! | associations on each side | shared, 20 calls at once | per_worker | shared, a third of that rate | per_worker |
 //! |---|---|---|---|---|
-//! | 1 | 407 | 331 | 411 | 411 |
-//! | 10 | 414 | 435 | 414 | 415 |
-//! | 100 | 415 | 422 | 414 | 416 |
+//! | 1 | 407 µs | 331 µs | 411 µs | 411 µs |
+//! | 10 | 414 µs | 435 µs | 414 µs | 415 µs |
+//! | 100 | 415 µs | 422 µs | 414 µs | 416 µs |
 //!
-//! On two emulated processors (the virtual machine as it is, ROUNDS=3; only the ratios mean something, and they vary by a fifth),
-//! calls/s with 20 at once, and their CPU per call:
+//! On two emulated processors (the virtual machine as it is, ROUNDS=7, medians; only the ratios mean something), 20 calls at once:
 //!
 //! | associations on each side | shared | per_worker | shared | per_worker |
 //! |---|---|---|---|---|
-//! | 1 | 586 calls/s | 589 calls/s | 1,511 µs | 1,456 µs |
-//! | 10 | 427 calls/s | 548 calls/s | 2,179 µs | 1,742 µs |
-//! | 100 | 449 calls/s | 527 calls/s | 1,992 µs | 1,805 µs |
+//! | 1 | 634 calls/s | 737 calls/s | 1,352 µs | 1,088 µs |
+//! | 10 | 388 calls/s | 523 calls/s | 2,324 µs | 1,841 µs |
+//! | 100 | 447 calls/s | 503 calls/s | 2,024 µs | 1,870 µs |
 //!
-//! So the layouts do the same work, and where two processors meet at the one lock (M24), `per_worker` gains. `shared` is the default as
-//! long as that is seen in so few rounds: it keeps all workers busy however few the associations are.
+//! So the layouts do the same work, and where two processors meet at the one lock (M24), `per_worker` carries more: 13 to 35 %. It has its
+//! price. A worker that hangs silences its associations until it is replaced, and fewer associations than workers leave some idle;
+//! with `shared` the others go on reading. No machine with more than two processors was there to measure.
 
 mod kernel;
 pub mod sysctls;

@@ -101,7 +101,7 @@ pub fn memory_bytes(config: &Config) -> u64 {
 }
 
 impl Shared {
-    /// Maps what `config` asks for, for `seats` processes (workers, then timer), and publishes `config.live`. Once, by the master,
+    /// Maps what `config` asks for, for `seats` processes (`Config::seats`), and publishes `config.live`. Once, by the master,
     /// before the first fork.
     ///
     /// # Errors

@@ -57,7 +57,7 @@ pub struct Transports {
 impl Transports {
     /// Takes this seat's sockets. A worker (`seat < config.workers`) watches them on `poll`: shared ones level-triggered and
     /// exclusively, so that one message wakes one process; its own TCP listeners and connections, and its mailbox's bell, through
-    /// mio. The timer process watches nothing: it only sends.
+    /// mio. The timer process watches nothing: it only sends. The supervisor or owner of TCP watches what is TCP's, and its bell.
     ///
     /// # Errors
     /// No more descriptors or memory.
@@ -82,11 +82,13 @@ impl Transports {
             let (addresses, numbers) = (listener.addresses.clone(), listener.numbers.clone());
             ends.push(End { transport, carrier, fds, numbers, addresses, most_bytes });
         }
-        if is_worker && let Some(bell) = parts.mailboxes.bell(seat) {
+        if (is_worker || Some(seat) == config.extra_seat())
+            && let Some(bell) = parts.mailboxes.bell(seat)
+        {
             let bell = std::os::fd::AsRawFd::as_raw_fd(&bell);
             poll.registry().register(&mut SourceFd(&bell), BELL, Interest::READABLE)?;
         }
-        let tcp = tcp::Tcp::new(config, &mut ends, poll.registry().try_clone()?)?;
+        let tcp = tcp::Tcp::new(config, &mut ends, &parts, seat, poll.registry().try_clone()?)?;
         let user_sctp = sctp::User::new(config, &parts.cookie_key, &ends)?;
         let relay = Relay::new(&parts, seat);
         let lists = ends.iter().map(|_| Vec::new()).collect();

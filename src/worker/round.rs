@@ -1,8 +1,8 @@
 //! The loop: wait, read a batch, walk it through the corridor, send, look at the time.
 //!
 //! One round is: the poll; each source that is ready, a batch at a time, flushed before the next; what other processes posted; what
-//! is due. Workers and the timer process run the same loop; the timer has no listeners and looks at the deadlines of the whole
-//! table.
+//! is due. All processes run the same loop; the timer has no listeners and looks at the deadlines of the whole table; the supervisor or
+//! the owner of TCP, where there is one, has TCP's listeners and no others.
 
 use std::io;
 use std::time::Duration;
@@ -42,6 +42,8 @@ pub fn run(seat: Seat, house: &House) -> u8 {
     let role = match seat.duty {
         Duty::Worker => Role::Worker(seat.number),
         Duty::Timer => Role::Timer,
+        Duty::Supervisor => Role::Supervisor,
+        Duty::Owner => Role::Owner,
     };
     if let Err(error) = log::take_role(role) {
         warn!("no log thread: {error}");

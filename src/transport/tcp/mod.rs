@@ -1,7 +1,103 @@
-//! TCP. Its files: `connection` (one connection, whoever has it), `symmetric` (the worker that has it is its only reader and
-//! writer).
+//! TCP, in one of several architectures (`tcp.architecture`).
+//!
+//! Owns: which of them this process plays which part in. Each has its folder: `symmetric` is ours, for service; `supervisor` is
+//! OpenSER's, `single_owner` the one that its descendants have moved to: both are here to be compared with ours. What they share lies
+//! beside: `connection` (one connection, whoever has it).
 
 mod connection;
 mod symmetric;
 
-pub use symmetric::Tcp;
+use std::io;
+
+use mio::Registry;
+use sys::datagram::Arena;
+
+use self::symmetric::Symmetric;
+use super::desk::{Desk, End};
+use super::{Inbox, Outgoing, Parts, Ready};
+use crate::config::{Architecture, Config};
+use crate::timer::Tick;
+
+/// The TCP of one process.
+pub enum Tcp {
+    Symmetric(Symmetric),
+}
+
+/// Calls the same method of whichever it is.
+macro_rules! whichever {
+    ($self:ident, $tcp:ident => $call:expr) => {
+        match $self {
+            Tcp::Symmetric($tcp) => $call,
+        }
+    };
+}
+
+impl Tcp {
+    /// Takes this seat's listeners out of `ends` and watches what this process reads.
+    pub fn new(config: &Config, ends: &mut [End], _parts: &Parts, _seat: usize, registry: Registry) -> io::Result<Tcp> {
+        Ok(match config.tcp.architecture {
+            Architecture::Symmetric => Tcp::Symmetric(Symmetric::new(config, ends, registry)?),
+            Architecture::SingleOwner | Architecture::Supervisor => return Err(io::ErrorKind::Unsupported.into()),
+        })
+    }
+
+    /// Accepts connections; true: there may be more.
+    pub fn accept(&mut self, desk: &mut Desk, listener: u8, now: Tick) -> bool {
+        whichever!(self, tcp => tcp.accept(desk, listener, now))
+    }
+
+    /// Goes on with the source of this process that the poll named; `token` counts from `CONNECTIONS`. True: there may be more to read.
+    pub fn receive(
+        &mut self,
+        desk: &mut Desk,
+        token: usize,
+        ready: Ready,
+        arena: &mut Arena,
+        inbox: &mut Inbox,
+        now: Tick,
+    ) -> bool {
+        whichever!(self, tcp => tcp.receive(desk, token, ready, arena, inbox, now))
+    }
+
+    /// Sends the messages at these places of `outgoing`.
+    pub fn flush(
+        &mut self,
+        desk: &mut Desk,
+        list: &[u32],
+        outgoing: &Outgoing,
+        arena: &Arena,
+        inbox: &mut Inbox,
+        now: Tick,
+    ) {
+        whichever!(self, tcp => tcp.flush(desk, list, outgoing, arena, inbox, now));
+    }
+
+    /// After a flush: connections that were to end with it.
+    pub fn end_what_ends(&mut self, desk: &Desk, inbox: &mut Inbox, now: Tick) {
+        whichever!(self, tcp => tcp.end_what_ends(desk, inbox, now));
+    }
+
+    /// Until when the loop may sleep.
+    pub fn next_tick(&self) -> Tick {
+        whichever!(self, tcp => tcp.next_tick())
+    }
+
+    pub fn tick(&mut self, desk: &mut Desk, inbox: &mut Inbox, now: Tick) {
+        whichever!(self, tcp => tcp.tick(desk, inbox, now));
+    }
+
+    /// This process begins in a seat whose last holder died.
+    pub fn adopt(&mut self, desk: &mut Desk, inbox: &mut Inbox) {
+        whichever!(self, tcp => tcp.adopt(desk, inbox));
+    }
+
+    /// The daemon ends.
+    pub fn close_all(&mut self, desk: &mut Desk, inbox: &mut Inbox) {
+        whichever!(self, tcp => tcp.close_all(desk, inbox));
+    }
+
+    /// Bytes that wait in this process.
+    pub fn queued_bytes(&self) -> usize {
+        whichever!(self, tcp => tcp.queued_bytes())
+    }
+}

@@ -27,7 +27,7 @@ const ACCEPT_BATCH: usize = 64;
 /// Milliseconds until accepting is tried again when there is no descriptor left.
 const ACCEPT_PAUSE_MS: u64 = 100;
 
-pub struct Tcp {
+pub struct Symmetric {
     settings: config::Tcp,
     registry: Registry,
     /// By listener; none for other transports and in the timer process.
@@ -47,8 +47,8 @@ pub struct Tcp {
     spare: Vec<Vec<u8>>,
 }
 
-impl Tcp {
-    pub fn new(config: &Config, ends: &mut [End], registry: Registry) -> io::Result<Tcp> {
+impl Symmetric {
+    pub fn new(config: &Config, ends: &mut [End], registry: Registry) -> io::Result<Symmetric> {
         let mut listeners = Vec::new();
         for (index, end) in ends.iter_mut().enumerate() {
             let fd = if end.transport == Transport::Tcp { end.fds.pop() } else { None };
@@ -58,7 +58,7 @@ impl Tcp {
             }
             listeners.push(listener);
         }
-        Ok(Tcp {
+        Ok(Symmetric {
             settings: config.tcp.clone(),
             registry,
             listeners,

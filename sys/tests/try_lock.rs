@@ -1,5 +1,7 @@
 //! A lock that is only tried: for the process that must go on when the holder was stopped.
 
+#![allow(clippy::disallowed_methods, reason = "tests measure time")]
+
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};

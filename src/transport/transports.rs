@@ -20,6 +20,7 @@ use crate::shared::flows::Flows;
 use crate::shared::mailbox::Mailboxes;
 use crate::shared::open_associations::OpenAssociations;
 use crate::shared::own_addresses::OwnAddresses;
+use crate::shared::supervision::Supervision;
 use crate::timer::Tick;
 
 /// What the transports need of shared memory.
@@ -30,6 +31,7 @@ pub struct Parts {
     pub broken: Broken,
     pub open_associations: OpenAssociations,
     pub own_addresses: OwnAddresses,
+    pub supervision: Supervision,
     pub counters: Counters,
     /// Seals the cookies of SCTP in user space; the same in every process.
     pub cookie_key: [u8; 32],
@@ -134,7 +136,7 @@ impl Transports {
             Some(Carrier::Udp) => udp::receive(&mut self.desk, listener, arena, inbox),
             Some(Carrier::KernelSctp) => self.kernel_sctp.receive(&mut self.desk, at, arena, inbox, now),
             Some(Carrier::UserSctp) => self.user_sctp.receive(&mut self.desk, listener, arena, inbox, now),
-            Some(Carrier::Tcp) => self.tcp.accept(&mut self.desk, listener, now),
+            Some(Carrier::Tcp) => self.tcp.accept(&mut self.desk, listener, inbox, now),
             None => false,
         }
     }
@@ -206,10 +208,16 @@ impl Transports {
         self.tcp.tick(&mut self.desk, inbox, now);
     }
 
+    /// Has `tick` something to do?
+    #[must_use]
+    pub fn is_due(&self, now: Tick) -> bool {
+        self.next_tick() <= now || self.tcp.looks_each_turn()
+    }
+
     /// When `tick` has something to do; `Tick::NEVER`: nothing is due.
     #[must_use]
     pub fn next_tick(&self) -> Tick {
-        self.kernel_sctp.next_tick().min(self.user_sctp.next_tick()).min(self.tcp.next_tick())
+        self.kernel_sctp.next_tick().min(self.user_sctp.next_tick()).min(self.tcp.next_tick(&self.desk.parts))
     }
 
     /// A process begins in a seat: the connections of the seat's last holder died with it and are reported lost; associations that it

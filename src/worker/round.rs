@@ -48,6 +48,13 @@ pub fn run(seat: Seat, house: &House) -> u8 {
     if let Err(error) = log::take_role(role) {
         warn!("no log thread: {error}");
     }
+    let nice = house.config.tcp.supervisor_nice;
+    if seat.duty == Duty::Supervisor
+        && nice != 0
+        && let Err(error) = sys::process::set_nice(nice)
+    {
+        warn!("tcp.supervisor_nice = {nice}: {error}");
+    }
     let status = match Round::new(seat, house).and_then(|mut round| round.walk()) {
         Ok(()) => exit::OK,
         Err(error) => {
@@ -194,7 +201,7 @@ impl<'h> Round<'h> {
         while self.transports.posted(&mut self.arena, &mut self.inbox, now) {
             self.work_off(now);
         }
-        if self.transports.next_tick() <= now {
+        if self.transports.is_due(now) {
             self.transports.tick(&mut self.inbox, now);
         }
         if self.seat.duty == Duty::Timer && self.next_deadlines <= now {

@@ -14,6 +14,7 @@ use strowger::shared::flows::Flows;
 use strowger::shared::mailbox::Mailboxes;
 use strowger::shared::open_associations::OpenAssociations;
 use strowger::shared::own_addresses::OwnAddresses;
+use strowger::shared::supervision::Supervision;
 use strowger::timer::Tick;
 use strowger::transport::outgoing::Body;
 use strowger::transport::{Flow, Happening, Inbox, Outgoing, Parts, Ready, Sockets, Transport, Transports};
@@ -34,6 +35,7 @@ pub fn parts_with(seats: usize, mailbox_bytes: usize, flows: usize) -> Parts {
     let open = OpenAssociations::plan(&mut plan, seats);
     let own = OwnAddresses::plan(&mut plan);
     let counters = Counters::plan(&mut plan, seats);
+    let supervision = Supervision::plan(&mut plan, &Config::built_in().unwrap());
     let mapping = plan.map().unwrap();
     Parts {
         flows: Flows::take(&mapping, &flows, most).unwrap(),
@@ -41,6 +43,7 @@ pub fn parts_with(seats: usize, mailbox_bytes: usize, flows: usize) -> Parts {
         broken: Broken::take(&mapping, &broken).unwrap(),
         open_associations: OpenAssociations::take(&mapping, &open).unwrap(),
         own_addresses: OwnAddresses::take(&mapping, &own).unwrap(),
+        supervision: Supervision::take(&mapping, &supervision, Duration::from_millis(500)).unwrap(),
         counters: Counters::take(&mapping, &counters).unwrap(),
         cookie_key: [7; 32],
     }

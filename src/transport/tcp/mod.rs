@@ -6,6 +6,7 @@
 
 mod connection;
 mod reading;
+mod supervisor;
 mod symmetric;
 
 use std::io;
@@ -13,6 +14,8 @@ use std::io;
 use mio::Registry;
 use sys::datagram::Arena;
 
+pub use self::supervisor::SUPERVISOR_PATIENCE;
+use self::supervisor::{Supervisor, Worker};
 use self::symmetric::Symmetric;
 use super::desk::{Desk, End};
 use super::{Inbox, Outgoing, Parts, Ready};
@@ -22,6 +25,9 @@ use crate::timer::Tick;
 /// The TCP of one process.
 pub enum Tcp {
     Symmetric(Symmetric),
+    /// Of the supervisor's workers, and the timer process beside it.
+    Supervised(Worker),
+    Supervisor(Supervisor),
 }
 
 /// Calls the same method of whichever it is.
@@ -29,22 +35,32 @@ macro_rules! whichever {
     ($self:ident, $tcp:ident => $call:expr) => {
         match $self {
             Tcp::Symmetric($tcp) => $call,
+            Tcp::Supervised($tcp) => $call,
+            Tcp::Supervisor($tcp) => $call,
         }
     };
 }
 
 impl Tcp {
     /// Takes this seat's listeners out of `ends` and watches what this process reads.
-    pub fn new(config: &Config, ends: &mut [End], _parts: &Parts, _seat: usize, registry: Registry) -> io::Result<Tcp> {
+    pub fn new(config: &Config, ends: &mut [End], parts: &Parts, seat: usize, registry: Registry) -> io::Result<Tcp> {
         Ok(match config.tcp.architecture {
             Architecture::Symmetric => Tcp::Symmetric(Symmetric::new(config, ends, registry)?),
-            Architecture::SingleOwner | Architecture::Supervisor => return Err(io::ErrorKind::Unsupported.into()),
+            Architecture::Supervisor if Some(seat) == config.extra_seat() => {
+                Tcp::Supervisor(Supervisor::new(config, ends, parts, registry)?)
+            }
+            Architecture::Supervisor => Tcp::Supervised(Worker::new(config, parts, seat, registry)?),
+            Architecture::SingleOwner => return Err(io::ErrorKind::Unsupported.into()),
         })
     }
 
     /// Accepts connections; true: there may be more.
-    pub fn accept(&mut self, desk: &mut Desk, listener: u8, now: Tick) -> bool {
-        whichever!(self, tcp => tcp.accept(desk, listener, now))
+    pub fn accept(&mut self, desk: &mut Desk, listener: u8, inbox: &mut Inbox, now: Tick) -> bool {
+        match self {
+            Tcp::Symmetric(tcp) => tcp.accept(desk, listener, now),
+            Tcp::Supervisor(tcp) => tcp.accept(desk, listener, inbox, now),
+            Tcp::Supervised(_) => false,
+        }
     }
 
     /// Goes on with the source of this process that the poll named; `token` counts from `CONNECTIONS`. True: there may be more to read.
@@ -57,7 +73,11 @@ impl Tcp {
         inbox: &mut Inbox,
         now: Tick,
     ) -> bool {
-        whichever!(self, tcp => tcp.receive(desk, token, ready, arena, inbox, now))
+        match self {
+            Tcp::Symmetric(tcp) => tcp.receive(desk, token, ready, arena, inbox, now),
+            Tcp::Supervised(tcp) => tcp.receive(desk, token, ready, arena, inbox, now),
+            Tcp::Supervisor(tcp) => tcp.receive(desk, token, inbox, now),
+        }
     }
 
     /// Sends the messages at these places of `outgoing`.
@@ -70,17 +90,37 @@ impl Tcp {
         inbox: &mut Inbox,
         now: Tick,
     ) {
-        whichever!(self, tcp => tcp.flush(desk, list, outgoing, arena, inbox, now));
+        match self {
+            Tcp::Symmetric(tcp) => tcp.flush(desk, list, outgoing, arena, inbox, now),
+            Tcp::Supervised(tcp) => tcp.flush(desk, list, outgoing, arena, inbox, now),
+            Tcp::Supervisor(tcp) => tcp.flush(desk, list, outgoing, arena, inbox),
+        }
     }
 
     /// After a flush: connections that were to end with it.
     pub fn end_what_ends(&mut self, desk: &Desk, inbox: &mut Inbox, now: Tick) {
-        whichever!(self, tcp => tcp.end_what_ends(desk, inbox, now));
+        match self {
+            Tcp::Symmetric(tcp) => tcp.end_what_ends(desk, inbox, now),
+            Tcp::Supervised(tcp) => tcp.end_what_ends(desk, inbox, now),
+            Tcp::Supervisor(_) => {}
+        }
     }
 
     /// Until when the loop may sleep.
-    pub fn next_tick(&self) -> Tick {
-        whichever!(self, tcp => tcp.next_tick())
+    pub fn next_tick(&self, parts: &Parts) -> Tick {
+        match self {
+            Tcp::Symmetric(tcp) => tcp.next_tick(),
+            Tcp::Supervised(tcp) => tcp.next_tick(),
+            Tcp::Supervisor(tcp) => tcp.next_tick(parts),
+        }
+    }
+
+    /// Is `tick` due in each turn of the loop, whatever the time?
+    pub fn looks_each_turn(&self) -> bool {
+        match self {
+            Tcp::Symmetric(_) => false,
+            Tcp::Supervised(_) | Tcp::Supervisor(_) => true,
+        }
     }
 
     pub fn tick(&mut self, desk: &mut Desk, inbox: &mut Inbox, now: Tick) {
@@ -99,6 +139,10 @@ impl Tcp {
 
     /// Bytes that wait in this process.
     pub fn queued_bytes(&self) -> usize {
-        whichever!(self, tcp => tcp.queued_bytes())
+        match self {
+            Tcp::Symmetric(tcp) => tcp.queued_bytes(),
+            // Who writes waits.
+            Tcp::Supervised(_) | Tcp::Supervisor(_) => 0,
+        }
     }
 }

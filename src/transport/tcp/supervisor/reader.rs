@@ -228,6 +228,10 @@ impl Worker {
         let epoch = desk.parts.supervision.epoch();
         if std::mem::replace(&mut self.epoch, epoch) != epoch {
             for slot in 0..self.connections.len() {
+                if let Some(Some(connection)) = self.connections.get(slot) {
+                    // Others may keep a descriptor of it for a while.
+                    connection.say_end();
+                }
                 self.drop_connection(slot);
             }
             self.sender.forget();

@@ -1,0 +1,381 @@
+//! The supervisor: holds every connection, reads none.
+//!
+//! Owns: the listeners, a descriptor of each connection, who is next to own one (round-robin), and what it has to say to each
+//! process. It answers every question at once and never waits: what a process has no room for stays in a bounded list here. It sends no
+//! SIP message itself.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use mio::net::{TcpListener, TcpStream};
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use sys::datagram::Arena;
+use sys::passing::Wait;
+
+use super::LINES;
+use super::ipc::{self, Note, Word};
+use super::reader::let_go;
+use crate::config::{self, Config};
+use crate::shared::counters::Counter;
+use crate::shared::flows::{State, Verdict};
+use crate::shared::mailbox::Kind;
+use crate::timer::Tick;
+use crate::transport::desk::{Desk, End};
+use crate::transport::owned::post;
+use crate::transport::transports::CONNECTIONS;
+use crate::transport::{FlowId, Inbox, Outgoing, Parts, Transport};
+
+/// Connections accepted in one go; the listener is asked again after the turn's other work.
+const ACCEPT_BATCH: usize = 64;
+/// Milliseconds until accepting is tried again when there is no descriptor left.
+const ACCEPT_PAUSE_MS: u64 = 100;
+/// Notes read from one process in one go.
+const BATCH: usize = 64;
+/// Notes that wait for one process. One that has no room for more gets no more connections; a sender has one question open.
+const WAITING: usize = 1_024;
+
+pub struct Supervisor {
+    pub(super) settings: config::Tcp,
+    registry: Registry,
+    listeners: Vec<Option<TcpListener>>,
+    held: Vec<Option<Held>>,
+    free: Vec<usize>,
+    by_id: HashMap<FlowId, usize>,
+    /// By seat.
+    lines: Vec<Line>,
+    /// The worker that was made an owner last.
+    last_owner: usize,
+    accept_again: Vec<u8>,
+    accept_at: Tick,
+}
+
+/// A connection.
+struct Held {
+    stream: TcpStream,
+    id: FlowId,
+    /// Our own seat: it was returned.
+    owner: usize,
+    /// We wait for it to be readable: then it gets an owner again.
+    watched: bool,
+}
+
+/// The way to one process.
+struct Line {
+    asks: BorrowedFd<'static>,
+    news: BorrowedFd<'static>,
+    /// What there was no room for.
+    answers: VecDeque<Note>,
+    assignments: VecDeque<Note>,
+    /// A question for a connection that another process is still opening.
+    parked: Option<Note>,
+}
+
+impl Supervisor {
+    pub fn new(config: &Config, ends: &mut [End], parts: &Parts, registry: Registry) -> io::Result<Supervisor> {
+        let mut listeners = Vec::new();
+        for (index, end) in ends.iter_mut().enumerate() {
+            let fd = if end.transport == Transport::Tcp { end.fds.pop() } else { None };
+            let mut listener = fd.map(|fd| TcpListener::from_std(fd.into()));
+            if let Some(listener) = &mut listener {
+                registry.register(listener, Token(index), Interest::READABLE)?;
+            }
+            listeners.push(listener);
+        }
+        let mut lines = Vec::new();
+        for (asks, news) in (0..).map_while(|seat| parts.supervision.supervisors_ends(seat)) {
+            for (place, end) in [asks, news].into_iter().enumerate() {
+                let token = Token(CONNECTIONS + LINES + 2 * lines.len() + place);
+                registry.register(&mut SourceFd(&end.as_raw_fd()), token, Interest::READABLE | Interest::WRITABLE)?;
+            }
+            lines.push(Line { asks, news, answers: VecDeque::new(), assignments: VecDeque::new(), parked: None });
+        }
+        Ok(Supervisor {
+            settings: config.tcp.clone(),
+            registry,
+            listeners,
+            held: Vec::new(),
+            free: Vec::new(),
+            by_id: HashMap::new(),
+            lines,
+            last_owner: 0,
+            accept_again: Vec::new(),
+            accept_at: Tick::NEVER,
+        })
+    }
+
+    pub fn accept(&mut self, desk: &mut Desk, listener: u8, inbox: &mut Inbox, now: Tick) -> bool {
+        for _ in 0..ACCEPT_BATCH {
+            let Some(Some(socket)) = self.listeners.get(usize::from(listener)) else { return false };
+            let (stream, peer) = match socket.accept() {
+                Ok(accepted) => accepted,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return false,
+                // The peer was quicker to leave than we to take it.
+                Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => continue,
+                Err(_) => {
+                    desk.count(Counter::SocketErrors, 1);
+                    self.accept_again.push(listener);
+                    self.accept_at = now + ACCEPT_PAUSE_MS;
+                    return false;
+                }
+            };
+            // SIP is small messages: none waits for another (Nagle).
+            let _ = stream.set_nodelay(true);
+            let limit = desk.connections();
+            match desk.parts.flows.accepted(Transport::Tcp, peer.into(), listener, desk.seat, limit, now) {
+                Ok(id) => {
+                    desk.count(Counter::ConnectionsAccepted, 1);
+                    self.enter_queue(desk, id, now);
+                    self.hold(desk, id, stream, inbox, now);
+                }
+                // Dropping the stream closes it.
+                Err(refusal) => desk.count_refusal(Counter::ConnectionsRefused, refusal),
+            }
+        }
+        true
+    }
+
+    fn hold(&mut self, desk: &Desk, id: FlowId, stream: TcpStream, inbox: &mut Inbox, now: Tick) {
+        let slot = self.free.pop().unwrap_or(self.held.len());
+        let held = Held { stream, id, owner: desk.seat, watched: false };
+        self.by_id.insert(id, slot);
+        if slot == self.held.len() {
+            self.held.push(Some(held));
+        } else if let Some(place) = self.held.get_mut(slot) {
+            *place = Some(held);
+        }
+        self.assign(desk, slot, inbox, now);
+    }
+
+    /// Makes the next worker its owner, and passes it a descriptor.
+    fn assign(&mut self, desk: &Desk, slot: usize, inbox: &mut Inbox, now: Tick) {
+        let owner = self.next_owner(desk.workers);
+        let Some(Some(held)) = self.held.get_mut(slot) else { return };
+        let id = held.id;
+        let Some(owner) = owner else {
+            desk.count(Counter::ConnectionsRefused, 1);
+            return self.end(desk, id, inbox);
+        };
+        if std::mem::take(&mut held.watched) {
+            let _ = self.registry.deregister(&mut held.stream);
+        }
+        held.owner = owner;
+        desk.parts.flows.judge(id, now, |_| Verdict::Give(owner));
+        desk.count(Counter::ConnectionsAssigned, 1);
+        if let Some(line) = self.lines.get_mut(owner) {
+            line.assignments.push_back(Note::of(Word::Own, id));
+        }
+        self.say_what_waits(owner);
+    }
+
+    /// Round-robin, but for workers that take nothing.
+    fn next_owner(&mut self, workers: usize) -> Option<usize> {
+        for _ in 0..workers {
+            self.last_owner = (self.last_owner + 1) % workers;
+            if self.lines.get(self.last_owner).is_some_and(|line| line.assignments.len() < WAITING) {
+                return Some(self.last_owner);
+            }
+        }
+        None
+    }
+
+    /// A process has something to say, or room to hear; or a returned connection is readable.
+    pub fn receive(&mut self, desk: &mut Desk, token: usize, inbox: &mut Inbox, now: Tick) -> bool {
+        let Some(line) = token.checked_sub(LINES) else {
+            self.assign(desk, token, inbox, now);
+            return false;
+        };
+        let seat = line / 2;
+        self.say_what_waits(seat);
+        let Some(Line { asks, news, .. }) = self.lines.get(seat) else { return false };
+        let end = if line % 2 == 0 { *asks } else { *news };
+        for _ in 0..BATCH {
+            match ipc::hear(end, Wait::No) {
+                Ok((note, descriptor)) => self.heard(desk, seat, note, descriptor, inbox, now),
+                Err(e) if e.kind() == io::ErrorKind::InvalidData => {}
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    fn heard(
+        &mut self,
+        desk: &Desk,
+        seat: usize,
+        note: Note,
+        descriptor: Option<OwnedFd>,
+        inbox: &mut Inbox,
+        now: Tick,
+    ) {
+        match note.word {
+            Word::Get => self.asked(desk, seat, note),
+            Word::New => self.opened(desk, note.id, descriptor, inbox, now),
+            Word::Bad | Word::Ended => self.end(desk, note.id, inbox),
+            Word::Return => self.returned(desk, note.id, inbox),
+            Word::Hello => self.sweep(desk, seat, inbox),
+            Word::Here | Word::Gone | Word::Own => {}
+        }
+    }
+
+    fn asked(&mut self, desk: &Desk, seat: usize, question: Note) {
+        let is_held = self.by_id.contains_key(&question.id);
+        let is_opening = || desk.parts.flows.find(question.id).is_some_and(|flow| flow.state == State::Opening);
+        let Some(line) = self.lines.get_mut(seat) else { return };
+        if !is_held && is_opening() {
+            line.parked = Some(question);
+            return;
+        }
+        if line.answers.len() >= WAITING {
+            // Those who asked have given up.
+            line.answers.pop_front();
+        }
+        line.answers.push_back(question);
+        self.say_what_waits(seat);
+    }
+
+    /// A process opened a connection.
+    fn opened(&mut self, desk: &Desk, id: FlowId, descriptor: Option<OwnedFd>, inbox: &mut Inbox, now: Tick) {
+        // Meanwhile it may have ended.
+        if desk.parts.flows.find(id).is_none() {
+            return;
+        }
+        let Some(descriptor) = descriptor else {
+            // No room for it in this process.
+            desk.count(Counter::SocketErrors, 1);
+            return let_go(desk, id, inbox);
+        };
+        self.hold(desk, id, TcpStream::from_std(descriptor.into()), inbox, now);
+        self.answer_parked(desk);
+    }
+
+    /// Questions for connections that are open by now, or have failed.
+    fn answer_parked(&mut self, desk: &Desk) {
+        for seat in 0..self.lines.len() {
+            if let Some(question) = self.lines.get_mut(seat).and_then(|line| line.parked.take()) {
+                self.asked(desk, seat, question);
+            }
+        }
+    }
+
+    /// Its owner found it idle: we close it later, or another worker gets it when its peer sends.
+    fn returned(&mut self, desk: &Desk, id: FlowId, inbox: &mut Inbox) {
+        let Some(slot) = self.by_id.get(&id).copied() else { return };
+        let is_ours = desk.parts.flows.find(id).is_some_and(|flow| flow.owner == desk.seat);
+        let Some(Some(held)) = self.held.get_mut(slot) else { return };
+        let token = Token(CONNECTIONS + slot);
+        let watched = is_ours && self.registry.register(&mut held.stream, token, Interest::READABLE).is_ok();
+        (held.owner, held.watched) = (desk.seat, watched);
+        if !watched {
+            self.end(desk, id, inbox);
+        }
+    }
+
+    /// A successor sits there: what its predecessor owned is gone, and what it was about to return has come back.
+    fn sweep(&mut self, desk: &Desk, seat: usize, inbox: &mut Inbox) {
+        let its: Vec<FlowId> =
+            self.held.iter().flatten().filter(|held| held.owner == seat).map(|held| held.id).collect();
+        for id in its {
+            match desk.parts.flows.find(id) {
+                None => self.end(desk, id, inbox),
+                Some(flow) if flow.owner == desk.seat => self.returned(desk, id, inbox),
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Ends a connection, for all who have a descriptor of it.
+    pub(super) fn end(&mut self, desk: &Desk, id: FlowId, inbox: &mut Inbox) {
+        let_go(desk, id, inbox);
+        if self.settings.priority_queue {
+            desk.parts.supervision.queue.remove(id);
+        }
+        let Some(slot) = self.by_id.remove(&id) else { return };
+        let Some(mut held) = self.held.get_mut(slot).and_then(Option::take) else { return };
+        if held.watched {
+            let _ = self.registry.deregister(&mut held.stream);
+        }
+        // Fails when the peer is gone. Whoever reads it hears the end.
+        let _ = held.stream.shutdown(Shutdown::Both);
+        self.free.push(slot);
+    }
+
+    fn say_what_waits(&mut self, seat: usize) {
+        let Supervisor { lines, held, by_id, .. } = self;
+        let Some(Line { asks, news, answers, assignments, .. }) = lines.get_mut(seat) else { return };
+        let find = |id: FlowId| held.get(*by_id.get(&id)?)?.as_ref();
+        while let Some(question) = answers.front() {
+            let stream = find(question.id).map(|held| held.stream.as_fd());
+            let word = if stream.is_some() { Word::Here } else { Word::Gone };
+            if ipc::say(*asks, Note { word, ..*question }, stream, Wait::No).is_err() {
+                break;
+            }
+            answers.pop_front();
+        }
+        while let Some(note) = assignments.front() {
+            // It may have ended, or be another's.
+            if let Some(held) = find(note.id).filter(|held| held.owner == seat)
+                && ipc::say(*news, *note, Some(held.stream.as_fd()), Wait::No).is_err()
+            {
+                break;
+            }
+            assignments.pop_front();
+        }
+    }
+
+    /// A worker sends for us.
+    pub fn flush(&mut self, desk: &mut Desk, list: &[u32], outgoing: &Outgoing, arena: &Arena, inbox: &mut Inbox) {
+        for index in list.iter().copied() {
+            let Some((sending, pieces)) = outgoing.item(index, arena) else { continue };
+            let seat = index as usize % desk.workers.max(1);
+            post(desk, seat, Kind::Send, &sending.to, sending.client, pieces, inbox);
+        }
+    }
+
+    /// Each turn: who waits for room, and idle connections.
+    pub fn tick(&mut self, desk: &mut Desk, inbox: &mut Inbox, now: Tick) {
+        if self.accept_at <= now {
+            self.accept_at = Tick::NEVER;
+            for listener in std::mem::take(&mut self.accept_again) {
+                if self.accept(desk, listener, inbox, now) {
+                    self.accept_again.push(listener);
+                    self.accept_at = now;
+                }
+            }
+        }
+        for seat in 0..self.lines.len() {
+            self.say_what_waits(seat);
+        }
+        self.answer_parked(desk);
+        self.close_idle(desk, inbox, now);
+    }
+
+    pub fn next_tick(&self, parts: &Parts) -> Tick {
+        if self.settings.priority_queue { parts.supervision.queue.next().min(self.accept_at) } else { self.accept_at }
+    }
+
+    /// Our predecessor's connections died with it, but for the descriptors of others: those hear of the new epoch.
+    pub fn adopt(&mut self, desk: &mut Desk, inbox: &mut Inbox) {
+        desk.parts.supervision.begin_epoch();
+        let mut all = Vec::new();
+        desk.parts.flows.for_each(Transport::Tcp, |flow| all.push(flow.id));
+        all.into_iter().for_each(|id| let_go(desk, id, inbox));
+        desk.parts.supervision.queue.clear();
+        for line in &self.lines {
+            // Wakes whoever waits for an answer of the dead one; without room it is awake.
+            let _ = ipc::say(line.asks, Note::of(Word::Gone, FlowId::NONE), None, Wait::No);
+        }
+    }
+
+    pub fn close_all(&mut self, desk: &mut Desk, inbox: &mut Inbox) {
+        let all: Vec<FlowId> = self.by_id.keys().copied().collect();
+        all.into_iter().for_each(|id| self.end(desk, id, inbox));
+    }
+
+    /// Those that it holds.
+    pub(super) fn ids(&self) -> impl Iterator<Item = FlowId> {
+        self.by_id.keys().copied()
+    }
+}

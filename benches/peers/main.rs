@@ -2,15 +2,18 @@
 //!
 //!     cargo bench --bench peers                       # UDP, TCP (Debian: kamailio)
 //!     cargo bench --bench peers -- udp paced          # only this transport, only this load (paced, closed, fresh, trunk)
-//!     benches/vm peers                                # UDP, TCP, SCTP in a virtual machine that counts instructions (kamailio-sctp-modules)
+//!     benches/vm peers                                # UDP, TCP, SCTP in a virtual machine that counts instructions
 //!
-//! Kamailio (`kamailio.cfg`) does what ours does for a call: forwards statefully, puts itself into the dialog, keeps bindings in memory.
-//! An operation is one INVITE or BYE transaction. The two take turns, medians are printed, and of the ratio the least and the most.
-//! What a transaction costs after its end is counted (`Meter`). The last column is what the project wants to reach: no exit status.
+//! Needs Debian's kamailio, kamailio-sctp-modules and sip-tester. Kamailio (`kamailio.cfg`) does what ours does for a call: forwards
+//! statefully, puts itself into the dialog, keeps bindings in memory. An operation is one INVITE or BYE transaction. The two take
+//! turns, medians are printed, and of the ratio the least and the most. What a transaction costs after its end is counted, too (`Meter`).
+//! The column "at most" is what the project wants to reach: no exit status.
 
 #![allow(clippy::disallowed_methods, reason = "a benchmark measures")]
 #![allow(dead_code, reason = "parts are shared with other benchmarks, each shows some of the figures")]
 
+#[path = "../support/fresh.rs"]
+mod fresh;
 #[path = "../support/machine.rs"]
 mod machine;
 #[path = "../support/phones.rs"]
@@ -24,9 +27,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use strowger::phone::load::Pace;
 use strowger::transport::Transport;
 
+use crate::fresh::Fresh;
 use crate::machine::Machine;
 use crate::phones::{Calls, Cost, Meter, Phones, spread};
 use crate::proxy::Proxy;
@@ -39,6 +44,8 @@ struct Load {
     pace: Pace,
     target: Option<f64>,
 }
+
+const FRESH: &str = "fresh";
 
 /// How much is measured.
 struct Scale {
@@ -81,13 +88,17 @@ fn loads(machine: Machine, transport: Transport) -> Vec<Load> {
     let load = |word, pairs, pace, target| Load { word, pairs, pace, target };
     let at_once = |most| load("closed", most, Pace::AtOnce(most), None);
     let paced = |rate, target| load("paced", 1, Pace::PerSecond(rate), Some(target));
-    match machine {
-        Machine::Metal => vec![paced(4_000.0, 0.55), at_once(100), at_once(500), at_once(1_000)],
+    let fresh = |rate| load(FRESH, 1, Pace::PerSecond(rate), Some(0.5));
+    let mut loads = match machine {
+        Machine::Metal => vec![paced(4_000.0, 0.55), at_once(100), at_once(500), at_once(1_000), fresh(300.0)],
         Machine::Counting | Machine::Emulated => {
             let trunk = (transport == Transport::Sctp).then_some(0.35);
-            vec![paced(200.0, 0.45), load("trunk", 1, Pace::AtOnce(100), trunk)]
+            vec![paced(200.0, 0.45), fresh(50.0), load("trunk", 1, Pace::AtOnce(100), trunk)]
         }
-    }
+    };
+    // UDP has no connections.
+    loads.retain(|load| load.word != FRESH || transport != Transport::Udp);
+    loads
 }
 
 fn main() -> ExitCode {
@@ -107,6 +118,8 @@ fn main() -> ExitCode {
 
 fn measure(arguments: &[String]) -> io::Result<()> {
     let machine = Machine::here();
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     let scale = Scale::of(machine);
     let rate: Option<f64> = arguments.iter().find_map(|argument| argument.parse().ok());
     let named = |words: &[&str], word: &str| {
@@ -131,13 +144,13 @@ fn measure(arguments: &[String]) -> io::Result<()> {
         let ours = Proxy::strowger(Path::new(env!("CARGO_BIN_EXE_strowger")), transport, scale.transactions, "");
         let theirs = Proxy::kamailio(transport, scale.shared_mb)?;
         for mut load in loads(machine, transport) {
-            if !named(&["paced", "closed", "fresh", "trunk"], load.word) {
+            if !named(&["paced", "closed", FRESH, "trunk"], load.word) {
                 continue;
             }
             if let (Pace::PerSecond(_), Some(rate)) = (load.pace, rate) {
                 load.pace = Pace::PerSecond(rate);
             }
-            let rounds = compare(&scale, &ours, &theirs, transport, &load);
+            let rounds = compare(&scale, &ours, &theirs, transport, &load)?;
             eprintln!("{} {}: done", transport.via_token(), load.said());
             table.add_row(row(transport, &load, &rounds));
         }
@@ -157,6 +170,7 @@ struct Did {
 struct Side<'p> {
     proxy: &'p Proxy,
     phones: Phones,
+    fresh: Option<Fresh>,
     meter: Meter,
     /// Of the round that has not ended: it lasts until the next one begins.
     open: Option<Calls>,
@@ -164,18 +178,23 @@ struct Side<'p> {
 }
 
 impl<'p> Side<'p> {
-    fn new(proxy: &'p Proxy, transport: Transport, load: &Load) -> Side<'p> {
+    fn new(proxy: &'p Proxy, transport: Transport, load: &Load) -> io::Result<Side<'p>> {
         let mut phones = Phones::new(proxy, transport, load.pairs);
+        let fresh = if load.word == FRESH { Some(Fresh::new(proxy.address, transport)?) } else { None };
         // What was done before is gone.
         phones.rest(Duration::from_secs(33));
         let meter = Meter::of(proxy, &mut phones, Duration::from_secs(4));
-        Side { proxy, phones, meter, open: None, did: Vec::new() }
+        Ok(Side { proxy, phones, fresh, meter, open: None, did: Vec::new() })
     }
 
-    fn round(&mut self, scale: &Scale, load: &Load) {
+    fn round(&mut self, scale: &Scale, load: &Load) -> io::Result<()> {
         self.end();
         self.meter.begin(self.proxy);
-        self.open = Some(self.phones.call(load.pace, scale.calls_for));
+        self.open = Some(match (&mut self.fresh, load.pace) {
+            (Some(fresh), Pace::PerSecond(rate)) => fresh.call(rate, scale.calls_for)?,
+            _ => self.phones.call(load.pace, scale.calls_for),
+        });
+        Ok(())
     }
 
     fn end(&mut self) {
@@ -186,24 +205,31 @@ impl<'p> Side<'p> {
 }
 
 /// What ours and Kamailio did, round by round.
-fn compare(scale: &Scale, ours: &Proxy, theirs: &Proxy, transport: Transport, load: &Load) -> Vec<[Did; 2]> {
-    let mut ours = Side::new(ours, transport, load);
-    let mut theirs = Side::new(theirs, transport, load);
+fn compare(
+    scale: &Scale,
+    ours: &Proxy,
+    theirs: &Proxy,
+    transport: Transport,
+    load: &Load,
+) -> io::Result<Vec<[Did; 2]>> {
+    let mut ours = Side::new(ours, transport, load)?;
+    let mut theirs = Side::new(theirs, transport, load)?;
     for _ in 0..scale.warm_up + scale.rounds {
-        ours.round(scale, load);
-        theirs.round(scale, load);
+        ours.round(scale, load)?;
+        theirs.round(scale, load)?;
         theirs.phones.rest(scale.pause);
     }
     ours.end();
     theirs.phones.rest(scale.calls_for);
     theirs.end();
     let pairs = ours.did.into_iter().zip(theirs.did).map(|(ours, theirs)| [ours, theirs]);
-    pairs.skip(scale.warm_up).collect()
+    Ok(pairs.skip(scale.warm_up).collect())
 }
 
 impl Load {
     fn said(&self) -> String {
         match self.pace {
+            Pace::PerSecond(rate) if self.word == FRESH => format!("{rate} calls/s, a new connection each"),
             Pace::PerSecond(rate) => format!("{rate} calls/s, {} each side", connections(self.pairs)),
             Pace::AtOnce(most) if self.word == "trunk" => {
                 format!("trunk: {most} calls at once, {} each side", connections(self.pairs))

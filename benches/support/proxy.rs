@@ -57,7 +57,9 @@ impl Proxy {
         if transport != Transport::Udp {
             text += &listen(transport.uri_token());
         }
-        text += &format!("[memory]\ntransactions = {transactions}\n[limits]\nconnections_per_peer = 10000\n");
+        text += &format!(
+            "[memory]\ntransactions = {transactions}\n[limits]\nconnections_per_peer = 10000\nassociations_per_peer = 10000\n"
+        );
         text += tables;
         let daemon = Daemon::start(program, &text).expect("the daemon");
         let began = Instant::now();

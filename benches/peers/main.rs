@@ -22,7 +22,6 @@ mod phones;
 mod proxy;
 
 use std::io;
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -141,7 +140,7 @@ fn measure(arguments: &[String]) -> io::Result<()> {
             println!("skipped: SCTP: this kernel has none (benches/vm peers)");
             continue;
         }
-        let ours = Proxy::strowger(Path::new(env!("CARGO_BIN_EXE_strowger")), transport, scale.transactions, "");
+        let ours = Proxy::strowger(&proxy::daemon(env!("CARGO_BIN_EXE_strowger")), transport, scale.transactions, "");
         let theirs = Proxy::kamailio(transport, scale.shared_mb)?;
         for mut load in loads(machine, transport) {
             if !named(&["paced", "closed", FRESH, "trunk"], load.word) {

@@ -92,6 +92,11 @@ impl Proxy {
     }
 }
 
+/// The daemon that was built with the benchmark, or the one that BENCH_DAEMON names.
+pub fn daemon(built: &str) -> PathBuf {
+    std::env::var_os("BENCH_DAEMON").map_or_else(|| built.into(), PathBuf::from)
+}
+
 /// A process and all that descend from it.
 fn family(pid: u32) -> Vec<u32> {
     let mut pids = vec![pid];

@@ -16,7 +16,7 @@ use crate::messages;
 /// Messages of one sending call at most.
 pub const BATCH: usize = 64;
 /// The place of a message's number: digits of its Call-ID.
-const PLACE: &str = "3848276298220188511";
+pub const PLACE: &str = "3848276298220188511";
 
 /// The two sides of the load, on one transport.
 pub trait Ends {
@@ -61,7 +61,8 @@ impl Messages {
         Messages::new(template)
     }
 
-    fn new(template: Vec<u8>) -> Messages {
+    /// The template has `PLACE` in it.
+    pub fn new(template: Vec<u8>) -> Messages {
         let at = memchr::memmem::find(&template, PLACE.as_bytes()).expect("a Call-ID");
         Messages { at, batch: vec![template.clone(); BATCH], template }
     }

@@ -43,7 +43,7 @@ Exit status:
    0  done
    1  the configuration is wrong, or a call of the demo failed
    2  the command line is wrong
-  69  status: no daemon answers
+  69  status: no daemon answers; bench profile: perf or strace is missing or not permitted
   70  serve: more than 10 processes died within 10 seconds
   71  the system refused a socket, memory, a process or a user
 
@@ -61,6 +61,9 @@ enum Command {
     ///
     /// Ends by itself; exit status 0 only if no call failed.
     Demo(phone::demo::Options),
+    /// Measures what calls cost, and shows where it goes.
+    #[command(subcommand)]
+    Bench(phone::bench::Command),
     /// Asks the running daemon: processes, restarts, counters, table fill, flows.
     Status {
         #[command(flatten)]
@@ -100,6 +103,7 @@ fn run(command: Command) -> Result<ExitCode, ExitCode> {
         Command::Serve(file) => serve(file.load()?, file.config),
         Command::Check(file) => check::run(file.config.as_deref(), shared::memory_bytes),
         Command::Demo(options) => phone::demo::run(&options),
+        Command::Bench(command) => phone::bench::run(&command),
         Command::Status { file, json, audit } => master::status::run(&file.load()?, json, audit),
     })
 }

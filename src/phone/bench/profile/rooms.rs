@@ -58,17 +58,19 @@ impl Lines {
 #[must_use]
 pub fn attribute(frames: &[Frame]) -> Option<Place> {
     let place = |frame: &Frame, room: &str| Place { room: room.to_owned(), function: full_name(frame) };
+    let foreign =
+        |frame: &Frame, name: &str| Place { room: name.to_owned(), function: format!("{name}::{}", full_name(frame)) };
     for frame in frames {
         match whose(&frame.file) {
             Whose::House(room) => return Some(place(frame, room)),
-            Whose::Crate(name) if NAMED.contains(&name) => return Some(place(frame, name)),
+            Whose::Crate(name) if NAMED.contains(&name) => return Some(foreign(frame, name)),
             Whose::Crate(_) | Whose::Std | Whose::Unknown => {}
         }
     }
     let outermost = frames.last()?;
     match whose(&outermost.file) {
-        Whose::Crate(name) => Some(place(outermost, name)),
-        Whose::Std => Some(place(outermost, "std")),
+        Whose::Crate(name) => Some(foreign(outermost, name)),
+        Whose::Std => Some(foreign(outermost, "std")),
         Whose::House(_) | Whose::Unknown => None,
     }
 }

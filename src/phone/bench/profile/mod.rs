@@ -1,10 +1,10 @@
-//! `strowger bench profile`: where a call's CPU goes, for each transport: the paper's OProfile tables for today.
+//! `strowger bench profile`: where an operation's CPU goes, for each transport: the paper's OProfile tables for today.
 //!
-//! Owns: the order of a profile. First samples (`tools::Perf`) while many calls are placed at full speed, and the daemon's CPU time for
-//! the same calls; then counts of system calls (`tools::Strace`) over fewer calls. Never profiles the phones: they are this process.
+//! Owns: the order of a profile. The load is that of `bench run`, twice: once while perf samples (and the kernel counts the CPU time),
+//! once while strace counts system calls. The phones are processes of their own and not looked at.
 //!
 //! ```text
-//! stage ── a daemon, phones, calls        tools ── perf and strace, from outside
+//! measure ── a daemon, phones, calls      tools ── perf and strace, from outside
 //!                                           ├─ samples ── lines of `perf script` ── rooms ── address → room of the house
 //!                                           └─ calls ── the summary of `strace -c`
 //! report ── tables for people, Markdown, JSON
@@ -14,96 +14,99 @@ pub mod calls;
 pub mod report;
 pub mod rooms;
 pub mod samples;
-mod stage;
 mod tools;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::{self, Write as _};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use self::report::{PerCall, Profile, Share};
+use self::report::{PerOperation, Profile, Share};
 use self::rooms::{Lines, Place};
 use self::samples::{Sample, greatest_first};
-use self::stage::{Stage, Status};
-use super::results::Subject;
+use self::tools::{Perf, Strace};
+use super::machine::machine;
+use super::measure::{Measured, Progress, Stage, measure_all};
+use super::results::Point;
+use super::rig::Rig;
+use super::run::{self, Own, Target, positive};
+use super::words::Wire;
 use crate::config::exit;
+use crate::phone::daemon::family;
+use crate::phone::signals::{Interrupted, Signals};
 
 /// What `bench profile` can be told.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_long_help = EXAMPLES)]
+#[command(after_long_help = MORE)]
 pub struct Options {
-    /// What to profile [default: all that this machine has]
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST")]
-    pub transport: Vec<Transported>,
-    /// Calls that are sampled, for each transport
-    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(100..=10_000_000))]
-    pub calls: u64,
-    /// Calls whose system calls are counted: strace makes the daemon many times slower
-    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(10..=1_000_000))]
-    pub counted_calls: u64,
-    /// Callers, and as many callees; each caller calls again as soon as its last call is over
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=5_000))]
-    pub clients: u64,
-    /// Workers of the daemon
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=128))]
-    pub workers: u64,
-    /// More of the daemon's configuration: a file of TOML tables
-    #[arg(long, value_name = "FILE")]
-    pub tables: Option<PathBuf>,
+    /// What the phones speak; several are profiled beside each other
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "udp,tcp")]
+    pub transport: Vec<Wire>,
+    /// Callers, and as many callees
+    #[arg(long, default_value = "100", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub clients: u32,
+    /// Open loop: so many calls a second begin [default: closed loop]
+    #[arg(long, value_name = "CALLS/S", value_parser = positive)]
+    pub rate: Option<f64>,
+    /// Seconds of calls that are looked at, for each tool
+    #[arg(long, default_value = "5", value_parser = positive)]
+    pub seconds: f64,
+    /// Seconds of calls before them
+    #[arg(long, default_value = "4", value_parser = positive)]
+    pub warm_up: f64,
+    /// Operations after which a phone goes on over a new connection; it leaves the old one open
+    #[arg(long, value_name = "OPERATIONS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub renew_every: Option<u64>,
+    /// Each call comes over a connection of its own, which the caller closes
+    #[arg(long, conflicts_with_all = ["renew_every", "trunks"])]
+    pub connection_per_call: bool,
+    /// All calls travel over so many connections or associations on each side
+    #[arg(long, conflicts_with = "renew_every", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub trunks: Option<u32>,
     /// Where profile.md and profile.json go; without it only the terminal shows the tables
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    #[command(flatten)]
+    pub own: Own,
+    #[command(flatten)]
+    pub target: Target,
 }
 
-const EXAMPLES: &str = "\
+const MORE: &str = "\
 Needs perf and strace (Debian: apt-get install linux-perf strace), and as a rule root: the kernel's part of the time is seen only
 where kernel.perf_event_paranoid is 1 or less. Microseconds are those of a release build (cargo build --release).
 
+An operation is an INVITE or a BYE transaction; a call has one of each. Times are those under perf, which hardly disturbs. strace stops
+the proxy at each system call: its counts are those of a slower proxy, which finds more messages each time it looks.
+
 Examples:
-  strowger bench profile
-      All transports, 20,000 calls each: system calls per call, time by room of the house, hottest functions.
-  strowger bench profile --transport udp,tcp --out profile
-      Two transports side by side; profile/profile.md and profile/profile.json.
-  tests/vm/vm.sh target/release/strowger bench profile --transport udp,tcp,sctp --calls 2000 --counted-calls 500
+  strowger bench profile --transport udp,tcp,sctp-user
+      System calls, time by room of the house, hottest functions, for three transports side by side: about a minute and a half.
+  strowger bench profile --transport tcp --rate 1000 --out profile
+      The same at a rate that is no strain; also as profile/profile.md and profile/profile.json.
+  strowger bench profile --transport tcp --architecture symmetric,supervisor --renew-every 50 --idle-s 10
+      What the paper's supervisor costs, and where.
+  tests/vm/vm.sh target/release/strowger bench profile --transport udp,tcp,sctp
       With the kernel's SCTP, in the virtual machine (its microseconds mean something only beside each other).
+  strowger bench profile --target 127.0.0.1:5060 --target-pid $(cat /run/kamailio.pid) --target-name Kamailio
+      Another proxy: its rooms are its shared libraries.
 
-Exit status: 0 done, 1 a daemon or phone failed, 69 perf or strace is missing or not permitted.";
-
-/// What a call goes over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Transported {
-    Udp,
-    Tcp,
-    /// The kernel's
-    Sctp,
-    SctpUser,
-}
-
-impl Transported {
-    fn subject(self, tables: &str) -> Subject {
-        let (name, transport) = match self {
-            Transported::Udp => ("UDP", "udp"),
-            Transported::Tcp => ("TCP", "tcp"),
-            Transported::Sctp => ("SCTP kernel", "sctp"),
-            Transported::SctpUser => ("SCTP user", "sctp-user"),
-        };
-        Subject { name: name.to_owned(), transport: transport.to_owned(), tables: tables.to_owned() }
-    }
-
-    fn all_here() -> Vec<Transported> {
-        let mut all = vec![Transported::Udp, Transported::Tcp, Transported::Sctp, Transported::SctpUser];
-        all.retain(|one| *one != Transported::Sctp || sys::sctp::supported());
-        all
-    }
-}
+Exit status:
+   0  done
+   1  the proxy or a phone failed
+   2  the command line is wrong
+  69  perf or strace is missing or not permitted
+ 130  interrupted";
 
 /// Why there is no profile.
 pub enum Stop {
     /// A tool is missing or not permitted.
     Unavailable(String),
+    Usage(String),
     Failed(String),
+    Interrupted,
 }
 
 /// Runs the command.
@@ -113,111 +116,154 @@ pub fn run(options: &Options) -> ExitCode {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Stop::Unavailable(text)) => (text, exit::UNREACHABLE),
         Err(Stop::Failed(text)) => (text, exit::WRONG),
+        Err(Stop::Usage(text)) => (text, exit::USAGE),
+        Err(Stop::Interrupted) => return ExitCode::from(130),
     };
     let _ = writeln!(io::stderr(), "strowger bench profile: {text}");
     ExitCode::from(status)
 }
 
 fn profiles(options: &Options) -> Result<Vec<Profile>, Stop> {
+    let failed = |e: io::Error| Stop::Failed(e.to_string());
     tools::are_here().map_err(Stop::Unavailable)?;
-    let tables = match &options.tables {
-        Some(file) => fs::read_to_string(file).map_err(|e| Stop::Failed(format!("{}: {e}", file.display())))?,
-        None => String::new(),
-    };
-    let program = std::env::current_exe().map_err(|e| Stop::Failed(e.to_string()))?;
-    say("reading the line tables of this program");
-    let lines = Lines::of(&program).map_err(Stop::Failed)?;
-    let transports = if options.transport.is_empty() { Transported::all_here() } else { options.transport.clone() };
-    transports.into_iter().map(|transport| profile(&transport.subject(&tables), options, &lines)).collect()
+    let asked = options.as_run();
+    let points = run::points(&asked).map_err(Stop::Usage)?;
+    let rig = run::rig(&asked).map_err(failed)?;
+    let signals = Signals::block().map_err(failed)?;
+    let lines = Lines::of(&rig.program).map_err(Stop::Failed)?;
+    points.iter().map(|point| profile(point, &rig, &signals, &lines)).collect()
+}
+
+impl Options {
+    /// The same load, as `bench run` is told.
+    fn as_run(&self) -> run::Options {
+        run::Options {
+            transport: self.transport.clone(),
+            clients: vec![self.clients],
+            rate: self.rate,
+            seconds: self.seconds,
+            warm_up: self.warm_up,
+            rounds: 1,
+            renew_every: self.renew_every,
+            connection_per_call: self.connection_per_call,
+            trunks: self.trunks,
+            phones: 0,
+            json: None,
+            own: self.own.clone(),
+            target: self.target.clone(),
+            burden_us: 0,
+        }
+    }
 }
 
 /// One subject from beginning to end.
-///
-/// # Errors
-/// A tool is not permitted; the daemon or a phone failed.
-pub fn profile(subject: &Subject, options: &Options, lines: &Lines) -> Result<Profile, Stop> {
+fn profile(point: &Point, rig: &Rig, signals: &Signals, lines: &Lines) -> Result<Profile, Stop> {
     let folder = Folder::new().map_err(|e| Stop::Failed(e.to_string()))?;
-    let (clients, workers) = (options.clients as usize, options.workers as usize);
-    let mut stage = Stage::new(subject, clients, workers).map_err(Stop::Failed)?;
-    // What is touched for the first time costs the kernel a page each.
-    say(&format!("{}: {} calls to warm up, then {} under perf", subject.name, options.calls / 4, options.calls));
-    stage.place(options.calls / 4).map_err(Stop::Failed)?;
+    let name = &point.subject.name;
+    say(&format!("{name}: {} s under perf, after {} s", point.measure_s, point.warm_up_s));
+    let mut base = None;
+    let start = |pids: &[u32]| {
+        base = pids.first().and_then(|pid| tools::base(*pid, &rig.program));
+        Perf::start(&folder.0, pids)
+    };
+    let (measured, perf) = look(point, rig, signals, start, Perf::end)?;
+    let samples = perf.samples().map_err(Stop::Unavailable)?;
 
-    let (before, pids) = (stage.status().map_err(Stop::Failed)?, stage.pids());
-    let perf = tools::Perf::start(&folder.0, &pids).map_err(Stop::Unavailable)?;
-    let cpu = stage.cpu();
-    let tally = stage.place(options.calls).map_err(Stop::Failed)?;
-    let cpu = stage.cpu().saturating_sub(cpu);
-    let samples = perf.stop().map_err(Stop::Unavailable)?;
-    let after = stage.status().map_err(Stop::Failed)?;
+    say(&format!("{name}: {} s under strace", point.measure_s));
+    let (counted, strace) = look(point, rig, signals, |pids| Strace::start(&folder.0, pids), Strace::end)?;
+    let summary = strace.summary().map_err(Stop::Unavailable)?;
 
-    say(&format!("{}: {} calls under strace", subject.name, options.counted_calls));
-    let strace = tools::Strace::start(&folder.0, &pids).map_err(Stop::Unavailable)?;
-    let counted = stage.place(options.counted_calls).map_err(Stop::Failed)?;
-    let summary = strace.stop().map_err(Stop::Unavailable)?;
-    let last = stage.status().map_err(Stop::Failed)?;
-
-    let completed = tally.completed.max(1) as f64;
+    let sample = &measured.sample;
+    let operations = sample.operations.max(1) as f64;
     let mut profile = Profile {
-        subject: subject.clone(),
-        calls: tally.completed,
-        failed_calls: tally.failed + counted.failed,
-        calls_per_s: tally.rate(),
-        cpu_us: cpu.as_secs_f64() * 1e6 / completed,
-        messages_per_wake_up: ratio(&before, &after),
-        counted_calls: counted.completed,
-        counted_messages_per_wake_up: ratio(&after, &last),
-        system_calls: per_call(&summary, counted.completed),
+        subject: Some(point.subject.clone()),
+        operations: sample.operations,
+        failed_calls: sample.failed_calls + counted.sample.failed_calls,
+        operations_per_s: sample.operations_per_s(),
+        cpu_us: sample.cpu_us_per_operation(),
+        counted_operations_per_s: counted.sample.operations_per_s(),
+        system_calls: per_operation(&summary, counted.sample.operations_per_s() * strace.took().as_secs_f64()),
         ..Profile::default()
     };
-    let base = stage.base().ok_or_else(|| Stop::Failed("where the daemon's program lies is not known".to_owned()))?;
-    share_out(&mut profile, &samples, &after.kinds, |address| lines.place(address.checked_sub(base)?));
-    stage.stop();
+    let kind = |(name, cpu_s): (&String, &f64)| Share { name: name.clone(), us: cpu_s * 1e6 / operations };
+    profile.processes = sample.cpu_by_process.iter().map(kind).collect();
+    let place = |address: u64| lines.place(address.checked_sub(base?)?);
+    share_out(&mut profile, &samples, &rig.program, place);
     if profile.failed_calls > 0 {
-        say(&format!("{}: {} calls failed", subject.name, profile.failed_calls));
+        say(&format!("{name}: {} calls failed", profile.failed_calls));
     }
     Ok(profile)
 }
 
-fn ratio(before: &Status, after: &Status) -> f64 {
-    (after.messages - before.messages) as f64 / (after.wake_ups - before.wake_ups).max(1) as f64
+/// Measures the point while a tool looks at the proxy: from a second before the window to its end.
+fn look<T>(
+    point: &Point,
+    rig: &Rig,
+    signals: &Signals,
+    mut start: impl FnMut(&[u32]) -> Result<T, String>,
+    end: impl Fn(&mut T) -> Result<(), String>,
+) -> Result<(Measured, T), Stop> {
+    let (mut tool, mut ended, mut trouble, mut interrupted) = (None, false, None, Ok(()));
+    let soon = point.measure_s + 2.0;
+    let measured = measure_all(point, rig, &mut |progress: &Progress| {
+        let due = match progress.stage {
+            Stage::Starting | Stage::Registering => false,
+            Stage::WarmingUp => progress.left.as_secs_f64() <= soon,
+            Stage::Measuring | Stage::Ending => true,
+        };
+        let step = match (&mut tool, progress.proxy) {
+            (None, Some(proxy)) if due => start(&family(proxy)).map(|started| tool = Some(started)),
+            (None, None) if due => Err("which process is the proxy? (--target-pid)".to_owned()),
+            (Some(tool), _) if progress.stage == Stage::Ending && !ended => {
+                ended = true;
+                end(tool)
+            }
+            _ => Ok(()),
+        };
+        match step {
+            Ok(()) => signals.flow(&mut interrupted),
+            Err(why) => {
+                trouble = Some(why);
+                ControlFlow::Break(())
+            }
+        }
+    });
+    match (interrupted, trouble) {
+        (Err(Interrupted), _) => return Err(Stop::Interrupted),
+        (_, Some(why)) => return Err(Stop::Unavailable(why)),
+        _ => {}
+    }
+    let measured = measured.map_err(|e| Stop::Failed(format!("{}: {e}", point.subject.name)))?;
+    Ok((measured, tool.ok_or_else(|| Stop::Failed("nothing was measured".to_owned()))?))
 }
 
-fn per_call(summary: &str, calls: u64) -> Vec<PerCall> {
-    let calls = calls.max(1) as f64;
-    let row = |counted: calls::Counted| PerCall {
+fn per_operation(summary: &str, operations: f64) -> Vec<PerOperation> {
+    let operations = operations.max(1.0);
+    let row = |counted: calls::Counted| PerOperation {
         name: counted.name,
-        calls: counted.calls as f64 / calls,
-        errors: counted.errors as f64 / calls,
+        calls: counted.calls as f64 / operations,
+        errors: counted.errors as f64 / operations,
     };
-    let mut rows: Vec<PerCall> = calls::read(summary).into_iter().map(row).collect();
+    let mut rows: Vec<PerOperation> = calls::read(summary).into_iter().map(row).collect();
     rows.sort_by(|a, z| z.calls.total_cmp(&a.calls));
     rows
 }
 
 /// Gives each part its share of the CPU time by its share of the samples.
-fn share_out(
-    profile: &mut Profile,
-    samples: &str,
-    kinds: &BTreeMap<u32, String>,
-    place: impl Fn(u64) -> Option<Place>,
-) {
-    let [mut processes, mut rooms, mut functions, mut kernel] = [const { BTreeMap::new() }; 4];
+fn share_out(profile: &mut Profile, samples: &str, program: &Path, place: impl Fn(u64) -> Option<Place>) {
+    let [mut rooms, mut functions, mut kernel] = [const { BTreeMap::new() }; 3];
     let (mut all, mut in_kernel) = (0_u64, 0_u64);
     let mut known: HashMap<u64, Place> = HashMap::new();
-    let program = std::env::current_exe().unwrap_or_default();
     for sample in samples.lines().filter_map(Sample::read) {
         profile.samples += 1;
         all += sample.period;
-        let kind = kinds.get(&sample.pid).cloned().unwrap_or_else(|| "thread".to_owned());
-        *processes.entry(kind).or_default() += sample.period;
         if sample.is_kernel() {
             in_kernel += sample.period;
             *kernel.entry(sample.symbol.to_owned()).or_default() += sample.period;
             continue;
         }
-        let ours = Path::new(sample.file) == program;
         let found = known.entry(sample.address).or_insert_with(|| {
+            let ours = Path::new(sample.file) == program;
             let found = if ours { place(sample.address) } else { None };
             found.unwrap_or_else(|| elsewhere(&sample))
         });
@@ -230,7 +276,6 @@ fn share_out(
         greatest_first(sums).into_iter().map(|(name, period)| Share { name, us: us(period) }).collect()
     };
     (profile.kernel_us, profile.user_us) = (us(in_kernel), us(all - in_kernel));
-    profile.processes = shares(processes);
     profile.rooms = shares(rooms);
     profile.functions = shares(functions);
     profile.kernel = shares(kernel);
@@ -244,19 +289,26 @@ fn elsewhere(sample: &Sample<'_>) -> Place {
         name if name.starts_with("libc.") || name.starts_with("libc-") || name.starts_with("ld-") => "libc",
         name => name.split(".so").next().unwrap_or(name),
     };
-    Place { room: room.to_owned(), function: format!("{room}::{}", sample.symbol) }
+    let symbol = sample.symbol.split("@@").next().unwrap_or_default();
+    Place { room: room.to_owned(), function: format!("{room}::{symbol}") }
 }
 
 fn publish(profiles: &[Profile], options: &Options) -> Result<(), Stop> {
     let failed = |e: io::Error| Stop::Failed(e.to_string());
     let _ = io::stdout().write_all(report::text(profiles, report::Form::Terminal).as_bytes());
-    if let Some(folder) = &options.out {
-        fs::create_dir_all(folder).map_err(failed)?;
-        fs::write(folder.join("profile.md"), report::text(profiles, report::Form::Markdown)).map_err(failed)?;
-        let json = serde_json::to_string_pretty(profiles).map_err(|e| Stop::Failed(e.to_string()))?;
-        fs::write(folder.join("profile.json"), json + "\n").map_err(failed)?;
-        say(&format!("written: {0}/profile.md and {0}/profile.json", folder.display()));
-    }
+    let Some(folder) = &options.out else { return Ok(()) };
+    fs::create_dir_all(folder).map_err(failed)?;
+    let machine = machine();
+    let markdown = report::text(profiles, report::Form::Markdown);
+    let head = format!(
+        "{}, {} processors, Linux {}: `{}`\n\n",
+        machine.processor, machine.processors, machine.kernel, machine.command
+    );
+    fs::write(folder.join("profile.md"), head + &markdown).map_err(failed)?;
+    let all = report::Profiles { machine, profiles: profiles.to_vec() };
+    let json = serde_json::to_string_pretty(&all).map_err(|e| Stop::Failed(e.to_string()))?;
+    fs::write(folder.join("profile.json"), json + "\n").map_err(failed)?;
+    say(&format!("written: {0}/profile.md and {0}/profile.json", folder.display()));
     Ok(())
 }
 

@@ -8,16 +8,23 @@ use std::fmt::Write as _;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::{Deserialize, Serialize};
 
-use crate::phone::bench::results::Subject;
+use crate::phone::bench::results::{Machine, Subject};
 
-/// One subject's profile. Times are CPU microseconds per call (INVITE, 180, 200, ACK, BYE, 200), of all the daemon's processes.
+/// The whole of `profile.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Profiles {
+    pub machine: Machine,
+    pub profiles: Vec<Profile>,
+}
+
+/// One subject's profile. Times are CPU microseconds per operation (INVITE or BYE transaction), of all the proxy's processes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Profile {
-    pub subject: Subject,
+    pub subject: Option<Subject>,
     /// Completed while samples were taken.
-    pub calls: u64,
+    pub operations: u64,
+    pub operations_per_s: f64,
     pub failed_calls: u64,
-    pub calls_per_s: f64,
     pub samples: u64,
     pub cpu_us: f64,
     pub kernel_us: f64,
@@ -29,12 +36,15 @@ pub struct Profile {
     pub functions: Vec<Share>,
     /// Kernel time by the kernel's function.
     pub kernel: Vec<Share>,
-    /// How full the batches were: a worker that is awake serves all that has come.
-    pub messages_per_wake_up: f64,
-    /// Completed while system calls were counted.
-    pub counted_calls: u64,
-    pub counted_messages_per_wake_up: f64,
-    pub system_calls: Vec<PerCall>,
+    /// While system calls were counted.
+    pub counted_operations_per_s: f64,
+    pub system_calls: Vec<PerOperation>,
+}
+
+impl Profile {
+    fn name(&self) -> &str {
+        self.subject.as_ref().map_or("", |subject| subject.name.as_str())
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,36 +53,13 @@ pub struct Share {
     pub us: f64,
 }
 
-/// One kind of system call, per call (of a telephone).
+/// One kind of system call, per operation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PerCall {
+pub struct PerOperation {
     pub name: String,
     pub calls: f64,
     /// Of them failed, such as those that found nothing to read.
     pub errors: f64,
-}
-
-impl Default for Profile {
-    fn default() -> Profile {
-        Profile {
-            subject: Subject { name: String::new(), transport: String::new(), tables: String::new() },
-            calls: 0,
-            failed_calls: 0,
-            calls_per_s: 0.0,
-            samples: 0,
-            cpu_us: 0.0,
-            kernel_us: 0.0,
-            user_us: 0.0,
-            processes: Vec::new(),
-            rooms: Vec::new(),
-            functions: Vec::new(),
-            kernel: Vec::new(),
-            messages_per_wake_up: 0.0,
-            counted_calls: 0,
-            counted_messages_per_wake_up: 0.0,
-            system_calls: Vec::new(),
-        }
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,12 +88,12 @@ pub fn text(profiles: &[Profile], form: Form) -> String {
     );
     section(
         "User time by room",
-        "Microseconds per call. Inlined functions are the room's that wrote them; libc, std and crates: what was not inlined.",
+        "Microseconds per operation. Inlined functions are the room's that wrote them; libc, std and crates: what was not inlined.",
         matrix(profiles, form, |profile| shares(&profile.rooms), 0.005),
     );
     section(
-        "System calls per call",
-        "Counted by strace over fewer calls; in brackets those that failed (nothing to read).",
+        "System calls per operation",
+        "Counted by strace, which slows the proxy down; in brackets those that failed (nothing to read).",
         matrix(profiles, form, system_calls, 0.005),
     );
     for (title, pick) in [
@@ -114,7 +101,7 @@ pub fn text(profiles: &[Profile], form: Form) -> String {
         ("Hottest functions of the kernel", |profile| profile.kernel.as_slice()),
     ] {
         for profile in profiles {
-            section(&format!("{title}: {}", profile.subject.name), "", list(pick(profile), form));
+            section(&format!("{title}: {}", profile.name()), "", list(pick(profile), form));
         }
     }
     text
@@ -131,23 +118,22 @@ fn align(table: &mut Table) {
 }
 
 fn head(first: &str, profiles: &[Profile]) -> Vec<String> {
-    [first.to_owned()].into_iter().chain(profiles.iter().map(|profile| profile.subject.name.clone())).collect()
+    [first.to_owned()].into_iter().chain(profiles.iter().map(|profile| profile.name().to_owned())).collect()
 }
 
 fn totals(profiles: &[Profile], form: Form) -> Table {
     let mut table = new_table(form);
     table.set_header(head("", profiles));
     type Pick = fn(&Profile) -> String;
-    let rows: [(&str, Pick); 9] = [
-        ("CPU", |p| format!("{:.1}", p.cpu_us)),
-        ("  kernel", |p| format!("{:.1}", p.kernel_us)),
-        ("  user", |p| format!("{:.1}", p.user_us)),
-        ("calls/s", |p| format!("{:.0}", p.calls_per_s)),
-        ("calls", |p| p.calls.to_string()),
-        ("failed", |p| p.failed_calls.to_string()),
+    let rows: [(&str, Pick); 8] = [
+        ("CPU", |p| format!("{:.2}", p.cpu_us)),
+        ("  kernel", |p| format!("{:.2}", p.kernel_us)),
+        ("  user", |p| format!("{:.2}", p.user_us)),
+        ("operations/s", |p| format!("{:.0}", p.operations_per_s)),
+        ("  under strace", |p| format!("{:.0}", p.counted_operations_per_s)),
+        ("operations", |p| p.operations.to_string()),
+        ("failed calls", |p| p.failed_calls.to_string()),
         ("samples", |p| p.samples.to_string()),
-        ("messages per wake-up", |p| format!("{:.2}", p.messages_per_wake_up)),
-        ("  under strace", |p| format!("{:.2}", p.counted_messages_per_wake_up)),
     ];
     for (name, pick) in rows {
         table.add_row([name.to_owned()].into_iter().chain(profiles.iter().map(pick)));
@@ -168,7 +154,7 @@ fn shares(shares: &[Share]) -> Cells {
 }
 
 fn system_calls(profile: &Profile) -> Cells {
-    let cell = |row: &PerCall| match row.errors > 0.005 {
+    let cell = |row: &PerOperation| match row.errors > 0.005 {
         true => format!("{:.2} ({:.2})", row.calls, row.errors),
         false => format!("{:.2}", row.calls),
     };
@@ -206,7 +192,7 @@ fn matrix_rows(profiles: &[Profile], cells: impl Fn(&Profile) -> Cells, least: f
 
 fn list(shares: &[Share], form: Form) -> Table {
     let mut table = new_table(form);
-    table.set_header(["", "µs per call", "%"]);
+    table.set_header(["", "µs", "%"]);
     let all: f64 = shares.iter().map(|share| share.us).sum();
     for share in shares.iter().take(MOST) {
         table.add_row([
@@ -225,9 +211,10 @@ mod tests {
 
     fn profile(name: &str, rooms: &[(&str, f64)]) -> Profile {
         let share = |(name, us): &(&str, f64)| Share { name: (*name).to_owned(), us: *us };
-        let system_calls = vec![PerCall { name: "recvmmsg".to_owned(), calls: 3.5, errors: 1.25 }];
+        let system_calls = vec![PerOperation { name: "recvmmsg".to_owned(), calls: 3.5, errors: 1.25 }];
         let mut profile = Profile { rooms: rooms.iter().map(share).collect(), system_calls, ..Profile::default() };
-        profile.subject.name = name.to_owned();
+        let subject = Subject { name: name.to_owned(), transport: "udp".to_owned(), tables: String::new() };
+        profile.subject = Some(subject);
         profile
     }
 

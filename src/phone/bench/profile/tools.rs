@@ -114,6 +114,14 @@ impl Drop for Tool {
     }
 }
 
+/// Where `program` lies in the memory of this process, and of all its forks.
+#[must_use]
+pub fn base(pid: u32, program: &Path) -> Option<u64> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
+    let first = maps.lines().find(|line| line.ends_with(program.to_string_lossy().as_ref()))?;
+    u64::from_str_radix(first.split('-').next()?, 16).ok()
+}
+
 fn listed(pids: &[u32]) -> String {
     pids.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
 }
@@ -153,12 +161,19 @@ impl Perf {
         Ok(Perf { tool, data })
     }
 
+    /// Samples no more.
+    ///
+    /// # Errors
+    /// Perf's own words.
+    pub fn end(&mut self) -> Result<(), String> {
+        self.tool.end().map_err(|why| format!("perf: {why}"))
+    }
+
     /// All samples, a line each (`samples::Sample`).
     ///
     /// # Errors
     /// Perf's own words.
-    pub fn stop(mut self) -> Result<String, String> {
-        self.tool.end().map_err(|why| format!("perf: {why}"))?;
+    pub fn samples(&self) -> Result<String, String> {
         let mut command = Command::new("perf");
         // Inlined functions are `rooms`'s; perf would ask another program for each.
         command.args(["script", "--no-inline", "-F", FIELDS, "-i"]).arg(&self.data);
@@ -175,6 +190,8 @@ impl Perf {
 pub struct Strace {
     tool: Tool,
     summary: PathBuf,
+    began: Instant,
+    took: Duration,
 }
 
 impl Strace {
@@ -193,15 +210,29 @@ impl Strace {
         // One line for each process; further ones for its threads.
         let attached = |said: &str| pids.iter().all(|pid| said.contains(&format!("Process {pid} attached")));
         tool.ready(attached).map_err(|why| format!("strace cannot follow the daemon: {why}"))?;
-        Ok(Strace { tool, summary })
+        Ok(Strace { tool, summary, began: now(), took: Duration::ZERO })
     }
 
-    /// The summary (`calls::read`).
+    /// Counts no more.
     ///
     /// # Errors
     /// Strace's own words.
-    pub fn stop(mut self) -> Result<String, String> {
-        self.tool.end().map_err(|why| format!("strace: {why}"))?;
+    pub fn end(&mut self) -> Result<(), String> {
+        self.took = now() - self.began;
+        self.tool.end().map_err(|why| format!("strace: {why}"))
+    }
+
+    /// How long it counted.
+    #[must_use]
+    pub fn took(&self) -> Duration {
+        self.took
+    }
+
+    /// What it counted (`calls::read`).
+    ///
+    /// # Errors
+    /// Strace's own words.
+    pub fn summary(&self) -> Result<String, String> {
         fs::read_to_string(&self.summary).map_err(|e| format!("strace has no summary ({e}): {}", self.tool.said()))
     }
 }

@@ -30,6 +30,8 @@ Examples:
       Serve 127.0.0.1:5060 over UDP, TCP and SCTP (in user space where the kernel has none) with the built-in defaults.
   strowger bench run --transport udp,tcp
       Measure: operations per second, CPU per operation, set-up times. `strowger bench run --help` tells more.
+  strowger bench profile --transport udp,tcp --out profile
+      Where the CPU of a call goes: system calls, rooms of the house, functions. `strowger bench profile --help` tells more.
   strowger demo --stack user
       The same try-out with SCTP in user space, inside UDP (RFC 6951); kernel: with the kernel's, or not at all.
   strowger check --config /etc/strowger/strowger.toml && systemctl reload strowger
@@ -45,7 +47,7 @@ Exit status:
    0  done
    1  the configuration is wrong, or a call of the demo failed, or a measurement
    2  the command line is wrong
-  69  status: no daemon answers
+  69  status: no daemon answers; bench profile: perf or strace is missing or not permitted
   70  serve: more than 10 processes died within 10 seconds
   71  the system refused a socket, memory, a process or a user
 

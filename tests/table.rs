@@ -175,7 +175,8 @@ impl World {
             }
             Some(head) => {
                 let response = vec![b's'; rng.usize(100..900)];
-                let at_hand = AtHand::Response(&response);
+                let pieces = [&response[..]];
+                let at_hand = AtHand::Response(&pieces);
                 entry.visit(head, self.tick(), &self.lengths, at_hand, prepared, |c| happen(rng, invite, c));
             }
         }

@@ -15,6 +15,7 @@ const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// One daemon of two workers, and phones that call over one transport.
 pub struct Bed {
     pub transport: Transport,
+    pub proxy: SocketAddr,
     daemon: Daemon,
     pub load: Load,
     callers: Vec<usize>,
@@ -59,7 +60,7 @@ impl Bed {
         let everyone: Vec<usize> = callers.iter().chain(&callees).copied().collect();
         let refused = load.register(&everyone, 3_600).expect("registrations");
         assert!(refused.is_empty(), "{refused:?}");
-        Bed { transport, daemon, load, callers, callees, failed: 0 }
+        Bed { transport, proxy, daemon, load, callers, callees, failed: 0 }
     }
 
     /// `meanwhile` lets the phones of other beds answer heartbeats.

@@ -8,7 +8,7 @@ pub const OK: u8 = 0;
 pub const WRONG: u8 = 1;
 /// The command line is wrong (clap's own).
 pub const USAGE: u8 = 2;
-/// `status`: no daemon answers on the admin address (EX_UNAVAILABLE).
+/// `status`: no daemon answers on the admin address; `bench profile`: perf or strace is missing or not permitted (EX_UNAVAILABLE).
 pub const UNREACHABLE: u8 = 69;
 /// `serve`: more than 10 processes died within 10 seconds (EX_SOFTWARE).
 pub const DEATHS: u8 = 70;

@@ -3,7 +3,7 @@
 //! Owns: the few changes a proxy makes to a head. Every other byte leaves as it came, in the order it came (B26); the body is
 //! never copied, the transport sends it from where it lies.
 
-use std::iter;
+use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 use arrayvec::ArrayVec;
@@ -144,7 +144,6 @@ pub struct RequestEdit<'e> {
 /// What goes into a gap.
 #[derive(Clone, Copy, Debug)]
 enum Put<'p> {
-    Nothing,
     Bytes(&'p [u8]),
     /// With B27 applied.
     RequestUri(&'p [u8]),
@@ -195,7 +194,6 @@ impl<'p> Changes<'p> {
             splice.keep(change.from);
             splice.skip(change.to);
             match change.put {
-                Put::Nothing => {}
                 Put::Bytes(bytes) => splice.put(bytes),
                 Put::RequestUri(uri) => put_request_uri(uri, splice.out()),
                 Put::Number(number) => put_number(number, splice.out()),
@@ -350,19 +348,53 @@ fn append_route<'p>(m: &Message<'_>, routing: &Routing<'_>, uri: &'p [u8], chang
     }
 }
 
-/// Appends the head of the response as it is forwarded: without the top Via value, with a Content-Length. The body is `m.body()`.
+/// A response as it is forwarded, in pieces: without the top Via value, with a Content-Length. The last piece is the body.
+#[derive(Clone, Debug)]
+pub struct Upstream<'m> {
+    before: &'m [u8],
+    after: &'m [u8],
+    length: ArrayVec<u8, 32>,
+    end: &'m [u8],
+    body: &'m [u8],
+}
+
+impl<'m> Upstream<'m> {
+    #[must_use]
+    pub fn new(m: &Message<'m>) -> Upstream<'m> {
+        let part = |from: u32, to: u32| m.of(Span { start: from, end: to });
+        let mut length = ArrayVec::new();
+        if m.content_length.is_none() {
+            // A14, B35. There is room for the largest number.
+            let _ = write!(length, "Content-Length: {}\r\n", m.body().len());
+        }
+        let end = m.body_at.saturating_sub(2).max(m.via_cut.end);
+        Upstream {
+            before: part(m.start_at, m.via_cut.start),
+            after: part(m.via_cut.end, end),
+            length,
+            end: part(end, m.body_at),
+            body: m.body(),
+        }
+    }
+
+    #[must_use]
+    pub fn pieces(&self) -> [&[u8]; 5] {
+        [self.before, self.after, &self.length, self.end, self.body]
+    }
+}
+
+/// Appends the head of the response as it is forwarded; the body is `m.body()`.
 pub fn forward_response(m: &Message<'_>, out: &mut Vec<u8>) {
-    let mut changes = Changes::new();
-    changes.add(m.via_cut.start, m.via_cut.end, Put::Nothing);
-    changes.content_length(m);
-    changes.apply(m.bytes, m.start_at, m.body_at, iter::empty(), out);
+    let upstream = Upstream::new(m);
+    let [before, after, length, end, _] = upstream.pieces();
+    [before, after, length, end].into_iter().for_each(|piece| out.extend_from_slice(piece));
 }
 
 /// Appends the value of the top Via's line with what the receiving side adds.
 pub(super) fn put_top_via(m: &Message<'_>, value: Span, fix: Option<ViaFix>, out: &mut Vec<u8>) {
     let mut changes = Changes::new();
     changes.fix_via(&m.via, fix);
-    changes.apply(m.bytes, value.start, value.end, iter::empty(), out);
+    changes.apply(m.bytes, value.start, value.end, std::iter::empty(), out);
 }
 
 /// Appends a number in decimal.

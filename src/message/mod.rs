@@ -22,7 +22,7 @@ mod wide;
 
 pub use branch::BranchId;
 pub use contact::Contact;
-pub use edit::{RequestEdit, RouteEdit, StrictRoute, ViaFix, forward_request, forward_response};
+pub use edit::{RequestEdit, RouteEdit, StrictRoute, Upstream, ViaFix, forward_request, forward_response};
 pub use method::Method;
 pub use parts::{CSeq, Message, Start};
 pub use reply::{Reply, ack, cancel, reason_phrase, reply};

@@ -62,10 +62,8 @@ pub struct Client {
 pub enum Origin {
     /// Made by us from the request.
     Own = 1,
-    /// Came from downstream; goes upstream without our Via.
-    Received = 2,
-    /// Stored just as it was sent (the registrar's).
-    Verbatim = 3,
+    /// Kept just as it was sent: from downstream, or the registrar's.
+    Kept = 2,
 }
 
 /// The branches of one context, however they are kept.
@@ -173,6 +171,14 @@ impl Client {
         }
     }
 
+    /// Could its request, a CANCEL or an ACK have to be sent (again)? All are made from the request's text and its target.
+    #[must_use]
+    pub fn may_send(&self, invite: bool) -> bool {
+        // A repeated failure must be acknowledged again (D06).
+        let acknowledges = || invite && matches!(self.machine.into(), InviteClient::Completed { .. });
+        self.is_pending(invite) || !self.cancel.is_terminated() || acknowledges()
+    }
+
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.machine.is_terminated() && self.cancel.is_terminated()
@@ -230,14 +236,8 @@ impl<B: Branches> Context<'_, B> {
         let invite = self.server.is_invite();
         let resend = self.server.may_resend();
         let own = self.server.last_origin == Origin::Own as u8;
-        let branch = (0..self.branches.count()).any(|n| {
-            self.branches.client(n).is_some_and(|client| {
-                client.is_pending(invite)
-                    || !client.cancel.is_terminated()
-                    // A repeated failure must be acknowledged again, with the request's fields (D06).
-                    || invite && matches!(client.machine.into(), InviteClient::Completed { .. })
-            })
-        });
+        let may_send = |branches: &mut B, n| branches.client(n).is_some_and(|client| client.may_send(invite));
+        let branch = (0..self.branches.count()).any(|n| may_send(self.branches, n));
         Needed {
             request: branch || resend && own,
             best: self.server.answered == 0 && self.server.best != 0 && self.server.best_is_own == 0,

@@ -49,7 +49,7 @@ impl<B: Branches> Context<'_, B> {
             return;
         }
         self.server.last = code;
-        self.server.last_origin = if which == Which::Own { Origin::Own } else { Origin::Received } as u8;
+        self.server.last_origin = if which == Which::Own { Origin::Own } else { Origin::Kept } as u8;
         if code >= 200 && self.server.answered == 0 {
             self.server.answered = code;
         }

@@ -17,10 +17,12 @@ use crate::transport::{Flow, Transport};
 /// Large, so that buckets fill evenly: with 2,048 slots a bucket is 4.6 standard deviations from full when the table is 90 % full.
 pub const SERVERS: usize = 2_048;
 pub const CLIENTS: usize = 2_048;
-/// Eight blocks a transaction: a ringing INVITE of a kilobyte (four blocks), its target (one) and the last provisional response
-/// (two or three) fit in each slot, so that the slots are used up first.
-pub const BLOCKS: usize = 8 * SERVERS;
-pub const BLOCK_BYTES: usize = 256;
+/// Small, so that little of a text's last block is empty: finished transactions stay for 32 s and are most of what lies here, and
+/// what they keep is a target of 40 bytes or a response of 300.
+pub const BLOCK_BYTES: usize = 64;
+/// A ringing INVITE of a kilobyte (16 blocks), its target (one) and the last provisional response (eight or so) fit in each slot,
+/// so that the slots are used up first.
+pub const BLOCKS: usize = 28 * SERVERS;
 const CHAINS: usize = 4_096;
 const HOPS: usize = 64;
 
@@ -105,7 +107,6 @@ impl Bucket {
         let slot = self.servers.get_mut(number as usize - 1)?;
         // Until it is live nobody misses it after our death: it is free again, and its text with it.
         slot.busy.set();
-        slot.generation = slot.generation.wrapping_add(1);
         slot.key = key;
         slot.server = crate::proxy::Server { flow, ..Default::default() };
         slot.request = text;
@@ -192,6 +193,14 @@ impl Bucket {
         self.texts.free(others);
         give(number, &mut self.clients_free, &mut self.clients);
         self.clients_live = self.clients_live.saturating_sub(1);
+    }
+
+    /// Gives the texts of a client back that will send nothing any more.
+    pub fn forget_target(&mut self, number: u32) {
+        let Some(slot) = self.client_mut(number) else { return };
+        let (target, others) = (std::mem::take(&mut slot.target), std::mem::take(&mut slot.others));
+        self.texts.free(target);
+        self.texts.free(others);
     }
 
     /// Gives a whole context back. Its mark stays until it is dead: half of it given back, and found unmarked, it would live for ever.

@@ -19,18 +19,16 @@ pub struct ServerSlot {
     pub server: Server,
     /// The request as it was received.
     pub request: Text,
-    /// The best final response so far, as it was received.
+    /// The best final response so far, as it goes upstream.
     pub best: Text,
-    /// What was sent upstream last: as received, or verbatim (`Server::last_origin`).
+    /// What was sent upstream last.
     pub last: Text,
-    pub generation: u32,
     pub live: u32,
     pub busy: Busy,
     /// Next slot with the same chain of keys; for a dead slot, next of the free list.
     pub next: u32,
     /// First of this context's client slots.
     pub branches: u32,
-    pub unused: u32,
 }
 
 /// A client transaction.

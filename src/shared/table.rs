@@ -50,11 +50,8 @@ pub enum Act {
     Reply(u16),
     /// The response at hand.
     Relay,
-    /// A response from the store.
-    Stored {
-        text: Range,
-        origin: Origin,
-    },
+    /// A response that was kept.
+    Kept(Range),
 }
 
 /// A client transaction as the composer of messages needs it. `uri` lies in `Prepared::scratch`.
@@ -102,7 +99,8 @@ impl Prepared {
 #[derive(Clone, Copy)]
 pub enum AtHand<'a> {
     Request,
-    Response(&'a [u8]),
+    /// As it goes upstream, in pieces.
+    Response(&'a [&'a [u8]]),
     Nothing,
 }
 
@@ -359,12 +357,9 @@ impl Entry {
                     // Once kept as the last one, the best is no longer the best.
                     let best = *step == Step::RelayBest && !slot.best.is_empty();
                     let text = if best { slot.best } else { slot.last };
-                    let verbatim = slot.server.last_origin == Origin::Verbatim as u8;
-                    let origin = if verbatim { Origin::Verbatim } else { Origin::Received };
-                    let text = prepared.keep(|out| {
+                    Act::Kept(prepared.keep(|out| {
                         self.guard.texts.read(text, out);
-                    });
-                    Act::Stored { text, origin }
+                    }))
                 }),
                 Step::KeepBest | Step::KeepLast => {
                     self.store(head, *step, at_hand);
@@ -394,8 +389,8 @@ impl Entry {
 
     /// Keeps the response at hand. When no block is free, one of our own with the same status code will have to do.
     fn store(&mut self, head: u32, step: Step, at_hand: AtHand<'_>) {
-        let AtHand::Response(bytes) = at_hand else { return };
-        let stored = self.guard.texts.store(&[bytes]);
+        let AtHand::Response(pieces) = at_hand else { return };
+        let stored = self.guard.texts.store(pieces);
         let text = stored.unwrap_or(Text::EMPTY);
         let Some(slot) = self.guard.server_mut(head) else { return };
         let place = if step == Step::KeepBest { &mut slot.best } else { &mut slot.last };
@@ -411,14 +406,18 @@ impl Entry {
 
     /// Gives back the texts that are not needed any more, and the branches that have ended.
     fn forget(&mut self, head: u32, needed: [bool; 3]) {
-        let ended: ArrayVec<u32, 64> = self
+        let Some(invite) = self.guard.server(head).map(|slot| slot.server.is_invite()) else { return };
+        let silent: ArrayVec<u32, 64> = self
             .guard
             .branches(head)
-            .filter(|number| self.guard.client(*number).is_some_and(|slot| slot.client.is_finished()))
+            .filter(|number| self.guard.client(*number).is_some_and(|slot| !slot.client.may_send(invite)))
             .take(64)
             .collect();
-        for number in ended {
-            self.guard.free_branch(number);
+        for number in silent {
+            match self.guard.client(number).is_some_and(|slot| slot.client.is_finished()) {
+                true => self.guard.free_branch(number),
+                false => self.guard.forget_target(number),
+            }
         }
         let Some(slot) = self.guard.server_mut(head) else { return };
         let texts = [&mut slot.request, &mut slot.best, &mut slot.last];

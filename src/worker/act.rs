@@ -3,11 +3,10 @@
 use super::corridor::{Arrived, Corridor};
 use super::input::tag;
 use crate::message::{self, Message, Reply, ViaFix, reason_phrase, scan};
-use crate::proxy::Origin;
 use crate::proxy::forward::{self, Leg};
 use crate::shared::Counter;
 use crate::shared::table::{Act, Branch};
-use crate::transport::{Body, Flow, Outgoing};
+use crate::transport::{Body, Outgoing};
 
 impl Corridor {
     /// Does all that `self.prepared` asks for. `at_hand` is the message that caused it.
@@ -68,28 +67,16 @@ impl Corridor {
                         counters.add(*seat, Counter::Answered, 1);
                     }
                 }
-                Act::Stored { text, origin } => {
-                    let text = prepared.bytes(text);
-                    resend(text, origin, prepared.upstream, outgoing);
+                // What could not be kept for want of room is not sent again.
+                Act::Kept(text) if prepared.bytes(text).is_empty() => {}
+                Act::Kept(text) => {
+                    let begin = outgoing.begin();
+                    outgoing.bytes.extend_from_slice(prepared.bytes(text));
+                    outgoing.finish(begin, prepared.upstream, Body::Empty, None);
                 }
             }
         }
     }
-}
-
-/// A response from the store.
-fn resend(text: &[u8], origin: Origin, upstream: Flow, outgoing: &mut Outgoing) {
-    let begin = outgoing.begin();
-    match origin {
-        Origin::Verbatim if !text.is_empty() => outgoing.bytes.extend_from_slice(text),
-        Origin::Received | Origin::Own | Origin::Verbatim => {
-            // What could not be stored for want of room is not sent again.
-            let Ok(m) = scan(text) else { return };
-            message::forward_response(&m, &mut outgoing.bytes);
-            outgoing.bytes.extend_from_slice(m.body());
-        }
-    }
-    outgoing.finish(begin, upstream, Body::Empty, None);
 }
 
 /// The body where it lies, or, of a stored message, behind its head.

@@ -6,7 +6,8 @@ use tracing::{debug, info};
 
 use super::corridor::{Arrived, Corridor};
 use crate::log;
-use crate::message::{self, Message, Method, Reply, Rport, Start, ViaFix, branch, reason_phrase, salvage, scan, uri};
+use crate::message::{self, Message, Method, Reply, Rport, Start, Upstream, ViaFix};
+use crate::message::{branch, reason_phrase, salvage, scan, uri};
 use crate::shared::Counter;
 use crate::shared::slot::Key;
 use crate::shared::table::AtHand;
@@ -109,7 +110,8 @@ impl Corridor {
             return;
         };
         let (method, code) = (m.cseq.method, m.code());
-        entry.visit(head, now, &self.lengths, AtHand::Response(m.bytes), &mut self.prepared, |context| {
+        let at_hand = Upstream::new(m);
+        entry.visit(head, now, &self.lengths, AtHand::Response(&at_hand.pieces()), &mut self.prepared, |context| {
             context.response(n, method, code);
         });
         drop(entry);

@@ -36,7 +36,7 @@ impl Corridor {
             entry.keep_reply(head, self.outgoing.bytes.get(begin as usize..).unwrap_or_default());
             self.prepared.clear();
             entry.visit(head, now, &self.lengths, AtHand::Nothing, &mut self.prepared, |context| {
-                context.answered(code, Origin::Verbatim)
+                context.answered(code, Origin::Kept)
             });
         }
     }

@@ -4,11 +4,12 @@
 //! costs can be read from the kernel; the manager starts them, and the daemon where it is ours, and ends all of them.
 //!
 //! ```text
-//! run ── the command line of one point or a few, the table          (paper, profile ── more of them)
+//! run ── the command line of one point or a few, the table          (paper ── more of them)
 //!   └─ measure ── one sample: start, register, warm up, measure, end
 //!        ├─ rig ── the proxy: started here, or running already; its processor time
 //!        ├─ crew ── the phone processes, `words` ── what is said to them
 //!        └─ phones ── inside of such a process
+//! profile ── where the CPU time goes: perf and strace beside calls of its own
 //! results ── what a measurement is asked and what it found
 //! ```
 
@@ -17,6 +18,7 @@ mod crew;
 pub mod machine;
 pub mod measure;
 pub mod phones;
+pub mod profile;
 pub mod results;
 pub mod rig;
 pub mod run;
@@ -32,6 +34,10 @@ pub enum Command {
     ///
     /// Callers place calls (INVITE/100/180/200/ACK, BYE/200) to their callees through the proxy; phones are processes of their own.
     Run(Box<run::Options>),
+    /// Says where a call's CPU goes, for each transport: system calls per call, time by room of the house, hottest functions.
+    ///
+    /// Samples with perf, counts with strace; needs both.
+    Profile(Box<profile::Options>),
     /// One phone process, spoken to over stdin and stdout.
     #[command(hide = true)]
     Phones,
@@ -42,6 +48,7 @@ pub enum Command {
 pub fn run(command: &Command) -> ExitCode {
     match command {
         Command::Run(options) => run::run(options),
+        Command::Profile(options) => profile::run(options),
         Command::Phones => phones::run(),
     }
 }

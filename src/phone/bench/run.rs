@@ -204,7 +204,7 @@ fn failed(row: &Row) -> bool {
     calls == 0 || failed as f64 > FAILED * calls as f64
 }
 
-fn rig(options: &Options) -> io::Result<Rig> {
+pub(super) fn rig(options: &Options) -> io::Result<Rig> {
     let mut rig = Rig::own(std::env::current_exe()?);
     if let Some(address) = options.target.target {
         let (pid, encapsulation_port) = (options.target.target_pid, options.target.encapsulation_port);
@@ -220,7 +220,7 @@ fn rig(options: &Options) -> io::Result<Rig> {
     Ok(rig)
 }
 
-fn points(options: &Options) -> Result<Vec<Point>, String> {
+pub(super) fn points(options: &Options) -> Result<Vec<Point>, String> {
     let own = &options.own;
     let renewed = options.renew_every.is_some() || options.connection_per_call;
     if renewed && options.transport.contains(&Wire::Udp) {
@@ -359,10 +359,10 @@ impl Notes {
     }
 }
 
-fn positive(text: &str) -> Result<f64, String> {
+pub(super) fn positive(text: &str) -> Result<f64, String> {
     text.parse().ok().filter(|n: &f64| n.is_finite() && *n > 0.0).ok_or_else(|| "a number above 0".to_owned())
 }
 
-fn not_negative(text: &str) -> Result<f64, String> {
+pub(super) fn not_negative(text: &str) -> Result<f64, String> {
     text.parse().ok().filter(|n: &f64| n.is_finite() && *n >= 0.0).ok_or_else(|| "a number, 0 or more".to_owned())
 }

@@ -175,3 +175,30 @@ fn an_owner_that_dies_in_a_rebuild_is_followed_by_one_that_finishes_it() {
     bucket.server_mut(torn).unwrap().live = 0;
     only(bucket, &[(1, a, 2)]);
 }
+
+/// RFC 6026's timer L and M, timer H where nothing is repeated, timer J with an answer without a body: most of what a busy table holds.
+#[test]
+fn a_transaction_that_only_waits_takes_512_bytes_at_most() {
+    let shared = size_of::<Deadlines<SERVERS>>() / SERVERS + size_of::<[u32; CHAINS]>() / SERVERS;
+    let server = size_of::<ServerSlot>() + shared;
+    let answer = 300_usize.div_ceil(BLOCK_BYTES) * (BLOCK_BYTES + size_of::<u32>());
+    println!(
+        "server transaction {server}, with its answer {}, client transaction {}",
+        server + answer,
+        size_of::<ClientSlot>()
+    );
+    assert!(server + answer <= 512 && size_of::<ClientSlot>() <= 512);
+}
+
+#[test]
+fn a_client_that_sends_nothing_any_more_holds_no_text() {
+    let bucket = bucket();
+    let a = ringing(bucket, 1, 2);
+    let before = bucket.audit().1.live;
+    let branch = branches(bucket, a)[0];
+    bucket.forget_target(branch);
+    bucket.forget_target(branch);
+    // Its target and its other addresses.
+    assert_eq!(bucket.audit().1.live, before - 2);
+    only(bucket, &[(1, a, 2)]);
+}

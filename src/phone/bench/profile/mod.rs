@@ -1,0 +1,334 @@
+//! `strowger bench profile`: where an operation's CPU goes, for each transport: the paper's OProfile tables for today.
+//!
+//! Owns: the order of a profile. The load is that of `bench run`, twice: once while perf samples (and the kernel counts the CPU time),
+//! once while strace counts system calls. The phones are processes of their own and not looked at.
+//!
+//! ```text
+//! measure ── a daemon, phones, calls      tools ── perf and strace, from outside
+//!                                           ├─ samples ── lines of `perf script` ── rooms ── address → room of the house
+//!                                           └─ calls ── the summary of `strace -c`
+//! report ── tables for people, Markdown, JSON
+//! ```
+
+pub mod calls;
+pub mod report;
+pub mod rooms;
+pub mod samples;
+mod tools;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::io::{self, Write as _};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use self::report::{PerOperation, Profile, Share};
+use self::rooms::{Lines, Place};
+use self::samples::{Sample, greatest_first};
+use self::tools::{Perf, Strace};
+use super::machine::machine;
+use super::measure::{Measured, Progress, Stage, measure_all};
+use super::results::Point;
+use super::rig::Rig;
+use super::run::{self, Own, Target, positive};
+use super::words::Wire;
+use crate::config::exit;
+use crate::phone::daemon::family;
+use crate::phone::signals::{Interrupted, Signals};
+
+/// What `bench profile` can be told.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_long_help = MORE)]
+pub struct Options {
+    /// What the phones speak; several are profiled beside each other
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "udp,tcp")]
+    pub transport: Vec<Wire>,
+    /// Callers, and as many callees
+    #[arg(long, default_value = "100", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub clients: u32,
+    /// Open loop: so many calls a second begin [default: closed loop]
+    #[arg(long, value_name = "CALLS/S", value_parser = positive)]
+    pub rate: Option<f64>,
+    /// Seconds of calls that are looked at, for each tool
+    #[arg(long, default_value = "5", value_parser = positive)]
+    pub seconds: f64,
+    /// Seconds of calls before them
+    #[arg(long, default_value = "4", value_parser = positive)]
+    pub warm_up: f64,
+    /// Operations after which a phone goes on over a new connection; it leaves the old one open
+    #[arg(long, value_name = "OPERATIONS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub renew_every: Option<u64>,
+    /// Each call comes over a connection of its own, which the caller closes
+    #[arg(long, conflicts_with_all = ["renew_every", "trunks"])]
+    pub connection_per_call: bool,
+    /// All calls travel over so many connections or associations on each side
+    #[arg(long, conflicts_with = "renew_every", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub trunks: Option<u32>,
+    /// Where profile.md and profile.json go; without it only the terminal shows the tables
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    #[command(flatten)]
+    pub own: Own,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+const MORE: &str = "\
+Needs perf and strace (Debian: apt-get install linux-perf strace), and as a rule root: the kernel's part of the time is seen only
+where kernel.perf_event_paranoid is 1 or less. Microseconds are those of a release build (cargo build --release).
+
+An operation is an INVITE or a BYE transaction; a call has one of each. Times are those under perf, which hardly disturbs. strace stops
+the proxy at each system call: its counts are those of a slower proxy, which finds more messages each time it looks.
+
+Examples:
+  strowger bench profile --transport udp,tcp,sctp-user
+      System calls, time by room of the house, hottest functions, for three transports side by side: about a minute and a half.
+  strowger bench profile --transport tcp --rate 1000 --out profile
+      The same at a rate that is no strain; also as profile/profile.md and profile/profile.json.
+  strowger bench profile --transport tcp --architecture symmetric,supervisor --renew-every 50 --idle-s 10
+      What the paper's supervisor costs, and where.
+  tests/vm/vm.sh target/release/strowger bench profile --transport udp,tcp,sctp
+      With the kernel's SCTP, in the virtual machine (its microseconds mean something only beside each other).
+  strowger bench profile --target 127.0.0.1:5060 --target-pid $(cat /run/kamailio.pid) --target-name Kamailio
+      Another proxy: its rooms are its shared libraries.
+
+Exit status:
+   0  done
+   1  the proxy or a phone failed
+   2  the command line is wrong
+  69  perf or strace is missing or not permitted
+ 130  interrupted";
+
+/// Why there is no profile.
+pub enum Stop {
+    /// A tool is missing or not permitted.
+    Unavailable(String),
+    Usage(String),
+    Failed(String),
+    Interrupted,
+}
+
+/// Runs the command.
+#[must_use]
+pub fn run(options: &Options) -> ExitCode {
+    let (text, status) = match profiles(options).and_then(|profiles| publish(&profiles, options)) {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Stop::Unavailable(text)) => (text, exit::UNREACHABLE),
+        Err(Stop::Failed(text)) => (text, exit::WRONG),
+        Err(Stop::Usage(text)) => (text, exit::USAGE),
+        Err(Stop::Interrupted) => return ExitCode::from(130),
+    };
+    let _ = writeln!(io::stderr(), "strowger bench profile: {text}");
+    ExitCode::from(status)
+}
+
+fn profiles(options: &Options) -> Result<Vec<Profile>, Stop> {
+    let failed = |e: io::Error| Stop::Failed(e.to_string());
+    tools::are_here().map_err(Stop::Unavailable)?;
+    let asked = options.as_run();
+    let points = run::points(&asked).map_err(Stop::Usage)?;
+    let rig = run::rig(&asked).map_err(failed)?;
+    let signals = Signals::block().map_err(failed)?;
+    let lines = Lines::of(&rig.program).map_err(Stop::Failed)?;
+    points.iter().map(|point| profile(point, &rig, &signals, &lines)).collect()
+}
+
+impl Options {
+    /// The same load, as `bench run` is told.
+    fn as_run(&self) -> run::Options {
+        run::Options {
+            transport: self.transport.clone(),
+            clients: vec![self.clients],
+            rate: self.rate,
+            seconds: self.seconds,
+            warm_up: self.warm_up,
+            rounds: 1,
+            renew_every: self.renew_every,
+            connection_per_call: self.connection_per_call,
+            trunks: self.trunks,
+            phones: 0,
+            json: None,
+            own: self.own.clone(),
+            target: self.target.clone(),
+            burden_us: 0,
+        }
+    }
+}
+
+/// One subject from beginning to end.
+fn profile(point: &Point, rig: &Rig, signals: &Signals, lines: &Lines) -> Result<Profile, Stop> {
+    let folder = Folder::new().map_err(|e| Stop::Failed(e.to_string()))?;
+    let name = &point.subject.name;
+    say(&format!("{name}: {} s under perf, after {} s", point.measure_s, point.warm_up_s));
+    let mut base = None;
+    let start = |pids: &[u32]| {
+        base = pids.first().and_then(|pid| tools::base(*pid, &rig.program));
+        Perf::start(&folder.0, pids)
+    };
+    let (measured, perf) = look(point, rig, signals, start, Perf::end)?;
+    let samples = perf.samples().map_err(Stop::Unavailable)?;
+
+    say(&format!("{name}: {} s under strace", point.measure_s));
+    let (counted, strace) = look(point, rig, signals, |pids| Strace::start(&folder.0, pids), Strace::end)?;
+    let summary = strace.summary().map_err(Stop::Unavailable)?;
+
+    let sample = &measured.sample;
+    let operations = sample.operations.max(1) as f64;
+    let mut profile = Profile {
+        subject: Some(point.subject.clone()),
+        operations: sample.operations,
+        failed_calls: sample.failed_calls + counted.sample.failed_calls,
+        operations_per_s: sample.operations_per_s(),
+        cpu_us: sample.cpu_us_per_operation(),
+        counted_operations_per_s: counted.sample.operations_per_s(),
+        system_calls: per_operation(&summary, counted.sample.operations_per_s() * strace.took().as_secs_f64()),
+        ..Profile::default()
+    };
+    let kind = |(name, cpu_s): (&String, &f64)| Share { name: name.clone(), us: cpu_s * 1e6 / operations };
+    profile.processes = sample.cpu_by_process.iter().map(kind).collect();
+    let place = |address: u64| lines.place(address.checked_sub(base?)?);
+    share_out(&mut profile, &samples, &rig.program, place);
+    if profile.failed_calls > 0 {
+        say(&format!("{name}: {} calls failed", profile.failed_calls));
+    }
+    Ok(profile)
+}
+
+/// Measures the point while a tool looks at the proxy: from a second before the window to its end.
+fn look<T>(
+    point: &Point,
+    rig: &Rig,
+    signals: &Signals,
+    mut start: impl FnMut(&[u32]) -> Result<T, String>,
+    end: impl Fn(&mut T) -> Result<(), String>,
+) -> Result<(Measured, T), Stop> {
+    let (mut tool, mut ended, mut trouble, mut interrupted) = (None, false, None, Ok(()));
+    let soon = point.measure_s + 2.0;
+    let measured = measure_all(point, rig, &mut |progress: &Progress| {
+        let due = match progress.stage {
+            Stage::Starting | Stage::Registering => false,
+            Stage::WarmingUp => progress.left.as_secs_f64() <= soon,
+            Stage::Measuring | Stage::Ending => true,
+        };
+        let step = match (&mut tool, progress.proxy) {
+            (None, Some(proxy)) if due => start(&family(proxy)).map(|started| tool = Some(started)),
+            (None, None) if due => Err("which process is the proxy? (--target-pid)".to_owned()),
+            (Some(tool), _) if progress.stage == Stage::Ending && !ended => {
+                ended = true;
+                end(tool)
+            }
+            _ => Ok(()),
+        };
+        match step {
+            Ok(()) => signals.flow(&mut interrupted),
+            Err(why) => {
+                trouble = Some(why);
+                ControlFlow::Break(())
+            }
+        }
+    });
+    match (interrupted, trouble) {
+        (Err(Interrupted), _) => return Err(Stop::Interrupted),
+        (_, Some(why)) => return Err(Stop::Unavailable(why)),
+        _ => {}
+    }
+    let measured = measured.map_err(|e| Stop::Failed(format!("{}: {e}", point.subject.name)))?;
+    Ok((measured, tool.ok_or_else(|| Stop::Failed("nothing was measured".to_owned()))?))
+}
+
+fn per_operation(summary: &str, operations: f64) -> Vec<PerOperation> {
+    let operations = operations.max(1.0);
+    let row = |counted: calls::Counted| PerOperation {
+        name: counted.name,
+        calls: counted.calls as f64 / operations,
+        errors: counted.errors as f64 / operations,
+    };
+    let mut rows: Vec<PerOperation> = calls::read(summary).into_iter().map(row).collect();
+    rows.sort_by(|a, z| z.calls.total_cmp(&a.calls));
+    rows
+}
+
+/// Gives each part its share of the CPU time by its share of the samples.
+fn share_out(profile: &mut Profile, samples: &str, program: &Path, place: impl Fn(u64) -> Option<Place>) {
+    let [mut rooms, mut functions, mut kernel] = [const { BTreeMap::new() }; 3];
+    let (mut all, mut in_kernel) = (0_u64, 0_u64);
+    let mut known: HashMap<u64, Place> = HashMap::new();
+    for sample in samples.lines().filter_map(Sample::read) {
+        profile.samples += 1;
+        all += sample.period;
+        if sample.is_kernel() {
+            in_kernel += sample.period;
+            *kernel.entry(sample.symbol.to_owned()).or_default() += sample.period;
+            continue;
+        }
+        let found = known.entry(sample.address).or_insert_with(|| {
+            let ours = Path::new(sample.file) == program;
+            let found = if ours { place(sample.address) } else { None };
+            found.unwrap_or_else(|| elsewhere(&sample))
+        });
+        *rooms.entry(found.room.clone()).or_default() += sample.period;
+        *functions.entry(found.function.clone()).or_default() += sample.period;
+    }
+    let cpu = profile.cpu_us;
+    let us = |period: u64| cpu * period as f64 / all.max(1) as f64;
+    let shares = |sums: BTreeMap<String, u64>| -> Vec<Share> {
+        greatest_first(sums).into_iter().map(|(name, period)| Share { name, us: us(period) }).collect()
+    };
+    (profile.kernel_us, profile.user_us) = (us(in_kernel), us(all - in_kernel));
+    profile.rooms = shares(rooms);
+    profile.functions = shares(functions);
+    profile.kernel = shares(kernel);
+}
+
+/// Code of no line table of ours: a shared library's, the kernel's page of clock functions.
+fn elsewhere(sample: &Sample<'_>) -> Place {
+    let file = sample.file.rsplit('/').next().unwrap_or_default();
+    let room = match file {
+        "[vdso]" => "vdso",
+        name if name.starts_with("libc.") || name.starts_with("libc-") || name.starts_with("ld-") => "libc",
+        name => name.split(".so").next().unwrap_or(name),
+    };
+    let symbol = sample.symbol.split("@@").next().unwrap_or_default();
+    Place { room: room.to_owned(), function: format!("{room}::{symbol}") }
+}
+
+fn publish(profiles: &[Profile], options: &Options) -> Result<(), Stop> {
+    let failed = |e: io::Error| Stop::Failed(e.to_string());
+    let _ = io::stdout().write_all(report::text(profiles, report::Form::Terminal).as_bytes());
+    let Some(folder) = &options.out else { return Ok(()) };
+    fs::create_dir_all(folder).map_err(failed)?;
+    let machine = machine();
+    let markdown = report::text(profiles, report::Form::Markdown);
+    let head = format!(
+        "{}, {} processors, Linux {}: `{}`\n\n",
+        machine.processor, machine.processors, machine.kernel, machine.command
+    );
+    fs::write(folder.join("profile.md"), head + &markdown).map_err(failed)?;
+    let all = report::Profiles { machine, profiles: profiles.to_vec() };
+    let json = serde_json::to_string_pretty(&all).map_err(|e| Stop::Failed(e.to_string()))?;
+    fs::write(folder.join("profile.json"), json + "\n").map_err(failed)?;
+    say(&format!("written: {0}/profile.md and {0}/profile.json", folder.display()));
+    Ok(())
+}
+
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// A folder for what the tools write, gone at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> io::Result<Folder> {
+        let path = std::env::temp_dir().join(format!("strowger-profile-{}", std::process::id()));
+        fs::create_dir_all(&path)?;
+        Ok(Folder(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

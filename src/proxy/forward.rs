@@ -4,11 +4,10 @@
 //! retransmission, a CANCEL or an ACK needs nothing stored but the request as it was received.
 
 use super::identity::Identity;
-use super::route;
-use super::validate::loop_hash;
+use super::route::{self, Course};
 use crate::message::branch::{self, BranchId};
 use crate::message::edit::RouteEdit;
-use crate::message::{self, Message, Method, RequestEdit, StrictRoute, Uri, ViaFix};
+use crate::message::{self, Message, Method, RequestEdit, ViaFix};
 use crate::transport::Flow;
 
 /// What composing needs to know of us.
@@ -27,11 +26,12 @@ pub struct Leg<'l> {
     pub id: BranchId,
     /// The Request-URI to send.
     pub uri: &'l [u8],
+    /// Of the request.
+    pub course: Course,
 }
 
 /// Appends the head of the copy that goes to `leg.to`. `lines` is scratch.
 pub fn request(m: &Message<'_>, ourselves: &Ourselves<'_>, leg: &Leg<'_>, lines: &mut Vec<u8>, out: &mut Vec<u8>) {
-    let (cut_routes, strict_route) = routes(m, ourselves);
     lines.clear();
     via(m, ourselves, leg, lines);
     let via_end = lines.len();
@@ -47,8 +47,8 @@ pub fn request(m: &Message<'_>, ourselves: &Ourselves<'_>, leg: &Leg<'_>, lines:
         fix_via: ViaFix::needed(&m.via, m.bytes, leg.from.peer.into()),
         record_route,
         max_forwards: m.max_forwards.map_or(70, |(value, _)| value.saturating_sub(1)),
-        cut_routes,
-        strict_route,
+        cut_routes: leg.course.cut,
+        strict_route: leg.course.strict,
     };
     message::forward_request(m, &edit, out);
 }
@@ -64,35 +64,24 @@ pub fn ack(
 ) {
     lines.clear();
     via(m, ourselves, leg, lines);
-    message::ack(m, leg.uri, lines, route_edit(m, ourselves), response_to, out);
+    message::ack(m, leg.uri, lines, route_edit(leg), response_to, out);
 }
 
 /// Appends the CANCEL of that copy (§9.1).
 pub fn cancel(m: &Message<'_>, ourselves: &Ourselves<'_>, leg: &Leg<'_>, lines: &mut Vec<u8>, out: &mut Vec<u8>) {
     lines.clear();
     via(m, ourselves, leg, lines);
-    message::cancel(m, leg.uri, lines, route_edit(m, ourselves), out);
+    message::cancel(m, leg.uri, lines, route_edit(leg), out);
 }
 
 fn via(m: &Message<'_>, ourselves: &Ourselves<'_>, leg: &Leg<'_>, lines: &mut Vec<u8>) {
     lines.extend_from_slice(ourselves.identity.via(leg.to.listener));
-    branch::write(lines, ourselves.key, leg.id, loop_hash(m, ourselves.key), m.of(m.via.branch));
+    branch::write(lines, ourselves.key, leg.id, leg.course.loop_hash, m.of(m.via.branch));
     lines.extend_from_slice(b"\r\n");
 }
 
-fn route_edit(m: &Message<'_>, ourselves: &Ourselves<'_>) -> RouteEdit {
-    let (cut, strict) = routes(m, ourselves);
-    RouteEdit { cut, strict }
-}
-
-fn routes(m: &Message<'_>, ourselves: &Ourselves<'_>) -> (u16, Option<StrictRoute>) {
-    if m.route_count == 0 {
-        return (0, None);
-    }
-    Uri::parse(m.uri()).map_or((0, None), |uri| {
-        let routing = route::preprocess(m, &uri, ourselves.identity, ourselves.key);
-        (routing.cut, routing.strict)
-    })
+fn route_edit(leg: &Leg<'_>) -> RouteEdit {
+    RouteEdit { cut: leg.course.cut, strict: leg.course.strict }
 }
 
 /// Methods that make a dialog whose later requests should pass through us (RFC 3261 §16.6 item 4, RFC 6665, RFC 3515).

@@ -1,6 +1,7 @@
 //! Where a request wants to go: route information preprocessing (RFC 3261 §16.4) and the kind of target (§16.5).
 
 use super::identity::Identity;
+use super::validate::loop_hash;
 use crate::message::{Message, Route, StrictRoute, Uri, branch};
 
 /// What §16.4 found.
@@ -8,6 +9,8 @@ use crate::message::{Message, Route, StrictRoute, Uri, branch};
 pub struct Routing<'m> {
     /// The Request-URI that counts.
     pub uri: &'m [u8],
+    /// The same taken apart; none: it cannot be.
+    pub target: Option<Uri<'m>>,
     /// Top Route values that named us and come off.
     pub cut: u16,
     pub strict: Option<StrictRoute>,
@@ -15,6 +18,30 @@ pub struct Routing<'m> {
     pub next: Option<Route>,
     /// It came by a Route that we gave to this dialog ourselves, not by one that only names us.
     pub by_our_route: bool,
+}
+
+/// What the copies of a request have in common of their routing. Whoever has decided on the request knows it; else it is found again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Course {
+    /// `validate::loop_hash` of the request.
+    pub loop_hash: u32,
+    /// Of its `Routing`.
+    pub cut: u16,
+    pub strict: Option<StrictRoute>,
+}
+
+impl Course {
+    /// Of a request that was decided on before.
+    #[must_use]
+    pub fn of(m: &Message<'_>, identity: &Identity, key: &branch::Key) -> Course {
+        let uri = Uri::parse(m.uri()).filter(|_| m.route_count > 0);
+        let routing = uri.map(|uri| preprocess(m, &uri, identity, key));
+        Course {
+            loop_hash: loop_hash(m, key),
+            cut: routing.map_or(0, |routing| routing.cut),
+            strict: routing.and_then(|routing| routing.strict),
+        }
+    }
 }
 
 /// Whose business the request is.
@@ -35,7 +62,8 @@ pub enum Whose<'m> {
 /// Takes our names off the route.
 #[must_use]
 pub fn preprocess<'m>(m: &Message<'m>, uri: &Uri<'m>, identity: &Identity, key: &branch::Key) -> Routing<'m> {
-    let mut routing = Routing { uri: m.uri(), cut: 0, strict: None, next: None, by_our_route: false };
+    let mut routing =
+        Routing { uri: m.uri(), target: Some(*uri), cut: 0, strict: None, next: None, by_our_route: false };
     if m.route_count == 0 {
         return routing;
     }
@@ -47,6 +75,7 @@ pub fn preprocess<'m>(m: &Message<'m>, uri: &Uri<'m>, identity: &Identity, key: 
     {
         routing.strict = Some(StrictRoute::Previous);
         routing.uri = m.of(last.uri);
+        routing.target = Uri::parse(routing.uri);
         routing.by_our_route = is_marked(m, uri, key);
         left -= 1;
     }
@@ -60,7 +89,7 @@ pub fn preprocess<'m>(m: &Message<'m>, uri: &Uri<'m>, identity: &Identity, key: 
         left -= 1;
     }
     if left > 0 {
-        routing.next = m.routes_all().nth(usize::from(routing.cut));
+        routing.next = m.routes_at_hand().nth(usize::from(routing.cut));
         if routing.next.is_some_and(|next| !next.lr) {
             routing.strict = Some(match routing.strict {
                 Some(_) => StrictRoute::Both,
@@ -86,10 +115,12 @@ fn is_marked(m: &Message<'_>, uri: &Uri<'_>, key: &branch::Key) -> bool {
 /// Decides by the first Route left, else by the Request-URI.
 #[must_use]
 pub fn whose<'m>(m: &Message<'m>, routing: &Routing<'m>, identity: &Identity) -> Whose<'m> {
-    if let Some(route) = routing.next {
-        return Uri::parse(m.of(route.uri)).map_or(Whose::Unreadable, Whose::Route);
+    match (routing.target, routing.next) {
+        // The URI that counts may be the last Route's.
+        (None, _) => Whose::Unreadable,
+        (Some(_), Some(route)) => Uri::parse(m.of(route.uri)).map_or(Whose::Unreadable, Whose::Route),
+        (Some(uri), None) => of_uri(uri, identity),
     }
-    Uri::parse(routing.uri).map_or(Whose::Unreadable, |uri| of_uri(uri, identity))
 }
 
 /// Whose a Request-URI is, or a contact that would become one.

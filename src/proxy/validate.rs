@@ -69,10 +69,8 @@ fn is_loop(m: &Message<'_>, identity: &Identity, loop_hash: u32) -> bool {
 pub fn loop_hash(m: &Message<'_>, key: &branch::Key) -> u32 {
     let mut hasher = SipHasher13::new_with_keys(key.0[1], key.0[0]);
     hasher.write(m.uri());
-    if m.route_count > 0 {
-        for route in m.routes_all() {
-            hasher.write(m.of(route.value));
-        }
+    for route in m.routes_at_hand().take(usize::from(m.route_count)) {
+        hasher.write(m.of(route.value));
     }
     hasher.write(m.of(m.call_id));
     hasher.write_u32(m.cseq.number);

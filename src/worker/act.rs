@@ -4,13 +4,15 @@ use super::corridor::{Arrived, Corridor};
 use super::input::tag;
 use crate::message::{self, Message, Reply, ViaFix, reason_phrase, scan};
 use crate::proxy::forward::{self, Leg};
+use crate::proxy::route::Course;
 use crate::shared::Counter;
 use crate::shared::table::{Act, Branch};
 use crate::transport::{Body, Outgoing};
 
 impl Corridor {
-    /// Does all that `self.prepared` asks for. `at_hand` is the message that caused it.
-    pub(super) fn act(&mut self, at_hand: Option<(&Message<'_>, Arrived<'_>)>) {
+    /// Does all that `self.prepared` asks for. `at_hand` is the message that caused it, and, of a request that was decided on just now,
+    /// `course` its course.
+    pub(super) fn act(&mut self, at_hand: Option<(&Message<'_>, Arrived<'_>)>, course: Option<Course>) {
         let Corridor { prepared, outgoing, lines, identity, key, live, counters, seat, .. } = self;
         let house = forward::Ourselves { identity, key, record_route: live.record_route };
         let stored = prepared.request.and_then(|range| scan(prepared.bytes(range)).ok());
@@ -21,32 +23,40 @@ impl Corridor {
             (None, _) => None,
         };
         let response = at_hand.filter(|(m, _)| !m.is_request());
+        let course = course.filter(|_| stored.is_none());
+        let leg = |m: &Message<'_>, Branch { id, flow, uri }| Leg {
+            from: prepared.upstream,
+            to: flow,
+            id,
+            uri: prepared.bytes(uri),
+            course: course.unwrap_or_else(|| Course::of(m, identity, key)),
+        };
         for act in &prepared.acts {
             match *act {
-                Act::Request(Branch { id, flow, uri }) => {
+                Act::Request(branch) => {
                     let Some((m, arrived)) = request else { continue };
                     if arrived.is_none() {
                         counters.add(*seat, Counter::Retransmissions, 1);
                     }
-                    let leg = Leg { from: prepared.upstream, to: flow, id, uri: prepared.bytes(uri) };
+                    let leg = leg(m, branch);
                     let begin = outgoing.begin();
                     forward::request(m, &house, &leg, lines, &mut outgoing.bytes);
                     let body = body(m, arrived, outgoing);
-                    outgoing.finish(begin, flow, body, Some(id));
+                    outgoing.finish(begin, leg.to, body, Some(leg.id));
                 }
-                Act::Ack(Branch { id, flow, uri }) => {
+                Act::Ack(branch) => {
                     let (Some((m, _)), Some((response, _))) = (request, response) else { continue };
-                    let leg = Leg { from: prepared.upstream, to: flow, id, uri: prepared.bytes(uri) };
+                    let leg = leg(m, branch);
                     let begin = outgoing.begin();
                     forward::ack(m, &house, &leg, response.of(response.to), lines, &mut outgoing.bytes);
-                    outgoing.finish(begin, flow, Body::Empty, None);
+                    outgoing.finish(begin, leg.to, Body::Empty, None);
                 }
-                Act::Cancel(Branch { id, flow, uri }) => {
+                Act::Cancel(branch) => {
                     let Some((m, _)) = request else { continue };
-                    let leg = Leg { from: prepared.upstream, to: flow, id, uri: prepared.bytes(uri) };
+                    let leg = leg(m, branch);
                     let begin = outgoing.begin();
                     forward::cancel(m, &house, &leg, lines, &mut outgoing.bytes);
-                    outgoing.finish(begin, flow, Body::Empty, None);
+                    outgoing.finish(begin, leg.to, Body::Empty, None);
                 }
                 Act::Reply(code) => {
                     let Some((m, _)) = request else { continue };

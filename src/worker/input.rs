@@ -85,7 +85,7 @@ impl Corridor {
         entry.visit(head, now, &self.lengths, AtHand::Nothing, &mut self.prepared, |context| context.cancel());
         drop(entry);
         self.refuse(m, arrived.from, 200, reason_phrase(200), &[]);
-        self.act(None);
+        self.act(None, None);
     }
 
     fn response(&mut self, m: &Message<'_>, arrived: Arrived<'_>, now: Tick) {
@@ -115,7 +115,7 @@ impl Corridor {
             context.response(n, method, code);
         });
         drop(entry);
-        self.act(Some((m, arrived)));
+        self.act(Some((m, arrived)), None);
     }
 
     pub(super) fn server_key(&self, m: &Message<'_>) -> Key {

@@ -25,7 +25,7 @@ impl Corridor {
                 self.prepared.clear();
                 entry.visit(head, now, &self.lengths, AtHand::Nothing, &mut self.prepared, |context| context.timers());
                 drop(entry);
-                self.act(None);
+                self.act(None, None);
                 left -= 1;
                 if left == 0 {
                     return true;
@@ -50,7 +50,7 @@ impl Corridor {
         entry
             .visit(head, now, &self.lengths, AtHand::Nothing, &mut self.prepared, |context| context.transport_error(n));
         drop(entry);
-        self.act(None);
+        self.act(None, None);
     }
 
     /// SCTP gave up the request of this client transaction. When its association is `lost`, the news of that comes, too, and decides
@@ -68,7 +68,7 @@ impl Corridor {
         });
         drop(entry);
         self.count_retry(again);
-        self.act(None);
+        self.act(None, None);
     }
 
     fn count_retry(&self, again: Option<bool>) {
@@ -139,7 +139,7 @@ impl Corridor {
                     });
                 drop(entry);
                 self.count_retry(again);
-                self.act(None);
+                self.act(None, None);
             }
         }
         if end < self.table.buckets() {

@@ -12,7 +12,7 @@ use crate::log;
 use crate::message::BranchId;
 use crate::message::{Message, Method, Uri, reason_phrase};
 use crate::proxy::forward::{self, Leg};
-use crate::proxy::route::{self, Routing, Whose};
+use crate::proxy::route::{self, Course, Routing, Whose};
 use crate::proxy::target::{self, NoHop};
 use crate::proxy::validate::{self, Refusal};
 use crate::shared::Counter;
@@ -22,6 +22,7 @@ use crate::transport::Flow;
 
 /// What is to be done with a request that passed.
 pub(super) enum Verdict {
+    /// To `Corridor::targets`.
     Forward,
     Register,
     Refuse(Refusal),
@@ -38,8 +39,9 @@ impl Corridor {
             self.refuse(m, arrived.from, 503, "Shutting Down", b"Retry-After: 5\r\n");
             return;
         }
-        match self.decide(m, arrived.from, now) {
-            Verdict::Forward => self.forward(m, arrived, now),
+        let (verdict, course) = self.decide(m, arrived.from, now);
+        match verdict {
+            Verdict::Forward => self.forward(m, arrived, course, now),
             Verdict::Register => self.register(m, arrived, now),
             Verdict::Refuse(refusal) => {
                 if refusal.code >= 300 {
@@ -50,21 +52,17 @@ impl Corridor {
         }
     }
 
-    /// Everything that can be said about a request without its transaction. Leaves its targets in `self.targets`.
-    fn decide(&mut self, m: &Message<'_>, from: Flow, now: Tick) -> Verdict {
+    /// Everything that can be said about a request without its transaction, and its course. Leaves its targets in `self.targets`.
+    fn decide(&mut self, m: &Message<'_>, from: Flow, now: Tick) -> (Verdict, Course) {
         let uri = Uri::parse(m.uri());
-        let loop_hash = validate::loop_hash(m, &self.key);
-        if let Err(refusal) = validate::validate(m, uri.as_ref(), &self.identity, loop_hash) {
-            return Verdict::Refuse(refusal);
+        let mut course = Course { loop_hash: validate::loop_hash(m, &self.key), cut: 0, strict: None };
+        if let Err(refusal) = validate::validate(m, uri.as_ref(), &self.identity, course.loop_hash) {
+            return (Verdict::Refuse(refusal), course);
         }
-        let Some(uri) = uri else { return Verdict::Refuse(Refusal::new(400, "Bad Request-URI")) };
+        let Some(uri) = uri else { return (Verdict::Refuse(Refusal::new(400, "Bad Request-URI")), course) };
         let routing = route::preprocess(m, &uri, &self.identity, &self.key);
-        // The URI that counts may be the last Route's, which lives as long as the message.
-        let whose = match Uri::parse(routing.uri) {
-            Some(_) => route::whose(m, &routing, &self.identity),
-            None => Whose::Unreadable,
-        };
-        match whose {
+        (course.cut, course.strict) = (routing.cut, routing.strict);
+        let verdict = match route::whose(m, &routing, &self.identity) {
             Whose::Unreadable => Verdict::Refuse(Refusal::new(400, "Bad Route")),
             Whose::Ourselves if m.method() == Method::Register => self.may_register(m, from),
             Whose::Ourselves => Verdict::Refuse(answer_for_ourselves(m)),
@@ -72,7 +70,8 @@ impl Corridor {
             Whose::Location(aor) => self.locate(m, &aor, from, now),
             Whose::Route(next) => self.relay(m, &routing, &next, from),
             Whose::Elsewhere(next) => self.relay(m, &routing, &next, from),
-        }
+        };
+        (verdict, course)
     }
 
     fn may_register(&self, m: &Message<'_>, from: Flow) -> Verdict {
@@ -117,11 +116,11 @@ impl Corridor {
         self.prepared.clear();
         entry.visit(head, now, &self.lengths, AtHand::Request, &mut self.prepared, |context| context.repeated());
         drop(entry);
-        self.act(Some((m, arrived)));
+        self.act(Some((m, arrived)), None);
         true
     }
 
-    fn forward(&mut self, m: &Message<'_>, arrived: Arrived<'_>, now: Tick) {
+    fn forward(&mut self, m: &Message<'_>, arrived: Arrived<'_>, course: Course, now: Tick) {
         let key = self.server_key(m);
         let Some(mut entry) = self.entered(self.table.lock(key)) else { return };
         self.prepared.clear();
@@ -154,12 +153,13 @@ impl Corridor {
         }
         entry.visit(head, now, &self.lengths, AtHand::Request, &mut self.prepared, |context| context.start(method));
         drop(entry);
-        self.act(Some((m, arrived)));
+        self.act(Some((m, arrived)), Some(course));
     }
 
     /// An ACK to a 2xx: goes on without a transaction (RFC 3261 §17.1).
     pub(super) fn forward_statelessly(&mut self, m: &Message<'_>, arrived: Arrived<'_>, now: Tick) {
-        match self.decide(m, arrived.from, now) {
+        let (verdict, course) = self.decide(m, arrived.from, now);
+        match verdict {
             Verdict::Forward => {}
             Verdict::Refuse(refusal) => {
                 return self.refuse(m, arrived.from, refusal.code, refusal.reason, &refusal.extra);
@@ -172,7 +172,8 @@ impl Corridor {
         let Some(to) = flows.first().copied() else { return };
         prepared.scratch.extend_from_slice(uri);
         let ourselves = forward::Ourselves { identity, key, record_route: live.record_route };
-        let leg = Leg { from: arrived.from, to, id: BranchId { slot: 0, generation: 0 }, uri: &prepared.scratch };
+        let leg =
+            Leg { from: arrived.from, to, id: BranchId { slot: 0, generation: 0 }, uri: &prepared.scratch, course };
         let begin = outgoing.begin();
         forward::request(m, &ourselves, &leg, lines, &mut outgoing.bytes);
         outgoing.finish(begin, to, arrived.body(m), None);

@@ -1,6 +1,6 @@
 //! The copy that goes out: Via, Record-Route, Max-Forwards, and everything else as it came.
 
-use super::house::{ADVERTISED, FIVE, House, KEY, in_dialog, leg, read, request, values};
+use super::house::{ADVERTISED, FIVE, House, KEY, in_dialog, read, request, values};
 use crate::message::branch;
 use crate::proxy::forward;
 
@@ -104,7 +104,8 @@ fn only_what_forms_a_dialog_is_record_routed() {
     let ourselves = forward::Ourselves { record_route: false, ..house.ourselves() };
     let mut out = Vec::new();
     let text = request("INVITE", "sip:z@example.test", "");
-    forward::request(&read(&text), &ourselves, &leg(0, 1, URI), &mut Vec::new(), &mut out);
+    let m = read(&text);
+    forward::request(&m, &ourselves, &house.leg(&m, 0, 1, URI), &mut Vec::new(), &mut out);
     assert!(!String::from_utf8(out).unwrap().contains("Record-Route"));
 }
 
@@ -127,8 +128,15 @@ fn the_cancel_and_the_ack_carry_the_via_of_their_request_alone() {
     let sent = house.forwarded(&text, 0, 2, URI);
     let (m, mut lines) = (read(&text), Vec::new());
     let (mut cancel, mut ack) = (Vec::new(), Vec::new());
-    forward::cancel(&m, &house.ourselves(), &leg(0, 2, URI), &mut lines, &mut cancel);
-    forward::ack(&m, &house.ourselves(), &leg(0, 2, URI), b"<sip:z@example.test>;tag=z", &mut lines, &mut ack);
+    forward::cancel(&m, &house.ourselves(), &house.leg(&m, 0, 2, URI), &mut lines, &mut cancel);
+    forward::ack(
+        &m,
+        &house.ourselves(),
+        &house.leg(&m, 0, 2, URI),
+        b"<sip:z@example.test>;tag=z",
+        &mut lines,
+        &mut ack,
+    );
     for (method, text) in [("CANCEL", cancel), ("ACK", ack)] {
         let text = String::from_utf8(text).unwrap();
         assert!(text.starts_with(&format!("{method} {URI} SIP/2.0\r\n")), "{text}"); // C22, D09

@@ -7,7 +7,7 @@ use crate::message::branch::{self, BranchId};
 use crate::message::{Message, Uri, scan};
 use crate::proxy::Identity;
 use crate::proxy::forward::{self, Leg, Ourselves};
-use crate::proxy::route::{self, Routing, Whose};
+use crate::proxy::route::{self, Course, Routing, Whose};
 use crate::transport::{Address, Flow};
 
 pub const KEY: branch::Key = branch::Key([1, 2]);
@@ -84,8 +84,15 @@ impl House {
     /// The head as it goes from listener `from` to listener `to` with this Request-URI.
     pub fn forwarded(&self, text: &str, from: u8, to: u8, uri: &str) -> String {
         let mut out = Vec::new();
-        forward::request(&read(text), &self.ourselves(), &leg(from, to, uri), &mut Vec::new(), &mut out);
+        let m = read(text);
+        forward::request(&m, &self.ourselves(), &self.leg(&m, from, to, uri), &mut Vec::new(), &mut out);
         String::from_utf8(out).expect("text")
+    }
+
+    pub fn leg<'u>(&self, m: &Message<'_>, from: u8, to: u8, uri: &'u str) -> Leg<'u> {
+        let flow = |listener| Flow { listener, peer: Address::new([192, 0, 2, 1].into(), 5060), ..Flow::default() };
+        let course = Course::of(m, &self.identity, &KEY);
+        Leg { from: flow(from), to: flow(to), id: BranchId { slot: 7, generation: 3 }, uri: uri.as_bytes(), course }
     }
 
     /// The Record-Route values of that copy, top first, without brackets and without the mark.
@@ -93,11 +100,6 @@ impl House {
         let copy = self.forwarded(text, from, to, "sip:z@192.0.2.2");
         values(&copy, "Record-Route").map(|value| value.split(";k=").next().unwrap_or(value).to_owned()).collect()
     }
-}
-
-pub fn leg(from: u8, to: u8, uri: &str) -> Leg<'_> {
-    let flow = |listener| Flow { listener, peer: Address::new([192, 0, 2, 1].into(), 5060), ..Flow::default() };
-    Leg { from: flow(from), to: flow(to), id: BranchId { slot: 7, generation: 3 }, uri: uri.as_bytes() }
 }
 
 pub fn uri(text: &str) -> Uri<'_> {

@@ -20,7 +20,7 @@ use super::ipc::{self, Note, Word};
 use super::reader::let_go;
 use crate::config::{self, Config};
 use crate::shared::counters::Counter;
-use crate::shared::flows::{State, Verdict};
+use crate::shared::flows::Verdict;
 use crate::shared::mailbox::Kind;
 use crate::timer::Tick;
 use crate::transport::desk::{Desk, End};
@@ -69,7 +69,7 @@ struct Line {
     /// What there was no room for.
     answers: VecDeque<Note>,
     assignments: VecDeque<Note>,
-    /// A question for a connection that another process is still opening.
+    /// A question for a connection that another process is opening.
     parked: Option<Note>,
 }
 
@@ -222,9 +222,10 @@ impl Supervisor {
 
     fn asked(&mut self, desk: &Desk, seat: usize, question: Note) {
         let is_held = self.by_id.contains_key(&question.id);
-        let is_opening = || desk.parts.flows.find(question.id).is_some_and(|flow| flow.state == State::Opening);
+        // Being opened, or open and its opener's word of it not read yet.
+        let is_coming = || desk.parts.flows.find(question.id).is_some();
         let Some(line) = self.lines.get_mut(seat) else { return };
-        if !is_held && is_opening() {
+        if !is_held && is_coming() {
             line.parked = Some(question);
             return;
         }

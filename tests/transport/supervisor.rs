@@ -1,5 +1,7 @@
 //! TCP with a supervisor, on loopback: what the daemon's calls do not show by themselves.
 
+#![allow(clippy::disallowed_methods)] // a test has a clock
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::BorrowedFd;

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use mio::net::{TcpListener, TcpStream};
 use mio::unix::SourceFd;
@@ -20,7 +20,7 @@ use super::ipc::{self, Note, Word};
 use super::reader::let_go;
 use crate::config::{self, Config};
 use crate::shared::counters::Counter;
-use crate::shared::flows::{State, Verdict};
+use crate::shared::flows::Verdict;
 use crate::shared::mailbox::Kind;
 use crate::timer::Tick;
 use crate::transport::desk::{Desk, End};
@@ -32,20 +32,18 @@ use crate::transport::{FlowId, Inbox, Outgoing, Parts, Transport};
 const ACCEPT_BATCH: usize = 64;
 /// Milliseconds until accepting is tried again when there is no descriptor left.
 const ACCEPT_PAUSE_MS: u64 = 100;
-/// Notes read from one process in one go.
-const BATCH: usize = 64;
 /// Notes that wait for one process. One that has no room for more gets no more connections; a sender has one question open.
-const WAITING: usize = 1_024;
+pub(super) const WAITING: usize = 1_024;
 
 pub struct Supervisor {
     pub(super) settings: config::Tcp,
-    registry: Registry,
+    pub(super) registry: Registry,
     listeners: Vec<Option<TcpListener>>,
-    held: Vec<Option<Held>>,
+    pub(super) held: Vec<Option<Held>>,
     free: Vec<usize>,
-    by_id: HashMap<FlowId, usize>,
+    pub(super) by_id: HashMap<FlowId, usize>,
     /// By seat.
-    lines: Vec<Line>,
+    pub(super) lines: Vec<Line>,
     /// The worker that was made an owner last.
     last_owner: usize,
     accept_again: Vec<u8>,
@@ -53,24 +51,24 @@ pub struct Supervisor {
 }
 
 /// A connection.
-struct Held {
-    stream: TcpStream,
-    id: FlowId,
+pub(super) struct Held {
+    pub(super) stream: TcpStream,
+    pub(super) id: FlowId,
     /// Our own seat: it was returned.
-    owner: usize,
+    pub(super) owner: usize,
     /// We wait for it to be readable: then it gets an owner again.
-    watched: bool,
+    pub(super) watched: bool,
 }
 
 /// The way to one process.
-struct Line {
-    asks: BorrowedFd<'static>,
-    news: BorrowedFd<'static>,
+pub(super) struct Line {
+    pub(super) asks: BorrowedFd<'static>,
+    pub(super) news: BorrowedFd<'static>,
     /// What there was no room for.
-    answers: VecDeque<Note>,
-    assignments: VecDeque<Note>,
-    /// A question for a connection that another process is still opening.
-    parked: Option<Note>,
+    pub(super) answers: VecDeque<Note>,
+    pub(super) assignments: VecDeque<Note>,
+    /// A question for a connection that another process is opening.
+    pub(super) parked: Option<Note>,
 }
 
 impl Supervisor {
@@ -137,7 +135,7 @@ impl Supervisor {
         true
     }
 
-    fn hold(&mut self, desk: &Desk, id: FlowId, stream: TcpStream, inbox: &mut Inbox, now: Tick) {
+    pub(super) fn hold(&mut self, desk: &Desk, id: FlowId, stream: TcpStream, inbox: &mut Inbox, now: Tick) {
         let slot = self.free.pop().unwrap_or(self.held.len());
         let held = Held { stream, id, owner: desk.seat, watched: false };
         self.by_id.insert(id, slot);
@@ -150,7 +148,7 @@ impl Supervisor {
     }
 
     /// Makes the next worker its owner, and passes it a descriptor.
-    fn assign(&mut self, desk: &Desk, slot: usize, inbox: &mut Inbox, now: Tick) {
+    pub(super) fn assign(&mut self, desk: &Desk, slot: usize, inbox: &mut Inbox, now: Tick) {
         let owner = self.next_owner(desk.workers);
         let Some(Some(held)) = self.held.get_mut(slot) else { return };
         let id = held.id;
@@ -181,111 +179,6 @@ impl Supervisor {
         None
     }
 
-    /// A process has something to say, or room to hear; or a returned connection is readable.
-    pub fn receive(&mut self, desk: &mut Desk, token: usize, inbox: &mut Inbox, now: Tick) -> bool {
-        let Some(line) = token.checked_sub(LINES) else {
-            self.assign(desk, token, inbox, now);
-            return false;
-        };
-        let seat = line / 2;
-        self.say_what_waits(seat);
-        let Some(Line { asks, news, .. }) = self.lines.get(seat) else { return false };
-        let end = if line % 2 == 0 { *asks } else { *news };
-        for _ in 0..BATCH {
-            match ipc::hear(end, Wait::No) {
-                Ok((note, descriptor)) => self.heard(desk, seat, note, descriptor, inbox, now),
-                Err(e) if e.kind() == io::ErrorKind::InvalidData => {}
-                Err(_) => return false,
-            }
-        }
-        true
-    }
-
-    fn heard(
-        &mut self,
-        desk: &Desk,
-        seat: usize,
-        note: Note,
-        descriptor: Option<OwnedFd>,
-        inbox: &mut Inbox,
-        now: Tick,
-    ) {
-        match note.word {
-            Word::Get => self.asked(desk, seat, note),
-            Word::New => self.opened(desk, note.id, descriptor, inbox, now),
-            Word::Bad | Word::Ended => self.end(desk, note.id, inbox),
-            Word::Return => self.returned(desk, note.id, inbox),
-            Word::Hello => self.sweep(desk, seat, inbox),
-            Word::Here | Word::Gone | Word::Own => {}
-        }
-    }
-
-    fn asked(&mut self, desk: &Desk, seat: usize, question: Note) {
-        let is_held = self.by_id.contains_key(&question.id);
-        let is_opening = || desk.parts.flows.find(question.id).is_some_and(|flow| flow.state == State::Opening);
-        let Some(line) = self.lines.get_mut(seat) else { return };
-        if !is_held && is_opening() {
-            line.parked = Some(question);
-            return;
-        }
-        if line.answers.len() >= WAITING {
-            // Those who asked have given up.
-            line.answers.pop_front();
-        }
-        line.answers.push_back(question);
-        self.say_what_waits(seat);
-    }
-
-    /// A process opened a connection.
-    fn opened(&mut self, desk: &Desk, id: FlowId, descriptor: Option<OwnedFd>, inbox: &mut Inbox, now: Tick) {
-        // Meanwhile it may have ended.
-        if desk.parts.flows.find(id).is_none() {
-            return;
-        }
-        let Some(descriptor) = descriptor else {
-            // No room for it in this process.
-            desk.count(Counter::SocketErrors, 1);
-            return let_go(desk, id, inbox);
-        };
-        self.hold(desk, id, TcpStream::from_std(descriptor.into()), inbox, now);
-        self.answer_parked(desk);
-    }
-
-    /// Questions for connections that are open by now, or have failed.
-    fn answer_parked(&mut self, desk: &Desk) {
-        for seat in 0..self.lines.len() {
-            if let Some(question) = self.lines.get_mut(seat).and_then(|line| line.parked.take()) {
-                self.asked(desk, seat, question);
-            }
-        }
-    }
-
-    /// Its owner found it idle: we close it later, or another worker gets it when its peer sends.
-    fn returned(&mut self, desk: &Desk, id: FlowId, inbox: &mut Inbox) {
-        let Some(slot) = self.by_id.get(&id).copied() else { return };
-        let is_ours = desk.parts.flows.find(id).is_some_and(|flow| flow.owner == desk.seat);
-        let Some(Some(held)) = self.held.get_mut(slot) else { return };
-        let token = Token(CONNECTIONS + slot);
-        let watched = is_ours && self.registry.register(&mut held.stream, token, Interest::READABLE).is_ok();
-        (held.owner, held.watched) = (desk.seat, watched);
-        if !watched {
-            self.end(desk, id, inbox);
-        }
-    }
-
-    /// A successor sits there: what its predecessor owned is gone, and what it was about to return has come back.
-    fn sweep(&mut self, desk: &Desk, seat: usize, inbox: &mut Inbox) {
-        let its: Vec<FlowId> =
-            self.held.iter().flatten().filter(|held| held.owner == seat).map(|held| held.id).collect();
-        for id in its {
-            match desk.parts.flows.find(id) {
-                None => self.end(desk, id, inbox),
-                Some(flow) if flow.owner == desk.seat => self.returned(desk, id, inbox),
-                Some(_) => {}
-            }
-        }
-    }
-
     /// Ends a connection, for all who have a descriptor of it.
     pub(super) fn end(&mut self, desk: &Desk, id: FlowId, inbox: &mut Inbox) {
         let_go(desk, id, inbox);
@@ -300,29 +193,6 @@ impl Supervisor {
         // Fails when the peer is gone. Whoever reads it hears the end.
         let _ = held.stream.shutdown(Shutdown::Both);
         self.free.push(slot);
-    }
-
-    fn say_what_waits(&mut self, seat: usize) {
-        let Supervisor { lines, held, by_id, .. } = self;
-        let Some(Line { asks, news, answers, assignments, .. }) = lines.get_mut(seat) else { return };
-        let find = |id: FlowId| held.get(*by_id.get(&id)?)?.as_ref();
-        while let Some(question) = answers.front() {
-            let stream = find(question.id).map(|held| held.stream.as_fd());
-            let word = if stream.is_some() { Word::Here } else { Word::Gone };
-            if ipc::say(*asks, Note { word, ..*question }, stream, Wait::No).is_err() {
-                break;
-            }
-            answers.pop_front();
-        }
-        while let Some(note) = assignments.front() {
-            // It may have ended, or be another's.
-            if let Some(held) = find(note.id).filter(|held| held.owner == seat)
-                && ipc::say(*news, *note, Some(held.stream.as_fd()), Wait::No).is_err()
-            {
-                break;
-            }
-            assignments.pop_front();
-        }
     }
 
     /// A worker sends for us.
@@ -361,7 +231,9 @@ impl Supervisor {
         desk.parts.supervision.begin_epoch();
         let mut all = Vec::new();
         desk.parts.flows.for_each(Transport::Tcp, |flow| all.push(flow.id));
-        all.into_iter().for_each(|id| let_go(desk, id, inbox));
+        for id in all {
+            let_go(desk, id, inbox);
+        }
         desk.parts.supervision.queue.clear();
         for line in &self.lines {
             // Wakes whoever waits for an answer of the dead one; without room it is awake.

@@ -216,7 +216,7 @@ impl Worker {
         if !self.settings.priority_queue && desk.seat < desk.workers {
             self.scan(desk, now);
         }
-        self.sender.purge(desk, now);
+        self.sender.tick(desk, now);
     }
 
     pub fn next_tick(&self) -> Tick {
@@ -258,14 +258,15 @@ impl Worker {
     }
 }
 
-/// Ends the entry of a connection, if nobody was quicker; who waits on it is told.
-pub(super) fn let_go(desk: &Desk, id: FlowId, inbox: &mut Inbox) {
-    let Some(last) = desk.parts.flows.close(id) else { return };
+/// Ends the entry of a connection; who waits on it is told. False: somebody was quicker.
+pub(super) fn let_go(desk: &Desk, id: FlowId, inbox: &mut Inbox) -> bool {
+    let Some(last) = desk.parts.flows.close(id) else { return false };
     desk.count(Counter::ConnectionsClosed, 1);
     desk.parts.supervision.count_end();
     if last.requested {
         inbox.lost(Transport::Tcp, last.peers, id);
     }
+    true
 }
 
 /// A line end (RFC 5626 §4.4.1), between messages and only if there is room. False: the connection is of no more use.

@@ -4,6 +4,7 @@
 //! it afterwards (or keeping it: `cache`). Each message by itself, and the owner of a connection asks like everybody else: both as in
 //! OpenSER ("todo: see if this is not the same process holding c").
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::BorrowedFd;
@@ -34,6 +35,8 @@ pub struct Sender {
     pub(super) asks: BorrowedFd<'static>,
     pub(super) patience: Patience,
     pub(super) cache: Option<Cache>,
+    /// What the supervisor has had no room for: each connection is bad once.
+    unsaid: VecDeque<Note>,
     /// Of the last question: no successor or predecessor of this process asks with the same.
     number: u64,
     /// Of `Supervision::ended`, when the cache was looked through.
@@ -53,7 +56,16 @@ impl Sender {
     pub fn new(settings: config::Tcp, asks: BorrowedFd<'static>) -> Sender {
         let cache = settings.descriptor_cache.then(|| Cache::new(settings.descriptor_cache_size));
         let number = u64::from(std::process::id()) << 32;
-        Sender { settings, asks, patience: Patience::default(), cache, number, ended: 0, purged: Tick(0) }
+        Sender {
+            settings,
+            asks,
+            patience: Patience::default(),
+            cache,
+            unsaid: VecDeque::new(),
+            number,
+            ended: 0,
+            purged: Tick(0),
+        }
     }
 
     /// When the supervisor looks at a connection again that is used now.
@@ -216,12 +228,24 @@ impl Sender {
 
     /// It cannot be written: nobody finds it any more, and the supervisor ends it.
     fn bad(&mut self, desk: &Desk, id: FlowId, inbox: &mut Inbox) {
-        super::reader::let_go(desk, id, inbox);
+        let is_first = super::reader::let_go(desk, id, inbox);
         if let Some(cache) = &mut self.cache {
             cache.remove(id);
         }
-        // If there is no room to say so now, the owner meets the same error, or the connection becomes idle.
-        let _ = ipc::say(self.asks, Note::of(Word::Bad, id), None, Wait::No);
+        if is_first {
+            self.unsaid.push_back(Note::of(Word::Bad, id));
+            self.say_what_waits();
+        }
+    }
+
+    /// What is no question is not waited for.
+    fn say_what_waits(&mut self) {
+        while let Some(note) = self.unsaid.front() {
+            if ipc::say(self.asks, *note, None, Wait::No).is_err() {
+                return;
+            }
+            self.unsaid.pop_front();
+        }
     }
 
     fn failed(&self, desk: &Desk, client: Option<BranchId>, inbox: &mut Inbox) {
@@ -229,8 +253,14 @@ impl Sender {
         inbox.send_failed(client);
     }
 
+    /// Each turn.
+    pub fn tick(&mut self, desk: &Desk, now: Tick) {
+        self.say_what_waits();
+        self.purge(desk, now);
+    }
+
     /// Kept descriptors whose connection is over go, once some have ended.
-    pub fn purge(&mut self, desk: &Desk, now: Tick) {
+    fn purge(&mut self, desk: &Desk, now: Tick) {
         let Some(cache) = &mut self.cache else { return };
         let ended = desk.parts.supervision.ended();
         if ended == self.ended || now.since(self.purged) < PURGE_MS {
@@ -242,6 +272,7 @@ impl Sender {
 
     /// A new supervisor: what the old one gave is worth nothing.
     pub fn forget(&mut self) {
+        self.unsaid.clear();
         if let Some(cache) = &mut self.cache {
             cache.clear();
         }

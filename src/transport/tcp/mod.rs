@@ -5,6 +5,7 @@
 //! beside: `connection` (one connection, whoever has it).
 
 mod connection;
+mod single_owner;
 mod symmetric;
 
 use std::io;
@@ -12,15 +13,17 @@ use std::io;
 use mio::Registry;
 use sys::datagram::Arena;
 
+use self::single_owner::SingleOwner;
 use self::symmetric::Symmetric;
 use super::desk::{Desk, End};
-use super::{Inbox, Outgoing, Parts, Ready};
+use super::{FlowId, Inbox, Outgoing, Parts, Ready};
 use crate::config::{Architecture, Config};
 use crate::timer::Tick;
 
 /// The TCP of one process.
 pub enum Tcp {
     Symmetric(Symmetric),
+    SingleOwner(SingleOwner),
 }
 
 /// Calls the same method of whichever it is.
@@ -28,16 +31,18 @@ macro_rules! whichever {
     ($self:ident, $tcp:ident => $call:expr) => {
         match $self {
             Tcp::Symmetric($tcp) => $call,
+            Tcp::SingleOwner($tcp) => $call,
         }
     };
 }
 
 impl Tcp {
     /// Takes this seat's listeners out of `ends` and watches what this process reads.
-    pub fn new(config: &Config, ends: &mut [End], _parts: &Parts, _seat: usize, registry: Registry) -> io::Result<Tcp> {
+    pub fn new(config: &Config, ends: &mut [End], _parts: &Parts, seat: usize, registry: Registry) -> io::Result<Tcp> {
         Ok(match config.tcp.architecture {
             Architecture::Symmetric => Tcp::Symmetric(Symmetric::new(config, ends, registry)?),
-            Architecture::SingleOwner | Architecture::Supervisor => return Err(io::ErrorKind::Unsupported.into()),
+            Architecture::SingleOwner => Tcp::SingleOwner(SingleOwner::new(config, ends, seat, registry)?),
+            Architecture::Supervisor => return Err(io::ErrorKind::Unsupported.into()),
         })
     }
 
@@ -57,6 +62,22 @@ impl Tcp {
         now: Tick,
     ) -> bool {
         whichever!(self, tcp => tcp.receive(desk, token, ready, arena, inbox, now))
+    }
+
+    /// Goes on with what could not be handed to a worker. Call once each turn, after what others posted was taken.
+    pub fn resume(&mut self, desk: &mut Desk, arena: &mut Arena, inbox: &mut Inbox, now: Tick) {
+        match self {
+            Tcp::Symmetric(_) => {}
+            Tcp::SingleOwner(tcp) => tcp.resume(desk, arena, inbox, now),
+        }
+    }
+
+    /// Another process posted the last answer for this connection: it ends with the next flush.
+    pub fn end(&mut self, id: FlowId) {
+        match self {
+            Tcp::Symmetric(_) => {}
+            Tcp::SingleOwner(tcp) => tcp.end(id),
+        }
     }
 
     /// Sends the messages at these places of `outgoing`.

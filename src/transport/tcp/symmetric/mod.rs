@@ -14,13 +14,13 @@ use mio::{Interest, Registry, Token};
 use sys::datagram::Arena;
 
 use super::connection::{Connection, Phase, recycle};
+use super::reading::{Read, read};
 use crate::config::{self, Config};
 use crate::shared::counters::Counter;
 use crate::timer::Tick;
-use crate::transport::desk::{self, Desk, End};
-use crate::transport::framing::{Cut, cut_from};
+use crate::transport::desk::{Desk, End};
 use crate::transport::transports::CONNECTIONS;
-use crate::transport::{Address, Flow, FlowId, Frame, Inbox, Ready, Transport};
+use crate::transport::{Address, FlowId, Inbox, Ready, Transport};
 
 /// Connections accepted in one go; the listener is asked again after the turn's other work.
 const ACCEPT_BATCH: usize = 64;
@@ -135,93 +135,33 @@ impl Symmetric {
         if !ready.readable && !ready.closed {
             return false;
         }
-        let arena_slot = inbox.used;
-        if arena_slot >= arena.slots() {
-            return true;
-        }
         let Some(Some(connection)) = self.connections.get_mut(slot) else { return false };
-        let buffer = arena.slot_mut(arena_slot);
-        let filled = match connection.read(buffer) {
-            Ok(Some(filled)) => filled,
-            Ok(None) => {
-                self.close(desk, slot, inbox);
-                return false;
-            }
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return false,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => return true,
-            Err(_) => {
+        let taken = match read(connection, desk, ready.closed, arena, inbox, &mut self.spare, now) {
+            Read::Taken(taken) => taken,
+            Read::Nothing => return false,
+            Read::Again => return true,
+            Read::Ignored(more) => return more,
+            Read::Over => {
                 self.close(desk, slot, inbox);
                 return false;
             }
         };
-        // A full buffer, or a FIN behind the bytes: the edge will not come again.
-        let more = filled == buffer.len() || ready.closed;
-        match connection.phase {
-            Phase::Open => {}
-            Phase::Connecting | Phase::Ending | Phase::Lingering => return more,
-        }
-        connection.last = now;
-        let bytes = buffer.get(..filled).unwrap_or_default();
-        let most = desk.most_bytes(connection.listener).min(buffer.len());
-        let mut cutting = Cutting {
-            at: 0,
-            searched: connection.searched,
-            wanted: connection.wanted,
-            frames: 0,
-            pings: 0,
-            bad: false,
-        };
-        cutting.run(bytes, most, |start, end, close_after| {
-            let from = Flow {
-                peer: connection.peer,
-                id: connection.id,
-                association: 0,
-                transport: Transport::Tcp as u8,
-                listener: connection.listener,
-                fallback_port: 0,
-            };
-            let (start, end) = (start as u32, end as u32);
-            inbox.frames.push(Frame { slot: arena_slot as u16, start, end, from, close_after });
-        });
-        (connection.searched, connection.wanted) = (cutting.searched, cutting.wanted);
-        let rest = bytes.get(cutting.at..).unwrap_or_default();
-        if rest.is_empty() {
-            recycle(std::mem::take(&mut connection.stash), &mut self.spare);
-        } else {
-            if connection.stash.capacity() == 0 {
-                connection.stash = self.spare.pop().unwrap_or_default();
-            }
-            connection.stash.extend_from_slice(rest);
-        }
-        // Line ends between messages are half of nothing.
-        let half = !desk::is_keep_alive(rest);
-        connection.half_since = match connection.half_since {
-            Some(since) if half && cutting.at == 0 => Some(since),
-            _ => half.then_some(now),
-        };
-        if cutting.frames != 0 {
-            inbox.used += 1;
-            desk.count(Counter::ReceivedTcp, cutting.frames);
-            desk.count(Counter::Batches, 1);
-        }
-        desk.count(Counter::KeepAlives, cutting.pings);
-        if cutting.pings != 0 && connection.waiting() == 0 {
+        if taken.pings != 0 && connection.waiting() == 0 {
             // One for all that came at once, and none behind what waits: who pings without reading gets no memory for it.
             connection.queue(b"\r\n", &mut self.spare);
         }
-        if cutting.frames != 0 || cutting.pings != 0 {
-            desk.parts.flows.touch(connection.id, cutting.frames, 0, connection.waiting() as u32, now);
+        if taken.frames != 0 || taken.pings != 0 {
+            desk.parts.flows.touch(connection.id, taken.frames, 0, connection.waiting() as u32, now);
         }
-        if cutting.bad {
-            desk.count(Counter::FramingLost, 1);
+        if taken.bad {
             connection.phase = Phase::Ending;
             self.ending.push(slot);
         }
         self.arm(slot);
-        if cutting.pings != 0 && !self.write_waiting(desk, slot, inbox, now) {
+        if taken.pings != 0 && !self.write_waiting(desk, slot, inbox, now) {
             return false;
         }
-        more
+        taken.more
     }
 
     /// A new connection of ours: known to the poll, to `by_id`, and to the deadlines.
@@ -250,55 +190,6 @@ impl Symmetric {
 
     pub fn queued_bytes(&self) -> usize {
         self.connections.iter().flatten().map(Connection::waiting).sum()
-    }
-}
-
-/// One walk through what was read. A message that comes byte by byte is not searched from its start each time.
-struct Cutting {
-    /// Up to here messages were cut off.
-    at: usize,
-    /// Of `Connection`, counted from `at`.
-    searched: usize,
-    wanted: usize,
-    frames: u64,
-    pings: u64,
-    bad: bool,
-}
-
-impl Cutting {
-    fn run(&mut self, bytes: &[u8], most: usize, mut frame: impl FnMut(usize, usize, bool)) {
-        while let Some(rest) = bytes.get(self.at..).filter(|rest| !rest.is_empty() && rest.len() >= self.wanted) {
-            let searched = std::mem::take(&mut self.searched);
-            self.wanted = 0;
-            match cut_from(rest, searched, most) {
-                Cut::Message { start, end } => {
-                    frame(self.at + start, self.at + end, false);
-                    self.frames += 1;
-                    self.at += end.max(1);
-                }
-                Cut::Ping { end } => {
-                    self.pings += 1;
-                    self.at += end.max(1);
-                }
-                Cut::Skip { end } => self.at += end.max(1),
-                Cut::Need(more) => {
-                    // `cut_from` must see the end of the head again, once it is there.
-                    let fresh = rest.get(searched.saturating_sub(3)..).unwrap_or_default();
-                    let head_is_whole = memchr::memmem::find(fresh, b"\r\n\r\n").is_some();
-                    self.searched = if head_is_whole { 0 } else { rest.len() };
-                    self.wanted = (rest.len() + more).min(most);
-                    return;
-                }
-                Cut::Bad(_) => {
-                    // E13: what there is may be enough for a 400. Never more than a message may have: one over the limit
-                    // may lie here whole, and is to be found short of its Content-Length, not served.
-                    frame(self.at, bytes.len().min(self.at.saturating_add(most)), true);
-                    self.frames += 1;
-                    self.at = bytes.len();
-                    self.bad = true;
-                }
-            }
-        }
     }
 }
 

@@ -15,14 +15,14 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use sys::memory::{Mapping, Plan, Span};
 use zerocopy::{FromBytes, IntoBytes};
 
-use self::ring::{Cursor, DATA, READ, Ring, WRITTEN};
+use self::ring::{BEGUN, Cursor, DATA, READ, Ring, WRITTEN};
 use crate::message::branch::BranchId;
 use crate::transport::Flow;
 
 const FLOW_WORDS: usize = size_of::<Flow>() / 8;
 /// Length and kind, client, flow.
 const HEAD_WORDS: usize = 2 + FLOW_WORDS;
-/// Beside the kind of a record: a process has begun to work on it that found it there when it took its seat.
+/// Beside the kind of a record: somebody tries it of whom a process may have died before.
 const TRIED: u64 = 1 << 7;
 
 /// What the reader is asked to do.
@@ -64,7 +64,7 @@ pub struct Posted {
 pub struct Next {
     pub kind: Kind,
     pub bytes: usize,
-    /// It lay there already when this process took its seat: whoever sat there before may have died of it.
+    /// Whoever had the seat before had begun with it, and may have died of it.
     pub inherited: bool,
     /// ... and so may a second one.
     pub tried: bool,
@@ -263,7 +263,7 @@ pub struct Reader {
     seat: usize,
     /// Per writer: how far we have read; behind it lies what `done` has not confirmed.
     at: Vec<u64>,
-    /// Per writer: up to here the records were there before us.
+    /// Per writer: up to here our predecessor had begun.
     inherited: Vec<u64>,
 }
 
@@ -275,7 +275,7 @@ impl Reader {
             let of = |from| mailboxes.ring(from, seat).map_or(0, |ring| ring.word(word).load(Ordering::Acquire));
             (0..mailboxes.seats).map(of).collect()
         };
-        Reader { mailboxes, seat, at: all(READ), inherited: all(WRITTEN) }
+        Reader { mailboxes, seat, at: all(READ), inherited: all(BEGUN) }
     }
 
     /// What `next` would take.
@@ -292,6 +292,15 @@ impl Reader {
     pub fn note_try(&mut self, from: usize) {
         if let Some((first, mut cursor)) = self.first(from) {
             cursor.put(first | TRIED);
+        }
+    }
+
+    /// We begin with everything read so far.
+    pub fn begin(&self) {
+        for (from, at) in self.at.iter().enumerate() {
+            if let Some(ring) = self.mailboxes.ring(from, self.seat) {
+                ring.word(BEGUN).store(*at, Ordering::Release);
+            }
         }
     }
 

@@ -81,6 +81,9 @@ impl Relay {
             }
         }
         inbox.used = room.used();
+        if self.frames != 0 {
+            self.mailbox.begin();
+        }
         more
     }
 

@@ -4,9 +4,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Words before a ring's data: what was written ever, and, a cache line on, what was read ever (both count words).
+/// Words before a ring's data: what was written ever, and, a cache line on, what the reader is done with, and what it has begun with
+/// (all count words).
 pub const WRITTEN: usize = 0;
 pub const READ: usize = 8;
+pub const BEGUN: usize = 9;
 pub const DATA: usize = 16;
 
 /// DATA words and the data.

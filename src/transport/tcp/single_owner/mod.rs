@@ -164,8 +164,7 @@ impl Owner {
         inbox: &mut Inbox,
         now: Tick,
     ) -> bool {
-        let is_held = self.is_held(desk);
-        if is_held && (ready.readable || ready.closed) {
+        if !self.left.is_empty() && (ready.readable || ready.closed) {
             // The edge will not come again.
             self.parked.add(slot, ready);
             self.resume_at = now + PAUSE_MS;
@@ -176,12 +175,6 @@ impl Owner {
         let more = self.connections.receive(desk, slot, ready, arena, inbox, now);
         self.hand_out(desk, slot, arena, inbox);
         more
-    }
-
-    /// May nothing be read: do the workers have no room, or have they more for us than we have taken?
-    fn is_held(&self, desk: &Desk) -> bool {
-        let is_behind = |worker| desk.parts.mailboxes.is_half_full((worker, desk.seat));
-        !self.left.is_empty() || (0..desk.workers).any(is_behind)
     }
 
     /// Gives the workers what one connection has brought.
@@ -207,7 +200,7 @@ impl Owner {
         left.give(|slot, kind, from, bytes| hand.give(desk, slot, kind, from, bytes));
         hand.wake(desk);
         for _ in 0..RESUMED {
-            if self.is_held(desk) {
+            if !self.left.is_empty() {
                 break;
             }
             let Some((slot, ready)) = self.parked.next() else { break };
@@ -217,8 +210,8 @@ impl Owner {
         }
         self.resume_at = match (self.left.is_empty(), self.parked.is_empty()) {
             (true, true) => Tick::NEVER,
-            (true, false) if !self.is_held(desk) => now,
-            _ => now + PAUSE_MS,
+            (true, false) => now,
+            (false, _) => now + PAUSE_MS,
         };
     }
 }

@@ -54,7 +54,7 @@ impl Relay {
         }
     }
 
-    /// Takes what was posted, messages to work on into the arena from slot `inbox.used` on; true: there is more.
+    /// Takes what was posted, messages to work on into the arena from slot `inbox.used` on; true: there is more, other than those.
     pub fn read(&mut self, arena: &mut Arena, inbox: &mut Inbox) -> bool {
         let mut room = Room { slot: inbox.used, at: 0, frames: FRAMES };
         let mailboxes = self.parts.mailboxes;
@@ -67,13 +67,11 @@ impl Relay {
                     more = true;
                     break;
                 }
-                self.taken = true;
                 match next.kind {
                     Kind::Send | Kind::Open | Kind::Packet | Kind::End => self.take(from),
-                    Kind::Message | Kind::LastMessage if self.held => break,
+                    // More of them: in the next turn. They may come without end, and others have come meanwhile.
                     Kind::Message | Kind::LastMessage => {
-                        if !self.take_message(from, next, &mut room, arena, inbox) {
-                            more = true;
+                        if self.held || !self.take_message(from, next, &mut room, arena, inbox) {
                             break;
                         }
                     }
@@ -91,6 +89,7 @@ impl Relay {
         let Relay { mailbox, outgoing, packets, ends, .. } = self;
         let begin = outgoing.begin();
         let Some(posted) = mailbox.next(from, &mut outgoing.bytes) else { return };
+        self.taken = true;
         match posted.kind {
             Kind::Send | Kind::Open => outgoing.finish(begin, posted.to, Body::Empty, posted.client),
             Kind::Packet => packets.push((posted.to, (begin as usize, outgoing.bytes.len()))),
@@ -101,6 +100,7 @@ impl Relay {
 
     /// False: not now.
     fn take_message(&mut self, from: usize, next: Next, room: &mut Room, arena: &mut Arena, inbox: &mut Inbox) -> bool {
+        self.taken = true;
         if next.tried {
             // Two processes died on it.
             tracing::warn!(bytes = next.bytes, "left a message on which two processes died");

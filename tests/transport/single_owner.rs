@@ -351,7 +351,10 @@ fn a_worker_waits_for_an_owner_that_is_behind_and_nothing_is_lost() {
     (0..20).for_each(|_| house.turn());
     assert_eq!(reader.join().unwrap(), length);
     let (mut a, _) = house.connect();
-    let sender = std::thread::spawn(move || (0..600).for_each(|_| a.write_all(&message("x", 1_000)).unwrap()));
+    let sender = std::thread::spawn(move || {
+        (0..600).for_each(|_| a.write_all(&message("x", 1_000)).unwrap());
+        a
+    });
     pause(50);
     (0..20).for_each(|_| house.owner.turn());
     for _ in 0..100 {
@@ -359,8 +362,8 @@ fn a_worker_waits_for_an_owner_that_is_behind_and_nothing_is_lost() {
     }
     assert!((128 << 10..200 << 10).contains(&posted(&house)), "{}", posted(&house));
     assert!(house.workers.iter().all(|worker| worker.transports.before_sleep()), "they may sleep a moment");
+    let _a = sender.join().unwrap();
     house.until("all", |house| house.got() == 2_002 + 600);
-    sender.join().unwrap();
     assert_eq!(house.count(Counter::MailboxFull), 0);
 }
 
@@ -471,7 +474,7 @@ fn the_owners_connections_die_with_it() {
     house.workers[0].send(hop, b"from the dead", client(1));
     let dead = child(|| {
         let mut seat = quick(house.successor(OWNER));
-        seat.until("sent", |seat| seat.count(Counter::SentTcp) == 1);
+        seat.until("open", |seat| seat.count(Counter::ConnectionsOpened) == 1 && seat.transports.queued_bytes() == 0);
     });
     wait(dead);
     let (mut stream, _) = a.accept().unwrap();

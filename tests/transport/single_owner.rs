@@ -396,7 +396,8 @@ fn requests_open_connections_by_the_owner_alone() {
     house.workers[1].send(hop, b"three ", client(3));
     house.until("open", |house| house.count(Counter::ConnectionsOpened) == 1);
     house.timer.send(hop, b"four ", client(4));
-    house.until("sent", |house| house.count(Counter::SentTcp) == 4);
+    let is_sent = |house: &House| house.count(Counter::SentTcp) == 4 && house.owner.transports.queued_bytes() == 0;
+    house.until("sent", is_sent);
     let (mut stream, _) = a.accept().unwrap();
     let text = String::from_utf8(read(&mut stream, 19)).unwrap();
     assert!(["one ", "two ", "three ", "four "].iter().all(|word| text.contains(word)), "{text}");
@@ -486,7 +487,8 @@ fn the_owners_connections_die_with_it() {
     }
     house.owner = house.successor(OWNER);
     assert_eq!(house.owner.lost(), 1);
-    house.until("moved", |house| house.count(Counter::SentTcp) == 4);
+    let is_sent = |house: &House| house.count(Counter::SentTcp) == 4 && house.owner.transports.queued_bytes() == 0;
+    house.until("moved", is_sent);
     let (mut stream, _) = a.accept().unwrap();
     assert_eq!(read(&mut stream, 3 * 18), b"posted to the dead".repeat(3));
     let moved = |h: &Happening| if let Happening::Moved { client } = h { Some(*client) } else { None };

@@ -79,6 +79,9 @@ fn no_call_fails_in_any_mixture_and_the_owner_has_every_connection() {
     for street in &mut streets {
         street.must_call(400, Pace::AtOnce(20));
         street.must_call(100, Pace::PerSecond(200.0));
+        // One at a time: should a process not be woken, each step waits for the loop's own turn, half a second.
+        let tally = street.place(40, Pace::AtOnce(1));
+        assert!(tally.failed == 0 && tally.took < patience(4), "40 calls in {:?}: {:?}", tally.took, tally.failures);
     }
     let mine: Vec<_> = daemon.workers().into_iter().map(|pid| (pid, owned_sockets(pid))).collect();
     let all = kernel::tcp_connections();

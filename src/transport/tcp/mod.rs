@@ -65,7 +65,8 @@ impl Tcp {
         whichever!(self, tcp => tcp.receive(desk, token, ready, arena, inbox, now))
     }
 
-    /// Goes on with what could not be handed to a worker. Call once each turn, after what others posted was taken.
+    /// Wakes workers that messages were handed to, and goes on with what could not be. Call each turn, after what others posted was
+    /// taken.
     pub fn resume(&mut self, desk: &mut Desk, arena: &mut Arena, inbox: &mut Inbox, now: Tick) {
         match self {
             Tcp::Symmetric(_) => {}

@@ -65,7 +65,8 @@ impl Hand {
         false
     }
 
-    /// Wakes those who were given something.
+    /// Wakes those who were given something: once a turn, when it is all there. (Where processors are few, who is woken goes on at
+    /// once, and would find one message.)
     pub fn wake(&mut self, desk: &Desk) {
         self.given.drain(..).for_each(|worker| desk.parts.mailboxes.wake(worker));
     }

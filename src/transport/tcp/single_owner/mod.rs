@@ -188,17 +188,16 @@ impl Owner {
             }
         }
         inbox.clear_frames();
-        self.hand.wake(desk);
     }
 
-    /// Goes on where there was no room.
+    /// Wakes those who were given something in this turn; goes on where there was no room.
     fn resume(&mut self, desk: &mut Desk, arena: &mut Arena, inbox: &mut Inbox, now: Tick) {
+        self.hand.wake(desk);
         if self.left.is_empty() && self.parked.is_empty() {
             return;
         }
         let Owner { left, hand, .. } = self;
         left.give(|slot, kind, from, bytes| hand.give(desk, slot, kind, from, bytes));
-        hand.wake(desk);
         for _ in 0..RESUMED {
             if !self.left.is_empty() {
                 break;
@@ -208,6 +207,7 @@ impl Owner {
                 self.parked.add(slot, ready);
             }
         }
+        self.hand.wake(desk);
         self.resume_at = match (self.left.is_empty(), self.parked.is_empty()) {
             (true, true) => Tick::NEVER,
             (true, false) => now,

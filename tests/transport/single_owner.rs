@@ -97,9 +97,9 @@ impl House {
         stream.write_all(&message("hello", 0)).unwrap();
         let before = self.got();
         self.until("a message", |house| house.got() > before);
-        let got = self.workers.iter().filter_map(|worker| worker.got.last());
+        let mut got = self.workers.iter().filter_map(|worker| worker.got.last());
         let peer = stream.local_addr().unwrap();
-        let got = got.cloned().find(|got| SocketAddr::from(got.from.peer) == peer).unwrap();
+        let got = got.find(|got| SocketAddr::from(got.from.peer) == peer).cloned().unwrap();
         (stream, got)
     }
 }

@@ -33,31 +33,21 @@ const RESUMED: usize = 64;
 const PAUSE_MS: u64 = 1;
 
 /// The TCP of one process.
-pub enum SingleOwner {
-    Owner(Box<Owner>),
-    /// Everybody else: posts to this seat.
-    Other(usize),
+pub struct SingleOwner {
+    /// None in all others: they post to `seat`.
+    owner: Option<Owner>,
+    seat: usize,
 }
 
 impl SingleOwner {
     pub fn new(config: &Config, ends: &mut [End], seat: usize, registry: Registry) -> io::Result<SingleOwner> {
-        let owner = config.extra_seat().ok_or(io::ErrorKind::InvalidInput)?;
-        if seat != owner {
-            return Ok(SingleOwner::Other(owner));
-        }
-        let mut connections = Symmetric::new(config, ends, registry)?;
-        connections.patient = true;
-        Ok(SingleOwner::Owner(Box::new(Owner {
-            connections,
-            hand: Hand::new(config.workers),
-            left: Left::default(),
-            parked: Parked::default(),
-            resume_at: Tick::NEVER,
-        })))
+        let owners = config.extra_seat().ok_or(io::ErrorKind::InvalidInput)?;
+        let owner = if seat == owners { Some(Owner::new(config, ends, registry)?) } else { None };
+        Ok(SingleOwner { owner, seat: owners })
     }
 
     pub fn accept(&mut self, desk: &mut Desk, listener: u8, now: Tick) -> bool {
-        self.owner().is_some_and(|owner| owner.connections.accept(desk, listener, now))
+        self.owner.as_mut().is_some_and(|owner| owner.connections.accept(desk, listener, now))
     }
 
     pub fn receive(
@@ -69,17 +59,17 @@ impl SingleOwner {
         inbox: &mut Inbox,
         now: Tick,
     ) -> bool {
-        self.owner().is_some_and(|owner| owner.receive(desk, slot, ready, arena, inbox, now))
+        self.owner.as_mut().is_some_and(|owner| owner.receive(desk, slot, ready, arena, inbox, now))
     }
 
     pub fn resume(&mut self, desk: &mut Desk, arena: &mut Arena, inbox: &mut Inbox, now: Tick) {
-        if let Some(owner) = self.owner() {
+        if let Some(owner) = &mut self.owner {
             owner.resume(desk, arena, inbox, now);
         }
     }
 
     pub fn end(&mut self, id: FlowId) {
-        if let Some(owner) = self.owner() {
+        if let Some(owner) = &mut self.owner {
             owner.connections.end(id);
         }
     }
@@ -93,55 +83,42 @@ impl SingleOwner {
         inbox: &mut Inbox,
         now: Tick,
     ) {
-        match self {
-            SingleOwner::Owner(owner) => owner.connections.flush(desk, list, outgoing, arena, inbox, now),
-            SingleOwner::Other(owner) => post_all(desk, *owner, list, outgoing, arena, inbox),
+        match &mut self.owner {
+            Some(owner) => owner.connections.flush(desk, list, outgoing, arena, inbox, now),
+            None => post_all(desk, self.seat, list, outgoing, arena, inbox),
         }
     }
 
     pub fn end_what_ends(&mut self, desk: &Desk, inbox: &mut Inbox, now: Tick) {
-        if let Some(owner) = self.owner() {
+        if let Some(owner) = &mut self.owner {
             owner.connections.end_what_ends(desk, inbox, now);
         }
     }
 
     pub fn next_tick(&self) -> Tick {
-        match self {
-            SingleOwner::Owner(owner) => owner.connections.next_tick().min(owner.resume_at),
-            SingleOwner::Other(_) => Tick::NEVER,
-        }
+        self.owner.as_ref().map_or(Tick::NEVER, |owner| owner.connections.next_tick().min(owner.resume_at))
     }
 
     pub fn tick(&mut self, desk: &mut Desk, inbox: &mut Inbox, now: Tick) {
-        if let Some(owner) = self.owner() {
+        if let Some(owner) = &mut self.owner {
             owner.connections.tick(desk, inbox, now);
         }
     }
 
     pub fn adopt(&mut self, desk: &mut Desk, inbox: &mut Inbox) {
-        if let Some(owner) = self.owner() {
+        if let Some(owner) = &mut self.owner {
             owner.connections.adopt(desk, inbox);
         }
     }
 
     pub fn close_all(&mut self, desk: &mut Desk, inbox: &mut Inbox) {
-        if let Some(owner) = self.owner() {
+        if let Some(owner) = &mut self.owner {
             owner.connections.close_all(desk, inbox);
         }
     }
 
     pub fn queued_bytes(&self) -> usize {
-        match self {
-            SingleOwner::Owner(owner) => owner.connections.queued_bytes(),
-            SingleOwner::Other(_) => 0,
-        }
-    }
-
-    fn owner(&mut self) -> Option<&mut Owner> {
-        match self {
-            SingleOwner::Owner(owner) => Some(owner),
-            SingleOwner::Other(_) => None,
-        }
+        self.owner.as_ref().map_or(0, |owner| owner.connections.queued_bytes())
     }
 }
 
@@ -155,6 +132,18 @@ pub struct Owner {
 }
 
 impl Owner {
+    fn new(config: &Config, ends: &mut [End], registry: Registry) -> io::Result<Owner> {
+        let mut connections = Symmetric::new(config, ends, registry)?;
+        connections.patient = true;
+        Ok(Owner {
+            connections,
+            hand: Hand::new(config.workers),
+            left: Left::default(),
+            parked: Parked::default(),
+            resume_at: Tick::NEVER,
+        })
+    }
+
     fn receive(
         &mut self,
         desk: &mut Desk,

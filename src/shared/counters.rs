@@ -146,6 +146,8 @@ counters! {
     QueueFull = "queue_full",
     /// Messages dropped because another process's mailbox was full.
     MailboxFull = "mailbox_full",
+    /// Messages left because two processes died on them.
+    Poisonous = "poisonous",
     /// Messages posted to another process.
     Posted = "posted",
     /// Messages that could not be sent at all (RFC 3261 §17.1.4).

@@ -1,9 +1,11 @@
 //! Mailboxes: whole messages from one process to another that alone may send them (TCP, SCTP in user
-//! space). The asymmetry that UDP and the kernel's SCTP do not need.
+//! space), or that is to work on them (TCP, `single_owner`). The asymmetry that UDP and the kernel's SCTP do not need.
 //!
 //! Owns: one single-producer, single-consumer ring per pair of seats, and the wake-up of a sleeping reader. A record becomes
 //! visible only when it is complete, so a writer that dies leaves nothing half; a reader says that it is done with a record
 //! after it acted on it, so its successor repeats what it had not finished. Never waits: a full ring is the writer's answer.
+
+mod ring;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,17 +15,15 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use sys::memory::{Mapping, Plan, Span};
 use zerocopy::{FromBytes, IntoBytes};
 
+use self::ring::{BEGUN, Cursor, DATA, READ, Ring, WRITTEN};
 use crate::message::branch::BranchId;
 use crate::transport::Flow;
-
-/// Words before a ring's data: what was written ever, and, a cache line on, what was read ever (both count words).
-const WRITTEN: usize = 0;
-const READ: usize = 8;
-const DATA: usize = 16;
 
 const FLOW_WORDS: usize = size_of::<Flow>() / 8;
 /// Length and kind, client, flow.
 const HEAD_WORDS: usize = 2 + FLOW_WORDS;
+/// Beside the kind of a record: somebody tries it of whom a process may have died before.
+const TRIED: u64 = 1 << 7;
 
 /// What the reader is asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,19 @@ pub enum Kind {
     Open = 2,
     /// A packet from the UDP address `to.peer` on `to.listener`, for an association of the reader's.
     Packet = 3,
+    /// A message that came on the connection `to.id`: work on it.
+    Message = 4,
+    /// The last of its connection, whose framing is lost (E13): work on it, then post `End`.
+    LastMessage = 5,
+    /// Nothing more follows for the connection `to.id`: end it when all is written.
+    End = 6,
+}
+
+impl Kind {
+    fn of(word: u64) -> Option<Kind> {
+        let kinds = [Kind::Send, Kind::Open, Kind::Packet, Kind::Message, Kind::LastMessage, Kind::End];
+        kinds.into_iter().find(|kind| *kind as u64 == word & 0x7f)
+    }
 }
 
 /// A record's envelope; its bytes were appended to the buffer given to `Reader::next`.
@@ -44,6 +57,17 @@ pub struct Posted {
     pub to: Flow,
     pub client: Option<BranchId>,
     pub bytes: usize,
+}
+
+/// The next record, still in the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Next {
+    pub kind: Kind,
+    pub bytes: usize,
+    /// Whoever had the seat before had begun with it, and may have died of it.
+    pub inherited: bool,
+    /// ... and so may a second one.
+    pub tried: bool,
 }
 
 /// The ring has no room, now or (longer than the ring) ever.
@@ -121,6 +145,40 @@ impl Mailboxes {
         }
     }
 
+    /// Does it sleep in its poll, so that a record would have to wake it?
+    #[must_use]
+    pub fn is_asleep(&self, seat: usize) -> bool {
+        self.sleeping.get(seat * 16).is_some_and(|flag| flag.load(Ordering::Relaxed) != 0)
+    }
+
+    /// Bytes in the ring from seat `from` to seat `to` that the reader is not done with; more than there are when there is no such ring.
+    #[must_use]
+    pub fn undone(&self, (from, to): (usize, usize)) -> usize {
+        self.ring(from, to).map_or(usize::MAX, |ring| {
+            // In this order: what was read is never more than what was written.
+            let read = ring.word(READ).load(Ordering::Acquire);
+            ring.word(WRITTEN).load(Ordering::Acquire).wrapping_sub(read) as usize * 8
+        })
+    }
+
+    /// Is that more than half of what it holds? Then its writer had better do something else first.
+    #[must_use]
+    pub fn is_half_full(&self, ring: (usize, usize)) -> bool {
+        self.undone(ring) > self.capacity * 4
+    }
+
+    /// Words ever written into a ring: see `is_done`.
+    #[must_use]
+    pub fn written(&self, (from, to): (usize, usize)) -> u64 {
+        self.ring(from, to).map_or(0, |ring| ring.word(WRITTEN).load(Ordering::Relaxed))
+    }
+
+    /// Is the reader done with everything that was there when `written` was this?
+    #[must_use]
+    pub fn is_done(&self, (from, to): (usize, usize), written: u64) -> bool {
+        self.ring(from, to).is_none_or(|ring| written.wrapping_sub(ring.word(READ).load(Ordering::Acquire)) as i64 <= 0)
+    }
+
     /// Is there a record for `seat` that it is not done with?
     #[must_use]
     pub fn is_waiting(&self, seat: usize) -> bool {
@@ -131,8 +189,22 @@ impl Mailboxes {
         })
     }
 
-    /// Puts one record into the ring from seat `from` to seat `to`. Only `from` itself may call this.
+    /// Puts one record into the ring from seat `from` to seat `to`, and wakes its reader. Only `from` itself may call this.
     pub fn post(
+        &self,
+        ring: (usize, usize),
+        kind: Kind,
+        flow: &Flow,
+        client: Option<BranchId>,
+        pieces: [&[u8]; 2],
+    ) -> Result<(), Full> {
+        self.put(ring, kind, flow, client, pieces)?;
+        self.wake(ring.1);
+        Ok(())
+    }
+
+    /// Puts one record into a ring as `post` does; the writer calls `wake` when it has put others there, too.
+    pub fn put(
         &self,
         (from, to): (usize, usize),
         kind: Kind,
@@ -149,18 +221,18 @@ impl Mailboxes {
         if written.wrapping_sub(read) + words as u64 > self.capacity as u64 {
             return Err(Full);
         }
-        let mut cursor = Cursor { ring, at: (written % self.capacity as u64) as usize };
+        let mut cursor = Cursor::new(ring, written, self.capacity);
         cursor.put((bytes as u64) << 8 | kind as u64);
         let client = client.unwrap_or_default();
         cursor.put(u64::from(client.slot) << 32 | u64::from(client.generation));
         cursor.put_bytes(flow.as_bytes(), &[]);
         cursor.put_bytes(head, body);
         ring.word(WRITTEN).store(written + words as u64, Ordering::Release);
-        self.wake(to);
         Ok(())
     }
 
-    fn wake(&self, seat: usize) {
+    /// Wakes the process in `seat` if it sleeps.
+    pub fn wake(&self, seat: usize) {
         fence(Ordering::SeqCst);
         let sleeps = self
             .sleeping
@@ -191,55 +263,100 @@ pub struct Reader {
     seat: usize,
     /// Per writer: how far we have read; behind it lies what `done` has not confirmed.
     at: Vec<u64>,
+    /// Per writer: up to here our predecessor had begun.
+    inherited: Vec<u64>,
 }
 
 impl Reader {
     /// Goes on where the seat's last holder had confirmed.
     #[must_use]
     pub fn new(mailboxes: Mailboxes, seat: usize) -> Reader {
-        let at = |from| mailboxes.ring(from, seat).map_or(0, |ring| ring.word(READ).load(Ordering::Acquire));
-        Reader { mailboxes, seat, at: (0..mailboxes.seats).map(at).collect() }
+        let all = |word| {
+            let of = |from| mailboxes.ring(from, seat).map_or(0, |ring| ring.word(word).load(Ordering::Acquire));
+            (0..mailboxes.seats).map(of).collect()
+        };
+        Reader { mailboxes, seat, at: all(READ), inherited: all(BEGUN) }
+    }
+
+    /// What `next` would take.
+    pub fn peek(&mut self, from: usize) -> Option<Next> {
+        let (first, _) = self.first(from)?;
+        let inherited = match (self.inherited.get(from), self.at.get(from)) {
+            (Some(inherited), Some(at)) => inherited.wrapping_sub(*at) as i64 > 0,
+            _ => false,
+        };
+        Some(Next { kind: Kind::of(first)?, bytes: (first >> 8) as usize, inherited, tried: first & TRIED != 0 })
+    }
+
+    /// Notes in the next record that we try it. Should we die of it, our successor's successor leaves it (see `Next::tried`).
+    pub fn note_try(&mut self, from: usize) {
+        if let Some((first, mut cursor)) = self.first(from) {
+            cursor.put(first | TRIED);
+        }
+    }
+
+    /// We begin with everything read so far.
+    pub fn begin(&self) {
+        for (from, at) in self.at.iter().enumerate() {
+            if let Some(ring) = self.mailboxes.ring(from, self.seat) {
+                ring.word(BEGUN).store(*at, Ordering::Release);
+            }
+        }
+    }
+
+    /// Leaves the next record.
+    pub fn skip(&mut self, from: usize) {
+        if let (Some((first, _)), Some(at)) = (self.first(from), self.at.get_mut(from)) {
+            *at += words(first);
+        }
     }
 
     /// The next record from seat `from`; its bytes are appended to `out`.
     pub fn next(&mut self, from: usize, out: &mut Vec<u8>) -> Option<Posted> {
+        let (posted, mut cursor) = self.envelope(from)?;
+        cursor.append_to(out, posted.bytes);
+        Some(posted)
+    }
+
+    /// The next record; its bytes are what `room` begins with. None, too, when it is too small for them.
+    pub fn next_into(&mut self, from: usize, room: &mut [u8]) -> Option<Posted> {
+        let bytes = self.peek(from)?.bytes;
+        let room = room.get_mut(..bytes)?;
+        let (posted, mut cursor) = self.envelope(from)?;
+        cursor.copy_to(room);
+        Some(posted)
+    }
+
+    /// The next record but for its bytes, at which the cursor stands.
+    fn envelope(&mut self, from: usize) -> Option<(Posted, Cursor)> {
+        let (first, mut cursor) = self.first(from)?;
+        cursor.get();
+        let client = cursor.get();
+        let mut flow = [0; FLOW_WORDS];
+        flow.fill_with(|| cursor.get());
+        *self.at.get_mut(from)? += words(first);
+        let client = BranchId { slot: (client >> 32) as u32, generation: client as u32 };
+        let client = (client != BranchId::default()).then_some(client);
+        let to = Flow::read_from_bytes(flow.as_bytes()).unwrap_or_default();
+        Some((Posted { kind: Kind::of(first)?, to, client, bytes: (first >> 8) as usize }, cursor))
+    }
+
+    /// The next record's first word, at which the cursor stands.
+    fn first(&mut self, from: usize) -> Option<(u64, Cursor)> {
         let ring = self.mailboxes.ring(from, self.seat)?;
         let at = self.at.get_mut(from)?;
         let written = ring.word(WRITTEN).load(Ordering::Acquire);
         if written == *at {
             return None;
         }
-        let mut cursor = Cursor { ring, at: (*at % self.mailboxes.capacity as u64) as usize };
-        let first = cursor.get();
-        let client = cursor.get();
-        let mut flow = [0; FLOW_WORDS];
-        flow.fill_with(|| cursor.get());
-        let bytes = (first >> 8) as usize;
-        let words = (HEAD_WORDS + bytes.div_ceil(8)) as u64;
-        let kind = match first as u8 {
-            1 => Kind::Send,
-            2 => Kind::Open,
-            3 => Kind::Packet,
+        let cursor = Cursor::new(ring, *at, self.mailboxes.capacity);
+        let first = cursor.look();
+        if Kind::of(first).is_none() || words(first) > written.wrapping_sub(*at) {
             // Cannot be: nothing is visible before it is complete. Start afresh rather than trust the rest.
-            _ => {
-                *at = written;
-                return None;
-            }
-        };
-        if words > written.wrapping_sub(*at) {
             *at = written;
             return None;
         }
-        let begin = out.len();
-        for _ in 0..bytes.div_ceil(8) {
-            out.extend_from_slice(&cursor.get().to_ne_bytes());
-        }
-        out.truncate(begin + bytes);
-        *at += words;
-        let client = BranchId { slot: (client >> 32) as u32, generation: client as u32 };
-        let client = (client != BranchId::default()).then_some(client);
-        let to = Flow::read_from_bytes(flow.as_bytes()).unwrap_or_default();
-        Some(Posted { kind, to, client, bytes })
+        Some((first, cursor))
     }
 
     /// Everything read so far has been acted on: its room is the writers' again.
@@ -254,66 +371,7 @@ impl Reader {
     }
 }
 
-/// DATA words and the data.
-#[derive(Clone, Copy)]
-struct Ring(&'static [AtomicU64]);
-
-impl Ring {
-    fn word(self, index: usize) -> &'static AtomicU64 {
-        static NOWHERE: AtomicU64 = AtomicU64::new(0);
-        self.0.get(index).unwrap_or(&NOWHERE)
-    }
-}
-
-/// A place in a ring's data that goes on at its start when it comes to its end.
-struct Cursor {
-    ring: Ring,
-    at: usize,
-}
-
-impl Cursor {
-    fn step(&mut self) -> &'static AtomicU64 {
-        let word = self.ring.word(DATA + self.at);
-        self.at += 1;
-        if DATA + self.at == self.ring.0.len() {
-            self.at = 0;
-        }
-        word
-    }
-
-    fn get(&mut self) -> u64 {
-        self.step().load(Ordering::Relaxed)
-    }
-
-    fn put(&mut self, value: u64) {
-        self.step().store(value, Ordering::Relaxed);
-    }
-
-    /// Both pieces as one run of bytes, the last word filled with zeroes.
-    fn put_bytes(&mut self, head: &[u8], body: &[u8]) {
-        let mut chunks = head.chunks_exact(8);
-        for chunk in &mut chunks {
-            self.put(chunk.try_into().map_or(0, u64::from_ne_bytes));
-        }
-        // The word that the pieces share.
-        let rest = chunks.remainder();
-        let mut body = body;
-        if !rest.is_empty() {
-            let mut word = [0; 8];
-            let taken = body.len().min(8 - rest.len());
-            let (first, later) = body.split_at(taken);
-            for (to, from) in word.iter_mut().zip(rest.iter().chain(first)) {
-                *to = *from;
-            }
-            self.put(u64::from_ne_bytes(word));
-            body = later;
-        }
-        for chunk in body.chunks(8) {
-            let mut word = [0; 8];
-            for (to, from) in word.iter_mut().zip(chunk) {
-                *to = *from;
-            }
-            self.put(u64::from_ne_bytes(word));
-        }
-    }
+/// Of the record that begins so.
+fn words(first: u64) -> u64 {
+    HEAD_WORDS as u64 + (first >> 8).div_ceil(8)
 }

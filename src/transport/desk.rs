@@ -69,6 +69,8 @@ pub struct Desk {
     pub seat: usize,
     /// Worker seats are 0..workers.
     pub workers: usize,
+    /// The seat that has all TCP connections (`Architecture::SingleOwner`).
+    pub tcp_owner: Option<usize>,
     pub parts: Parts,
     pub limits: Limits,
     pub next_hop: Vec<NextHop>,

@@ -56,7 +56,7 @@ pub fn way<H>(
         }
         to.id = FlowId::NONE;
     }
-    if desk.seat >= desk.workers {
+    if !opens(desk, transport) {
         return match desk.parts.flows.find_by_peer(transport, to.peer) {
             Some(flow) => Way::There(flow.owner, flow.id),
             None => Way::Ask(any_worker(desk, &to), to),
@@ -82,6 +82,11 @@ pub fn way<H>(
             Way::Nowhere
         }
     }
+}
+
+/// May this process have connections or associations of this transport?
+fn opens(desk: &Desk, transport: Transport) -> bool {
+    desk.seat < desk.workers || (transport == Transport::Tcp && desk.tcp_owner == Some(desk.seat))
 }
 
 fn usable(flow: &FlowView) -> bool {

@@ -13,7 +13,7 @@ use super::desk::{Carrier, Desk, End, SEND_BATCH};
 use super::relay::Relay;
 use super::sockets::Listener;
 use super::{Address, Inbox, Outgoing, Ready, Sockets, Transport, sctp, tcp, udp};
-use crate::config::{Config, Live};
+use crate::config::{Architecture, Config, Live};
 use crate::shared::broken::Broken;
 use crate::shared::counters::{Counter, Counters};
 use crate::shared::flows::Flows;
@@ -54,6 +54,8 @@ pub struct Transports {
     user_sctp: sctp::User,
     tcp: tcp::Tcp,
     relay: Relay,
+    /// What was posted and is left alone for a moment (see `Relay::is_held`) is looked at again then.
+    held_until: Tick,
 }
 
 impl Transports {
@@ -92,11 +94,13 @@ impl Transports {
         }
         let tcp = tcp::Tcp::new(config, &mut ends, &parts, seat, poll.registry().try_clone()?)?;
         let user_sctp = sctp::User::new(config, &parts.cookie_key, &ends)?;
-        let relay = Relay::new(&parts, seat);
+        let tcp_owner = config.extra_seat().filter(|_| config.tcp.architecture == Architecture::SingleOwner);
+        let relay = Relay::new(&parts, seat, tcp_owner);
         let lists = ends.iter().map(|_| Vec::new()).collect();
         let desk = Desk {
             seat,
             workers: config.workers,
+            tcp_owner,
             parts,
             limits: live.limits.clone(),
             next_hop: live.next_hop.clone(),
@@ -104,7 +108,15 @@ impl Transports {
             receiver: Receiver::new(1024),
             sender: Sender::new(SEND_BATCH),
         };
-        Ok(Transports { desk, lists, kernel_sctp: sctp::Kernel::new(&config.sctp), user_sctp, tcp, relay })
+        Ok(Transports {
+            desk,
+            lists,
+            kernel_sctp: sctp::Kernel::new(&config.sctp),
+            user_sctp,
+            tcp,
+            relay,
+            held_until: Tick::NEVER,
+        })
     }
 
     /// Is this token ours? The others (`1 << 32` and above) are the caller's.
@@ -142,26 +154,39 @@ impl Transports {
     }
 
     /// Sends what other processes posted for connections and associations that this one owns or shall open, and takes the packets they
-    /// got for its own. True: there is more, call again before sleeping. Call once each turn.
+    /// got for its own, and the messages that it is to work on. True: there is more, call again before sleeping. Call once each turn,
+    /// and `worked_off` when the inbox was worked off.
     pub fn posted(&mut self, arena: &mut Arena, inbox: &mut Inbox, now: Tick) -> bool {
-        let mut more = self.relay.read();
+        let mut more = self.relay.read(arena, inbox);
+        self.held_until = if self.relay.is_held() { now + 1 } else { Tick::NEVER };
         if !self.relay.is_empty() {
-            let Transports { user_sctp, relay, .. } = self;
+            let Transports { user_sctp, tcp, relay, .. } = self;
             for (from, (start, end)) in &relay.packets {
                 user_sctp.posted(from, relay.outgoing.bytes.get(*start..*end).unwrap_or_default(), now);
             }
+            relay.ends.iter().for_each(|flow| tcp.end(flow.id));
             let mut outgoing = std::mem::take(&mut self.relay.outgoing);
             self.flush(&mut outgoing, arena, inbox, now);
             self.relay.outgoing = outgoing;
-            self.relay.done();
+            if !self.relay.has_frames() {
+                self.relay.done(&self.desk, inbox);
+            }
         }
+        self.tcp.resume(&mut self.desk, arena, inbox, now);
         more |= self.user_sctp.deliver_all(&mut self.desk, arena, inbox, now);
         more
     }
 
+    /// The inbox was worked off and what came of it flushed: so are the messages that other processes posted.
+    pub fn worked_off(&mut self, inbox: &mut Inbox) {
+        if self.relay.has_frames() {
+            self.relay.done(&self.desk, inbox);
+        }
+    }
+
     /// Call before the poll sleeps; false: do not sleep, something was posted. Call `woke` after the poll.
     pub fn before_sleep(&self) -> bool {
-        self.desk.parts.mailboxes.before_sleep(self.desk.seat)
+        self.desk.parts.mailboxes.before_sleep(self.desk.seat) || self.relay.is_held()
     }
 
     pub fn woke(&self) {
@@ -217,7 +242,8 @@ impl Transports {
     /// When `tick` has something to do; `Tick::NEVER`: nothing is due.
     #[must_use]
     pub fn next_tick(&self) -> Tick {
-        self.kernel_sctp.next_tick().min(self.user_sctp.next_tick()).min(self.tcp.next_tick(&self.desk.parts))
+        let owned = self.user_sctp.next_tick().min(self.tcp.next_tick(&self.desk.parts));
+        self.kernel_sctp.next_tick().min(owned).min(self.held_until)
     }
 
     /// A process begins in a seat: the connections of the seat's last holder died with it and are reported lost; associations that it

@@ -146,12 +146,29 @@ impl<'h> Round<'h> {
     /// The drain is over: closes everything in good order, and waits a moment for peers that must agree.
     fn close(&mut self, events: &mut Events) -> io::Result<()> {
         let began = clock::now();
+        if self.seat.duty == Duty::Owner {
+            self.outlive_workers(events, began)?;
+        }
         self.transports.close_all(&mut self.inbox, began);
         while self.transports.is_closing() && clock::now().since(began) < CLOSING_MS {
             self.wait(events, clock::now())?;
             self.round(events);
         }
         self.transports.abort_all(clock::now());
+        Ok(())
+    }
+
+    /// The owner of TCP goes last: the last answers of the others leave through it.
+    fn outlive_workers(&mut self, events: &mut Events, began: Tick) -> io::Result<()> {
+        let phases = &self.house.shared.phases;
+        let one_sits = || (0..self.house.config.workers).any(|n| phases.occupant(n).is_some_and(|one| one.pid != 0));
+        while one_sits() && clock::now().since(began) < CLOSING_MS {
+            match self.poll.poll(events, Some(Duration::from_millis(5))) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                _ => self.round(events),
+            }
+        }
+        self.transports.posted(&mut self.arena, &mut self.inbox, clock::now());
         Ok(())
     }
 
@@ -257,6 +274,7 @@ impl<'h> Round<'h> {
             }
         }
         self.inbox.clear_frames();
+        self.transports.worked_off(&mut self.inbox);
     }
 
     /// The master's newest settings (SIGHUP).

@@ -8,6 +8,7 @@ mod memory;
 mod rig;
 mod sctp;
 mod seat;
+mod single_owner;
 mod supervisor;
 mod tcp;
 #[path = "../support/tunnel.rs"]
@@ -16,8 +17,16 @@ mod udp;
 mod user;
 
 fn main() {
-    let tests: Vec<rig::Test> =
-        [memory::TESTS, udp::TESTS, tcp::TESTS, supervisor::TESTS, user::TESTS, sctp::tests(), layout::tests()]
-            .concat();
+    let tests: Vec<rig::Test> = [
+        memory::TESTS,
+        udp::TESTS,
+        tcp::TESTS,
+        supervisor::TESTS,
+        single_owner::TESTS,
+        user::TESTS,
+        sctp::tests(),
+        layout::tests(),
+    ]
+    .concat();
     rig::run(&tests);
 }

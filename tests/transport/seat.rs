@@ -154,6 +154,8 @@ pub struct Seat {
     pub got: Vec<Got>,
     pub happenings: Vec<Happening>,
     pub skew: u64,
+    /// Milliseconds that a turn waits for something to come.
+    pub wait_ms: u64,
 }
 
 impl Seat {
@@ -170,6 +172,7 @@ impl Seat {
             got: Vec::new(),
             happenings: Vec::new(),
             skew: 0,
+            wait_ms: 20,
         }
     }
 
@@ -206,12 +209,12 @@ impl Seat {
         self.flush();
     }
 
-    /// Polls once, at most for 20 ms; `answer` may answer each message before the flush.
+    /// Polls once, at most for `wait_ms`; `answer` may answer each message before the flush.
     pub fn turn_with(&mut self, mut answer: impl FnMut(&Got, &mut Outgoing)) {
         let mut events = Events::with_capacity(64);
-        self.transports.before_sleep();
+        let wait_ms = if self.transports.before_sleep() { self.wait_ms } else { 0 };
         // Interrupted by SIGCONT: then nothing came.
-        let _ = self.poll.poll(&mut events, Some(Duration::from_millis(20)));
+        let _ = self.poll.poll(&mut events, Some(Duration::from_millis(wait_ms)));
         self.transports.woke();
         let now = self.now();
         let mut work: Vec<(Token, Ready)> =
@@ -220,18 +223,25 @@ impl Seat {
             work.retain(|(token, ready)| {
                 self.transports.receive(*token, *ready, &mut self.arena, &mut self.inbox, now)
             });
-            for frame in &self.inbox.frames {
-                let bytes = &self.arena.slot(usize::from(frame.slot))[frame.start as usize..frame.end as usize];
-                let got = Got { bytes: bytes.to_vec(), from: frame.from, close_after: frame.close_after };
-                answer(&got, &mut self.outgoing);
-                self.got.push(got);
-            }
-            self.inbox.clear_frames();
-            self.flush();
+            self.work_off(&mut answer);
         }
-        self.transports.posted(&mut self.arena, &mut self.inbox, now);
+        if self.transports.posted(&mut self.arena, &mut self.inbox, now) || !self.inbox.frames.is_empty() {
+            self.work_off(&mut answer);
+        }
         self.transports.tick(&mut self.inbox, now);
         self.happenings.append(&mut self.inbox.happenings);
+    }
+
+    fn work_off(&mut self, mut answer: impl FnMut(&Got, &mut Outgoing)) {
+        for frame in &self.inbox.frames {
+            let bytes = &self.arena.slot(usize::from(frame.slot))[frame.start as usize..frame.end as usize];
+            let got = Got { bytes: bytes.to_vec(), from: frame.from, close_after: frame.close_after };
+            answer(&got, &mut self.outgoing);
+            self.got.push(got);
+        }
+        self.inbox.clear_frames();
+        self.flush();
+        self.transports.worked_off(&mut self.inbox);
     }
 
     pub fn turn(&mut self) {

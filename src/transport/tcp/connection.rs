@@ -32,6 +32,8 @@ pub struct Connection {
     pub phase: Phase,
     /// Has it carried a request of ours? As its entry in `flows` says.
     pub requested: bool,
+    /// `Phase::Ending`, where others answer its last message: they have.
+    pub answered: bool,
     /// The beginning of a message whose rest has not come.
     pub stash: Vec<u8>,
     /// Bytes from the stash's start that hold no end of a head; 0 once its end is there.
@@ -64,6 +66,7 @@ impl Connection {
             listener,
             phase,
             requested: false,
+            answered: false,
             stash: Vec::new(),
             searched: 0,
             wanted: 0,

@@ -6,6 +6,7 @@
 
 mod connection;
 mod reading;
+mod single_owner;
 mod supervisor;
 mod symmetric;
 
@@ -14,17 +15,19 @@ use std::io;
 use mio::Registry;
 use sys::datagram::Arena;
 
+use self::single_owner::SingleOwner;
 pub use self::supervisor::SUPERVISOR_PATIENCE;
 use self::supervisor::{Supervisor, Worker};
 use self::symmetric::Symmetric;
 use super::desk::{Desk, End};
-use super::{Inbox, Outgoing, Parts, Ready};
+use super::{FlowId, Inbox, Outgoing, Parts, Ready};
 use crate::config::{Architecture, Config};
 use crate::timer::Tick;
 
 /// The TCP of one process.
 pub enum Tcp {
     Symmetric(Symmetric),
+    SingleOwner(SingleOwner),
     /// Of the supervisor's workers, and the timer process beside it.
     Supervised(Worker),
     Supervisor(Supervisor),
@@ -35,6 +38,7 @@ macro_rules! whichever {
     ($self:ident, $tcp:ident => $call:expr) => {
         match $self {
             Tcp::Symmetric($tcp) => $call,
+            Tcp::SingleOwner($tcp) => $call,
             Tcp::Supervised($tcp) => $call,
             Tcp::Supervisor($tcp) => $call,
         }
@@ -50,7 +54,7 @@ impl Tcp {
                 Tcp::Supervisor(Supervisor::new(config, ends, parts, registry)?)
             }
             Architecture::Supervisor => Tcp::Supervised(Worker::new(config, parts, seat, registry)?),
-            Architecture::SingleOwner => return Err(io::ErrorKind::Unsupported.into()),
+            Architecture::SingleOwner => Tcp::SingleOwner(SingleOwner::new(config, ends, seat, registry)?),
         })
     }
 
@@ -58,6 +62,7 @@ impl Tcp {
     pub fn accept(&mut self, desk: &mut Desk, listener: u8, inbox: &mut Inbox, now: Tick) -> bool {
         match self {
             Tcp::Symmetric(tcp) => tcp.accept(desk, listener, now),
+            Tcp::SingleOwner(tcp) => tcp.accept(desk, listener, now),
             Tcp::Supervisor(tcp) => tcp.accept(desk, listener, inbox, now),
             Tcp::Supervised(_) => false,
         }
@@ -75,8 +80,26 @@ impl Tcp {
     ) -> bool {
         match self {
             Tcp::Symmetric(tcp) => tcp.receive(desk, token, ready, arena, inbox, now),
+            Tcp::SingleOwner(tcp) => tcp.receive(desk, token, ready, arena, inbox, now),
             Tcp::Supervised(tcp) => tcp.receive(desk, token, ready, arena, inbox, now),
             Tcp::Supervisor(tcp) => tcp.receive(desk, token, inbox, now),
+        }
+    }
+
+    /// Wakes workers that messages were handed to, and goes on with what could not be. Call each turn, after what others posted was
+    /// taken.
+    pub fn resume(&mut self, desk: &mut Desk, arena: &mut Arena, inbox: &mut Inbox, now: Tick) {
+        match self {
+            Tcp::SingleOwner(tcp) => tcp.resume(desk, arena, inbox, now),
+            Tcp::Symmetric(_) | Tcp::Supervised(_) | Tcp::Supervisor(_) => {}
+        }
+    }
+
+    /// Another process posted the last answer for this connection: it ends with the next flush.
+    pub fn end(&mut self, id: FlowId) {
+        match self {
+            Tcp::SingleOwner(tcp) => tcp.end(id),
+            Tcp::Symmetric(_) | Tcp::Supervised(_) | Tcp::Supervisor(_) => {}
         }
     }
 
@@ -92,6 +115,7 @@ impl Tcp {
     ) {
         match self {
             Tcp::Symmetric(tcp) => tcp.flush(desk, list, outgoing, arena, inbox, now),
+            Tcp::SingleOwner(tcp) => tcp.flush(desk, list, outgoing, arena, inbox, now),
             Tcp::Supervised(tcp) => tcp.flush(desk, list, outgoing, arena, inbox, now),
             Tcp::Supervisor(tcp) => tcp.flush(desk, list, outgoing, arena, inbox),
         }
@@ -101,6 +125,7 @@ impl Tcp {
     pub fn end_what_ends(&mut self, desk: &Desk, inbox: &mut Inbox, now: Tick) {
         match self {
             Tcp::Symmetric(tcp) => tcp.end_what_ends(desk, inbox, now),
+            Tcp::SingleOwner(tcp) => tcp.end_what_ends(desk, inbox, now),
             Tcp::Supervised(tcp) => tcp.end_what_ends(desk, inbox, now),
             Tcp::Supervisor(_) => {}
         }
@@ -110,6 +135,7 @@ impl Tcp {
     pub fn next_tick(&self, parts: &Parts) -> Tick {
         match self {
             Tcp::Symmetric(tcp) => tcp.next_tick(),
+            Tcp::SingleOwner(tcp) => tcp.next_tick(),
             Tcp::Supervised(tcp) => tcp.next_tick(),
             Tcp::Supervisor(tcp) => tcp.next_tick(parts),
         }
@@ -118,7 +144,7 @@ impl Tcp {
     /// Is `tick` due in each turn of the loop, whatever the time?
     pub fn looks_each_turn(&self) -> bool {
         match self {
-            Tcp::Symmetric(_) => false,
+            Tcp::Symmetric(_) | Tcp::SingleOwner(_) => false,
             Tcp::Supervised(_) | Tcp::Supervisor(_) => true,
         }
     }
@@ -141,6 +167,7 @@ impl Tcp {
     pub fn queued_bytes(&self) -> usize {
         match self {
             Tcp::Symmetric(tcp) => tcp.queued_bytes(),
+            Tcp::SingleOwner(tcp) => tcp.queued_bytes(),
             // Who writes waits.
             Tcp::Supervised(_) | Tcp::Supervisor(_) => 0,
         }

@@ -6,6 +6,7 @@
 use super::{Connection, Desk, Inbox, Phase, Symmetric, Tick, Transport, recycle};
 use crate::shared::counters::Counter;
 use crate::shared::flows::State;
+use crate::transport::FlowId;
 
 impl Symmetric {
     /// Our connect has succeeded. What waits is written by the caller.
@@ -32,7 +33,8 @@ impl Symmetric {
                 }
             }
         }
-        if connection.phase == Phase::Ending && connection.waiting() == 0 {
+        let answered = connection.answered || !self.patient;
+        if connection.phase == Phase::Ending && connection.waiting() == 0 && answered {
             self.linger(desk, slot, now);
         }
         true
@@ -42,6 +44,17 @@ impl Symmetric {
     pub fn end_what_ends(&mut self, desk: &Desk, inbox: &mut Inbox, now: Tick) {
         while let Some(slot) = self.ending.pop() {
             self.write_waiting(desk, slot, inbox, now);
+        }
+    }
+
+    /// Others have answered the last message of this connection: it ends with the next flush.
+    pub fn end(&mut self, id: FlowId) {
+        let Some(slot) = self.by_id.get(&id).copied() else { return };
+        if let Some(Some(connection)) = self.connections.get_mut(slot)
+            && connection.phase == Phase::Ending
+        {
+            connection.answered = true;
+            self.ending.push(slot);
         }
     }
 

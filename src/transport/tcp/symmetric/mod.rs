@@ -39,6 +39,8 @@ pub struct Symmetric {
     deadlines: BTreeSet<(Tick, usize)>,
     /// Connections in `Phase::Ending`: to be closed when all is written.
     ending: Vec<usize>,
+    /// They wait for `end`: not here is their last message answered.
+    pub patient: bool,
     /// Listeners to ask again, and when: there was no descriptor left, and the edge is consumed.
     accept_again: Vec<u8>,
     accept_at: Tick,
@@ -67,6 +69,7 @@ impl Symmetric {
             by_id: HashMap::new(),
             deadlines: BTreeSet::new(),
             ending: Vec::new(),
+            patient: false,
             accept_again: Vec::new(),
             accept_at: Tick::NEVER,
             routed: Vec::new(),

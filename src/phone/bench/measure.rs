@@ -41,7 +41,8 @@ pub type Watch<'w> = dyn FnMut(&Progress) -> ControlFlow<()> + 'w;
 pub struct Measured {
     pub sample: Sample,
     pub figures: Figures,
-    /// Calls that had not ended 3 s after the window; they count as failed.
+    /// Calls that were open at the end of the window and came to no end, good or bad, although they were waited for; they count as
+    /// failed.
     pub unfinished: u64,
     /// Nobody said which processes are the proxy's: `cpu_s` is 0 and means nothing.
     pub cpu_unknown: bool,

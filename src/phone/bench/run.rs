@@ -134,7 +134,7 @@ Examples:
 
 Exit status:
    0  measured
-   1  more than one call in a thousand failed, or it could not be measured; stderr says which
+   1  more than one call in a thousand failed (the lines below the table say why), or it could not be measured
    2  the command line is wrong
  130  interrupted (128 and the signal, as shells have it)";
 
@@ -338,7 +338,7 @@ impl Notes {
             }
             let unfinished: u64 = all.iter().map(|measured| measured.unfinished).sum();
             if unfinished > 0 {
-                line += &format!("; {unfinished} calls had not ended 3 s after the window");
+                line += &format!("; {unfinished} calls came to no end after the window");
             }
             if sum.failed_calls > 0 {
                 line += &format!("; failed: {}", reasons(&sum.failures));

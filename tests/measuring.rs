@@ -201,7 +201,7 @@ fn another_proxy_is_called_and_its_cpu_measured_where_its_process_is_named() {
 #[test]
 fn slow_phones_are_told_as_the_limit() {
     // Each message costs a phone process far more than the proxy, also where others use the machine.
-    let measured = measure("slow", &["--clients", "50", "--phones", "1", "--burden-us", "4000"]);
+    let measured = measure("slow", &["--clients", "20", "--phones", "1", "--burden-us", "2000"]);
     let sample = measured.only();
     assert_eq!(sample.limit, Limit::Phones, "{}", measured.said);
     assert!(sample.phones_busy > 0.95, "{sample:?}");

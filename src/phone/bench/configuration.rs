@@ -124,9 +124,12 @@ fn generated(point: &Point, wire: Wire, domain: &str, ports: Ports) -> String {
     };
     let transactions = transactions.clamp(LEAST_TRANSACTIONS, 33_554_432);
     let bindings = (8 * clients).max(100_000);
+    // A closed loop has a message or two of every client under way at once, and nobody sends again what a full mailbox refused.
+    let mailbox = (2_048 * clients).clamp(262_144, 32 << 20);
+    let udp_buffer = (4_096 * clients).clamp(4 << 20, 128 << 20);
     let mut text = format!(
         "workers = {}\ndomains = [\"{domain}\"]\ndrain_s = 0\n[admin]\naddress = \"127.0.0.1:{admin}\"\n[log]\nlevel = \"warn\"\n\
-         [memory]\ntransactions = {transactions}\nflows = {flows}\nbindings = {bindings}\n\
+         [memory]\ntransactions = {transactions}\nflows = {flows}\nbindings = {bindings}\nmailbox_bytes = {mailbox}\n\
          [limits]\nassociations = 1000000\nassociations_per_peer = 1000000\nconnections = 1000000\nconnections_per_peer = 1000000\n",
         point.workers
     );
@@ -144,7 +147,7 @@ fn generated(point: &Point, wire: Wire, domain: &str, ports: Ports) -> String {
         nice => format!("supervisor_nice = {nice}\n"),
     };
     match wire {
-        Wire::Udp => {}
+        Wire::Udp => table("udp", format!("receive_buffer_bytes = {udp_buffer}\n")),
         Wire::Tcp => table("tcp", idle("idle_s", 1) + &nice),
         // At least as long as a transaction (RFC 3261 §18).
         Wire::Sctp | Wire::SctpUser => table("sctp", idle("autoclose_s", 32)),

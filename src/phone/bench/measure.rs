@@ -41,7 +41,8 @@ pub type Watch<'w> = dyn FnMut(&Progress) -> ControlFlow<()> + 'w;
 pub struct Measured {
     pub sample: Sample,
     pub figures: Figures,
-    /// Calls that had not ended 3 s after the window; they count as failed.
+    /// Calls that were open at the end of the window and came to no end, good or bad, although they were waited for; they count as
+    /// failed.
     pub unfinished: u64,
     /// Nobody said which processes are the proxy's: `cpu_s` is 0 and means nothing.
     pub cpu_unknown: bool,
@@ -223,6 +224,8 @@ impl Sitting<'_, '_> {
                 proxy: self.running.address,
                 encapsulation_port: self.running.encapsulation_port,
                 domain: rig.domain.clone(),
+                // A proxy that is not ours shall not know them for long.
+                expires_s: 300 + (point.warm_up_s + point.measure_s) as u32,
                 pairs: u32::try_from(pairs).map_err(|_| "too many clients")?,
                 first: u32::try_from(nth).unwrap_or(0),
                 step: u32::try_from(count).unwrap_or(1),

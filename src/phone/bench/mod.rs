@@ -4,7 +4,7 @@
 //! costs can be read from the kernel; the manager starts them, and the daemon where it is ours, and ends all of them.
 //!
 //! ```text
-//! run ── the command line of one point or a few, the table          (paper ── more of them)
+//! run ── one point or a few beside each other (`options`, `show`)          (paper ── more of them)
 //!   └─ measure ── one sample: start, register, warm up, measure, end
 //!        ├─ rig ── the proxy: started here, or running already; its processor time
 //!        ├─ crew ── the phone processes, `words` ── what is said to them
@@ -17,6 +17,7 @@ mod configuration;
 mod crew;
 pub mod machine;
 pub mod measure;
+mod options;
 pub mod phones;
 pub mod profile;
 pub mod results;

@@ -28,7 +28,7 @@ pub struct Rig {
     /// Every call comes over a connection of its own, which the caller closes.
     pub connection_per_call: bool,
     pub domain: String,
-    /// A call without an answer for so long has failed.
+    /// A call without an answer for so long has failed: 64*T1 (RFC 3261 §17.1.1.2, timer B).
     pub patience: Duration,
     /// Processor time that the phones waste for each message, microseconds: for tests.
     pub burden_us: u64,
@@ -54,7 +54,7 @@ impl Rig {
             trunks: None,
             connection_per_call: false,
             domain: "example.test".to_owned(),
-            patience: Duration::from_secs(10),
+            patience: Duration::from_secs(32),
             burden_us: 0,
         }
     }

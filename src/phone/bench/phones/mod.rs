@@ -19,6 +19,8 @@ mod lines;
 mod orders;
 mod read;
 mod register;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use std::io;
@@ -44,8 +46,9 @@ const DUE: Token = Token(usize::MAX - 2);
 const SWEEP_US: u64 = 50_000;
 /// While callers wait to call again.
 const RESTLESS_US: u64 = 5_000;
-/// After the window, open calls have so long to end.
+/// After the window, open calls may end as long as one does within this, and no longer than that.
 const DRAIN_US: u64 = 3_000_000;
+const LONGEST_DRAIN_US: u64 = 20_000_000;
 /// A full socket is tried again after this.
 const BEHIND: Duration = Duration::from_millis(1);
 
@@ -92,7 +95,7 @@ enum Stage {
     Registering,
     Calling,
     Measuring { since_us: u64 },
-    Draining { until_us: u64 },
+    Draining { open: u64, until_us: u64, longest_us: u64 },
 }
 
 /// An open loop: when calls are due. The timer rings for each; what it does not wake us for is made up for, late and counted as late.
@@ -262,7 +265,11 @@ impl Process {
             Order::Close => {
                 let Stage::Measuring { since_us } = self.stage else { return Ok(()) };
                 let figures = crowd.close((now.0 - since_us) as f64 / 1e6, lines);
-                self.stage = Stage::Draining { until_us: now.0 + DRAIN_US };
+                self.stage = Stage::Draining {
+                    open: crowd.open_calls,
+                    until_us: now.0 + DRAIN_US,
+                    longest_us: now.0 + LONGEST_DRAIN_US,
+                };
                 *schedule = None;
                 orders::say(&Report::Figures(Box::new(figures)));
             }
@@ -306,9 +313,15 @@ impl Process {
                     orders::say(&Report::Registered { phones: crowd.count(), failures });
                 }
             }
-            Stage::Draining { until_us } if crowd.open_calls == 0 || now.0 >= until_us => {
+            Stage::Draining { until_us, longest_us, .. }
+                if crowd.open_calls == 0 || now.0 >= until_us.min(longest_us) =>
+            {
                 self.stage = Stage::Waiting;
                 orders::say(&Report::Drained { unfinished: crowd.open_calls, failures: crowd.failures() });
+            }
+            Stage::Draining { open, longest_us, .. } if crowd.open_calls < open => {
+                let (open, until_us) = (crowd.open_calls, now.0 + DRAIN_US);
+                self.stage = Stage::Draining { open, until_us, longest_us };
             }
             _ => {}
         }

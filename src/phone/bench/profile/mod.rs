@@ -29,9 +29,10 @@ use self::samples::{Sample, greatest_first};
 use self::tools::{Perf, Strace};
 use super::machine::machine;
 use super::measure::{Measured, Progress, Stage, measure_all};
+use super::options::{Own, Target, positive};
 use super::results::Point;
 use super::rig::Rig;
-use super::run::{self, Own, Target, positive};
+use super::run::{Options as AsRun, points, rig};
 use super::words::Wire;
 use crate::config::exit;
 use crate::phone::daemon::family;
@@ -127,8 +128,8 @@ fn profiles(options: &Options) -> Result<Vec<Profile>, Stop> {
     let failed = |e: io::Error| Stop::Failed(e.to_string());
     tools::are_here().map_err(Stop::Unavailable)?;
     let asked = options.as_run();
-    let points = run::points(&asked).map_err(Stop::Usage)?;
-    let rig = run::rig(&asked).map_err(failed)?;
+    let points = points(&asked).map_err(Stop::Usage)?;
+    let rig = rig(&asked).map_err(failed)?;
     let signals = Signals::block().map_err(failed)?;
     let lines = Lines::of(&rig.program).map_err(Stop::Failed)?;
     points.iter().map(|point| profile(point, &rig, &signals, &lines)).collect()
@@ -136,8 +137,8 @@ fn profiles(options: &Options) -> Result<Vec<Profile>, Stop> {
 
 impl Options {
     /// The same load, as `bench run` is told.
-    fn as_run(&self) -> run::Options {
-        run::Options {
+    fn as_run(&self) -> AsRun {
+        AsRun {
             transport: self.transport.clone(),
             clients: vec![self.clients],
             rate: self.rate,

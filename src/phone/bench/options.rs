@@ -1,0 +1,137 @@
+//! The command line of `strowger bench run`, and the help that teaches it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::words::Wire;
+
+/// What `bench run` can be told.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_long_help = MORE)]
+pub struct Options {
+    /// What the phones speak; several are measured beside each other
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "udp")]
+    pub transport: Vec<Wire>,
+    /// Callers, and as many callees; several are measured beside each other
+    #[arg(long, value_delimiter = ',', default_value = "100", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub clients: Vec<u32>,
+    /// Open loop: so many calls a second begin, whatever becomes of them [default: closed loop]
+    #[arg(long, value_name = "CALLS/S", value_parser = positive)]
+    pub rate: Option<f64>,
+    /// Seconds of the measured window
+    #[arg(long, default_value = "10", value_parser = positive)]
+    pub seconds: f64,
+    /// Seconds of calls before it
+    #[arg(long, default_value = "6", value_parser = not_negative)]
+    pub warm_up: f64,
+    /// How often everything is measured
+    #[arg(long, default_value = "3", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rounds: u32,
+    /// Operations after which a phone goes on over a new connection; it leaves the old one open
+    #[arg(long, value_name = "OPERATIONS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub renew_every: Option<u64>,
+    /// Each call comes over a connection of its own, which the caller closes
+    #[arg(long, conflicts_with_all = ["renew_every", "trunks"])]
+    pub connection_per_call: bool,
+    /// All calls travel over so many connections or associations on each side
+    #[arg(long, conflicts_with = "renew_every", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub trunks: Option<u32>,
+    /// Phone processes [default: one per processor, at most 4]
+    #[arg(long, default_value = "0", hide_default_value = true, value_parser = clap::value_parser!(u32).range(0..=64))]
+    pub phones: u32,
+    /// Writes everything to this file
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    #[command(flatten)]
+    pub own: Own,
+    #[command(flatten)]
+    pub target: Target,
+    /// For tests: processor time that the phones waste for each message, microseconds
+    #[arg(long, default_value = "0", hide = true)]
+    pub burden_us: u64,
+}
+
+/// Of this daemon.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "This daemon (started and ended by the measurement)")]
+pub struct Own {
+    /// Its configuration; what the measurement needs and the file does not say is generated
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// More of its configuration, TOML, over everything else
+    #[arg(long, value_name = "TOML")]
+    pub tables: Option<String>,
+    /// Worker processes
+    #[arg(long, default_value = "2", value_parser = clap::value_parser!(u32).range(1..=128))]
+    pub workers: u32,
+    /// TCP: symmetric, single_owner, supervisor; several are measured beside each other
+    #[arg(long, value_delimiter = ',')]
+    pub architecture: Vec<String>,
+    /// TCP supervisor: each worker keeps descriptors
+    #[arg(long)]
+    pub descriptor_cache: bool,
+    /// TCP supervisor: idle connections in the order of their deadlines
+    #[arg(long)]
+    pub priority_queue: bool,
+    /// TCP supervisor: its nice value
+    #[arg(long, default_value = "0", allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-20..=19))]
+    pub supervisor_nice: i32,
+    /// Seconds until an idle connection is closed (SCTP: 32 at least)
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub idle_s: Option<u64>,
+    /// The kernel's SCTP: shared or per_worker
+    #[arg(long)]
+    pub layout: Option<String>,
+}
+
+/// Of another proxy.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Any other proxy (running already)")]
+pub struct Target {
+    /// Where it listens, over every transport that is measured
+    #[arg(long, value_name = "IP:PORT", conflicts_with_all = ["config", "tables", "architecture", "layout", "idle_s"])]
+    pub target: Option<SocketAddr>,
+    /// Its process: the CPU of this one and of all its descendants is measured. Without it nothing is said about CPU
+    #[arg(long, value_name = "PID", requires = "target")]
+    pub target_pid: Option<u32>,
+    /// What the table calls it
+    #[arg(long, value_name = "NAME", default_value = "target", requires = "target", hide_default_value = true)]
+    pub target_name: String,
+    /// The domain that it registers our phones for
+    #[arg(long, default_value = "example.test")]
+    pub domain: String,
+    /// Its UDP port for SCTP in user space (RFC 6951)
+    #[arg(long, default_value = "9899", requires = "target", hide_default_value = true)]
+    pub encapsulation_port: u16,
+}
+
+const MORE: &str = "\
+An operation is an INVITE or a BYE transaction; a call has one of each. CPU is that of all processes of the proxy, from the kernel.
+Each phone has its own socket, connection or association. Only what happens within the window counts. A row of a closed loop says
+what the proxy can do only where `limit` is proxy: phones means that the phone processes were busy all the time.
+
+Examples:
+  strowger bench run --transport udp,tcp,sctp-user
+      Three transports beside each other, 100 clients each, closed loop, three rounds: about 2.5 minutes.
+  strowger bench run --transport tcp --rate 4000 --clients 500
+      4,000 calls a second: CPU per operation, and set-up times from the moment when each call was due.
+  strowger bench run --transport tcp --architecture symmetric,supervisor --renew-every 50 --idle-s 10 --seconds 30 --warm-up 10
+      Two architectures, connections renewed. A callee registers its new connection first; these REGISTERs are no operations.
+  strowger bench run --transport sctp --trunks 2 --clients 1000
+      All calls over two associations on each side, as between proxies.
+  strowger bench run --target 127.0.0.1:5060 --target-pid $(cat /run/kamailio.pid) --target-name Kamailio
+      Another proxy, which must take REGISTERs for example.test (or --domain) from this machine without a password.
+
+Exit status:
+   0  measured
+   1  more than one call in a thousand failed (the lines below the table say why), or it could not be measured
+   2  the command line is wrong
+ 130  interrupted (128 and the signal, as shells have it)";
+
+pub(super) fn positive(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|n: &f64| n.is_finite() && *n > 0.0).ok_or_else(|| "a number above 0".to_owned())
+}
+
+fn not_negative(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|n: &f64| n.is_finite() && *n >= 0.0).ok_or_else(|| "a number, 0 or more".to_owned())
+}

@@ -9,11 +9,14 @@
 //!        ├─ agent ── one user agent: pure, messages and time in, steps out
 //!        │    └─ compose ── the bytes of requests and responses
 //!        └─ line ── its socket: UDP, TCP, SCTP by the kernel or in user space
+//!
+//! bench ── measures a proxy with phones of its own, which are many and cost little
 //! ```
 //!
 //! Phones read the clock and allocate as they like: they are beside the path of a message, not on it.
 
 pub mod agent;
+pub mod bench;
 pub mod compose;
 pub mod daemon;
 pub mod demo;
@@ -21,3 +24,4 @@ pub mod ladder;
 pub mod line;
 pub mod load;
 mod sctp;
+pub mod signals;

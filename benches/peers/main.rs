@@ -25,6 +25,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use strowger::phone::bench::results::Arrival;
 use strowger::transport::Transport;
 
@@ -115,6 +116,9 @@ fn main() -> ExitCode {
 
 fn measure(arguments: &[String]) -> io::Result<()> {
     let machine = Machine::here();
+    // For Kamailio: a file for each connection.
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     let scale = Scale::of(machine);
     let program = daemon(env!("CARGO_BIN_EXE_strowger"));
     let rate: Option<f64> = arguments.iter().find_map(|argument| argument.parse().ok());

@@ -38,13 +38,13 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
-use strowger::phone::load::Pace;
+use strowger::phone::bench::results::Arrival;
 
 use crate::ends::{Sctp, Tcp, Udp};
 use crate::kind::{APART, Forwarding, Kind};
 use crate::load::{Load, Messages, PLACE};
 use crate::machine::Machine;
-use crate::phones::{Calls, Cost, Meter, Phones, spread};
+use crate::phones::{Calls, Cost, Lines, Meter, Phones, daemon, spread};
 use crate::proxy::Proxy;
 
 /// Forwards that an operation stands for.
@@ -150,24 +150,29 @@ fn transport(
     rates: &[f64],
     table: &mut Table,
 ) -> io::Result<()> {
-    let ours = Proxy::strowger(&proxy::daemon(env!("CARGO_BIN_EXE_strowger")), kind.transport(), 286_720, "");
+    let program = daemon(env!("CARGO_BIN_EXE_strowger"));
+    let ours = Proxy::strowger(&program, kind.transport(), 286_720, "");
+    let mut meter = Meter::of(&ours, Duration::from_secs(4));
     let mut first = port_base();
     for &pairs in pairs {
-        let mut phones = Phones::new(&ours, kind.transport(), pairs.into());
         // UDP has no connections.
         let flows = if kind == Kind::Udp { 1 } else { pairs };
         let mut plain = Plain::new(floor, kind, flows, first)?;
         first += flows;
-        // What was done before is gone.
-        phones.rest(Duration::from_secs(33));
-        let mut meter = Meter::of(&ours, &mut phones, Duration::from_secs(4));
+        let phones = |rate| Phones {
+            program: program.clone(),
+            transport: kind.transport(),
+            // So many calls at once, whatever carries them.
+            clients: usize::from(pairs).max(50),
+            lines: if pairs < 50 { Lines::Trunks(pairs.into()) } else { Lines::Own },
+            arrival: Arrival::Open { calls_per_s: rate },
+        };
         for &rate in rates {
             let mut rounds = Vec::new();
             for _ in 0..scale.warm_up + scale.rounds {
-                meter.begin(&ours);
-                let calls = phones.call(Pace::PerSecond(rate), scale.calls_for);
+                let calls = phones(rate).call(&ours, &mut meter, scale.calls_for);
                 let forward = plain.round(2.0 * FORWARDS * rate, scale.calls_for)?;
-                phones.rest(scale.pause);
+                sleep(scale.pause);
                 rounds.push(Round { calls, cost: meter.end(&ours, &calls), forward });
             }
             let measured = rounds.split_off(scale.warm_up);

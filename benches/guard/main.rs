@@ -1,7 +1,7 @@
 //! The guard: what an operation costs the daemon, in instructions, against the figures that are committed (`figures.txt`). `run` beside
 //! this file starts it, in a virtual machine that counts them; there they repeat within 0.5 %.
 //!
-//! One process of phones, ten pairs of them, calls at a rate that is no strain, over UDP, TCP and the kernel's SCTP. An operation is one
+//! Ten pairs of phones call at a rate that is no strain, over UDP, TCP and the kernel's SCTP. An operation is one
 //! INVITE or BYE transaction.
 
 #![allow(clippy::disallowed_methods, reason = "a benchmark measures")]
@@ -17,14 +17,15 @@ mod proxy;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
+use std::thread::sleep;
 use std::time::Duration;
 use std::{fs, io};
 
-use strowger::phone::load::Pace;
+use strowger::phone::bench::results::Arrival;
 use strowger::transport::Transport;
 
 use crate::machine::Machine;
-use crate::phones::{Meter, Phones};
+use crate::phones::{Lines, Meter, Phones};
 use crate::proxy::Proxy;
 
 const PAIRS: usize = 10;
@@ -72,14 +73,14 @@ fn guard(daemon: &Path, figures: &Path) -> io::Result<bool> {
 /// Thousands of instructions per operation.
 fn cost(daemon: &Path, transport: Transport) -> f64 {
     let proxy = Proxy::strowger(daemon, transport, 20_000, "");
-    let mut phones = Phones::new(&proxy, transport, PAIRS);
+    let arrival = Arrival::Open { calls_per_s: RATE };
+    let phones = Phones { program: daemon.to_owned(), transport, clients: PAIRS, lines: Lines::Own, arrival };
+    let mut meter = Meter::of(&proxy, Duration::from_secs(4));
     // Memory is touched for the first time.
-    phones.call(Pace::PerSecond(RATE), CALLS_FOR);
-    phones.rest(PAUSE);
-    let mut meter = Meter::of(&proxy, &mut phones, Duration::from_secs(4));
-    meter.begin(&proxy);
-    let calls = phones.call(Pace::PerSecond(RATE), CALLS_FOR);
-    phones.rest(PAUSE);
+    phones.call(&proxy, &mut meter, CALLS_FOR);
+    sleep(PAUSE);
+    let calls = phones.call(&proxy, &mut meter, CALLS_FOR);
+    sleep(PAUSE);
     let cost = meter.end(&proxy, &calls);
     assert_eq!(calls.failed, 0, "calls over {} failed", transport.via_token());
     cost.cpu

@@ -4,7 +4,7 @@
 //!     cargo bench --bench peers -- udp paced          # only this transport, only this load (paced, closed, fresh, trunk)
 //!     benches/vm peers                                # UDP, TCP, SCTP in a virtual machine that counts instructions
 //!
-//! Needs Debian's kamailio, kamailio-sctp-modules and sip-tester. Kamailio (`kamailio.cfg`) does what ours does for a call: forwards
+//! Needs Debian's kamailio and kamailio-sctp-modules. Kamailio (`kamailio.cfg`) does what ours does for a call: forwards
 //! statefully, puts itself into the dialog, keeps bindings in memory. An operation is one INVITE or BYE transaction. The two take
 //! turns, medians are printed, and of the ratio the least and the most. What a transaction costs after its end is counted, too (`Meter`).
 //! The column "at most" is what the project wants to reach: no exit status.
@@ -12,8 +12,6 @@
 #![allow(clippy::disallowed_methods, reason = "a benchmark measures")]
 #![allow(dead_code, reason = "parts are shared with other benchmarks, each shows some of the figures")]
 
-#[path = "../support/fresh.rs"]
-mod fresh;
 #[path = "../support/machine.rs"]
 mod machine;
 #[path = "../support/phones.rs"]
@@ -23,28 +21,27 @@ mod proxy;
 
 use std::io;
 use std::process::ExitCode;
+use std::thread::sleep;
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use strowger::phone::load::Pace;
+use strowger::phone::bench::results::Arrival;
 use strowger::transport::Transport;
 
-use crate::fresh::Fresh;
 use crate::machine::Machine;
-use crate::phones::{Calls, Cost, Meter, Phones, spread};
+use crate::phones::{Calls, Cost, Lines, Meter, Phones, daemon, spread};
 use crate::proxy::Proxy;
 
 /// One load, and what is asked of ours: at most so many times Kamailio's CPU.
 struct Load {
     word: &'static str,
-    /// Callers, and as many callees, each with a connection or association.
-    pairs: usize,
-    pace: Pace,
+    /// Callers, and as many callees.
+    clients: usize,
+    lines: Lines,
+    arrival: Arrival,
     target: Option<f64>,
 }
-
-const FRESH: &str = "fresh";
 
 /// How much is measured.
 struct Scale {
@@ -84,19 +81,21 @@ impl Scale {
 }
 
 fn loads(machine: Machine, transport: Transport) -> Vec<Load> {
-    let load = |word, pairs, pace, target| Load { word, pairs, pace, target };
-    let at_once = |most| load("closed", most, Pace::AtOnce(most), None);
-    let paced = |rate, target| load("paced", 1, Pace::PerSecond(rate), Some(target));
-    let fresh = |rate| load(FRESH, 1, Pace::PerSecond(rate), Some(0.5));
+    let load = |word, clients, lines, arrival, target| Load { word, clients, lines, arrival, target };
+    let open = |calls_per_s| Arrival::Open { calls_per_s };
+    // Over one connection or association on each side.
+    let paced = |rate, target| load("paced", 100, Lines::Trunks(1), open(rate), Some(target));
+    let closed = |clients| load("closed", clients, Lines::Own, Arrival::Closed, None);
+    let fresh = |rate| load("fresh", 50, Lines::PerCall, open(rate), Some(0.5));
     let mut loads = match machine {
-        Machine::Metal => vec![paced(4_000.0, 0.55), at_once(100), at_once(500), at_once(1_000), fresh(300.0)],
+        Machine::Metal => vec![paced(4_000.0, 0.55), closed(100), closed(500), closed(1_000), fresh(300.0)],
         Machine::Counting | Machine::Emulated => {
-            let trunk = (transport == Transport::Sctp).then_some(0.35);
-            vec![paced(200.0, 0.45), fresh(50.0), load("trunk", 1, Pace::AtOnce(100), trunk)]
+            let target = (transport == Transport::Sctp).then_some(0.35);
+            vec![paced(200.0, 0.45), fresh(50.0), load("trunk", 100, Lines::Trunks(1), Arrival::Closed, target)]
         }
     };
     // UDP has no connections.
-    loads.retain(|load| load.word != FRESH || transport != Transport::Udp);
+    loads.retain(|load| load.lines != Lines::PerCall || transport != Transport::Udp);
     loads
 }
 
@@ -117,9 +116,11 @@ fn main() -> ExitCode {
 
 fn measure(arguments: &[String]) -> io::Result<()> {
     let machine = Machine::here();
+    // For Kamailio: a file for each connection.
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     let scale = Scale::of(machine);
+    let program = daemon(env!("CARGO_BIN_EXE_strowger"));
     let rate: Option<f64> = arguments.iter().find_map(|argument| argument.parse().ok());
     let named = |words: &[&str], word: &str| {
         let mut of_them = arguments.iter().filter(|argument| words.contains(&argument.as_str())).peekable();
@@ -140,16 +141,23 @@ fn measure(arguments: &[String]) -> io::Result<()> {
             println!("skipped: SCTP: this kernel has none (benches/vm peers)");
             continue;
         }
-        let ours = Proxy::strowger(&proxy::daemon(env!("CARGO_BIN_EXE_strowger")), transport, scale.transactions, "");
+        let ours = Proxy::strowger(&program, transport, scale.transactions, "");
         let theirs = Proxy::kamailio(transport, scale.shared_mb)?;
         for mut load in loads(machine, transport) {
-            if !named(&["paced", "closed", FRESH, "trunk"], load.word) {
+            if !named(&["paced", "closed", "fresh", "trunk"], load.word) {
                 continue;
             }
-            if let (Pace::PerSecond(_), Some(rate)) = (load.pace, rate) {
-                load.pace = Pace::PerSecond(rate);
+            if let (Arrival::Open { calls_per_s }, Some(rate)) = (&mut load.arrival, rate) {
+                *calls_per_s = rate;
             }
-            let rounds = compare(&scale, &ours, &theirs, transport, &load)?;
+            let phones = Phones {
+                program: program.clone(),
+                transport,
+                clients: load.clients,
+                lines: load.lines,
+                arrival: load.arrival,
+            };
+            let rounds = compare(&scale, &ours, &theirs, &phones);
             eprintln!("{} {}: done", transport.via_token(), load.said());
             table.add_row(row(transport, &load, &rounds));
         }
@@ -165,11 +173,9 @@ struct Did {
     cost: Cost,
 }
 
-/// One of the two, with its phones.
+/// One of the two.
 struct Side<'p> {
     proxy: &'p Proxy,
-    phones: Phones,
-    fresh: Option<Fresh>,
     meter: Meter,
     /// Of the round that has not ended: it lasts until the next one begins.
     open: Option<Calls>,
@@ -177,23 +183,13 @@ struct Side<'p> {
 }
 
 impl<'p> Side<'p> {
-    fn new(proxy: &'p Proxy, transport: Transport, load: &Load) -> io::Result<Side<'p>> {
-        let mut phones = Phones::new(proxy, transport, load.pairs);
-        let fresh = if load.word == FRESH { Some(Fresh::new(proxy.address, transport)?) } else { None };
-        // What was done before is gone.
-        phones.rest(Duration::from_secs(33));
-        let meter = Meter::of(proxy, &mut phones, Duration::from_secs(4));
-        Ok(Side { proxy, phones, fresh, meter, open: None, did: Vec::new() })
+    fn new(proxy: &'p Proxy) -> Side<'p> {
+        Side { proxy, meter: Meter::of(proxy, Duration::from_secs(4)), open: None, did: Vec::new() }
     }
 
-    fn round(&mut self, scale: &Scale, load: &Load) -> io::Result<()> {
+    fn round(&mut self, scale: &Scale, phones: &Phones) {
         self.end();
-        self.meter.begin(self.proxy);
-        self.open = Some(match (&mut self.fresh, load.pace) {
-            (Some(fresh), Pace::PerSecond(rate)) => fresh.call(rate, scale.calls_for)?,
-            _ => self.phones.call(load.pace, scale.calls_for),
-        });
-        Ok(())
+        self.open = Some(phones.call(self.proxy, &mut self.meter, scale.calls_for));
     }
 
     fn end(&mut self) {
@@ -204,42 +200,31 @@ impl<'p> Side<'p> {
 }
 
 /// What ours and Kamailio did, round by round.
-fn compare(
-    scale: &Scale,
-    ours: &Proxy,
-    theirs: &Proxy,
-    transport: Transport,
-    load: &Load,
-) -> io::Result<Vec<[Did; 2]>> {
-    let mut ours = Side::new(ours, transport, load)?;
-    let mut theirs = Side::new(theirs, transport, load)?;
+fn compare(scale: &Scale, ours: &Proxy, theirs: &Proxy, phones: &Phones) -> Vec<[Did; 2]> {
+    // What was done before is gone.
+    sleep(Duration::from_secs(33));
+    let (mut ours, mut theirs) = (Side::new(ours), Side::new(theirs));
     for _ in 0..scale.warm_up + scale.rounds {
-        ours.round(scale, load)?;
-        theirs.round(scale, load)?;
-        theirs.phones.rest(scale.pause);
+        ours.round(scale, phones);
+        theirs.round(scale, phones);
+        sleep(scale.pause);
     }
     ours.end();
-    theirs.phones.rest(scale.calls_for);
+    sleep(scale.calls_for);
     theirs.end();
     let pairs = ours.did.into_iter().zip(theirs.did).map(|(ours, theirs)| [ours, theirs]);
-    Ok(pairs.skip(scale.warm_up).collect())
+    pairs.skip(scale.warm_up).collect()
 }
 
 impl Load {
     fn said(&self) -> String {
-        match self.pace {
-            Pace::PerSecond(rate) if self.word == FRESH => format!("{rate} calls/s, a new connection each"),
-            Pace::PerSecond(rate) => format!("{rate} calls/s, {} each side", connections(self.pairs)),
-            Pace::AtOnce(most) if self.word == "trunk" => {
-                format!("trunk: {most} calls at once, {} each side", connections(self.pairs))
-            }
-            Pace::AtOnce(most) => format!("{most} clients, a call each"),
+        match (self.arrival, self.lines) {
+            (Arrival::Open { calls_per_s }, Lines::PerCall) => format!("{calls_per_s} calls/s, a connection for each"),
+            (Arrival::Open { calls_per_s }, _) => format!("{calls_per_s} calls/s, one connection"),
+            (Arrival::Closed, Lines::Trunks(_)) => format!("{} calls at once, one connection", self.clients),
+            (Arrival::Closed, _) => format!("{} clients", self.clients),
         }
     }
-}
-
-fn connections(pairs: usize) -> String {
-    if pairs == 1 { "one connection".into() } else { format!("{pairs} connections") }
 }
 
 fn row(transport: Transport, load: &Load, rounds: &[[Did; 2]]) -> Vec<String> {

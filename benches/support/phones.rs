@@ -1,21 +1,41 @@
 //! Phones that call through a proxy, in rounds, and what a round cost the proxy.
 //!
-//! Owns: what is counted, per operation: one INVITE or BYE transaction, so a call is two. The phones are this process; its own CPU is
-//! not counted.
+//! Owns: what is counted, per operation: one INVITE or BYE transaction, so a call is two. The phones are those of `strowger bench`,
+//! processes of their own that end with the round; a round has a domain of its own, so that nobody is called who has gone.
 
+use std::cell::Cell;
 use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use strowger::phone::agent::Manner;
-use strowger::phone::load::{Load, Order, Pace};
+use strowger::phone::bench::measure::{Stage, measure_all};
+use strowger::phone::bench::results::{Arrival, Point, Subject};
+use strowger::phone::bench::rig::{self, Rig};
 use strowger::transport::Transport;
 
-use crate::proxy::{DOMAIN, LOOPBACK, Proxy, Spent};
+use crate::proxy::{Proxy, Spent, domain};
 
+/// Who calls, and over what.
+#[derive(Clone, Debug)]
 pub struct Phones {
-    load: Load,
-    callers: Vec<usize>,
-    callees: Vec<usize>,
+    /// The program that is also the phones.
+    pub program: PathBuf,
+    pub transport: Transport,
+    /// Callers, and as many callees.
+    pub clients: usize,
+    pub lines: Lines,
+    pub arrival: Arrival,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lines {
+    /// Each phone has its own connection or association.
+    Own,
+    /// All calls travel over so many, on each side.
+    Trunks(u32),
+    /// Each call comes over a connection of its own, which the caller closes.
+    PerCall,
 }
 
 /// What the phones saw of one round.
@@ -27,54 +47,13 @@ pub struct Calls {
     pub retransmitted: u64,
     /// Open loop: the most that a call began late. More than a few ms: these phones could do no more.
     pub behind: Duration,
-    pub p50_ms: f64,
-    pub p99_ms: f64,
+    /// The busiest phone process, 0 to 1.
+    pub busy: f64,
 }
 
-impl Phones {
-    /// So many callers, and as many callees, each with a connection or association of its own; registered.
-    pub fn new(proxy: &Proxy, transport: Transport, pairs: usize) -> Phones {
-        let mut load = Load::new(DOMAIN, Manner::default()).expect("phones");
-        let mut crowd = |what: &str| -> Vec<usize> {
-            let add = |n| load.add_phone(&format!("{what}-{n}"), transport, LOOPBACK, proxy.address).expect("a phone");
-            (0..pairs).map(add).collect()
-        };
-        let (callers, callees) = (crowd("caller"), crowd("callee"));
-        let everyone: Vec<usize> = callers.iter().chain(&callees).copied().collect();
-        let refused = load.register(&everyone, 3_600).expect("registrations");
-        assert!(refused.is_empty(), "{refused:?}");
-        Phones { load, callers, callees }
-    }
-
-    /// Calls that begin within so long; returns when the last one is over.
-    pub fn call(&mut self, pace: Pace, longest: Duration) -> Calls {
-        let (callers, callees) = (&self.callers[..], &self.callees[..]);
-        let order = Order { calls: u64::MAX, longest, pace, callers, callees };
-        let tally = self.load.place(&order, &mut |_| ControlFlow::Continue(())).expect("calls");
-        let at = |quantile| tally.set_up.value_at_quantile(quantile) as f64 / 1e3;
-        Calls {
-            operations: 2 * tally.placed,
-            took: tally.took,
-            failed: tally.failed,
-            retransmitted: tally.retransmitted,
-            behind: tally.behind,
-            p50_ms: at(0.5),
-            p99_ms: at(0.99),
-        }
-    }
-
-    /// Answers what comes (late messages, registrations' ends) for so long.
-    pub fn rest(&mut self, how_long: Duration) {
-        let began = Instant::now();
-        while began.elapsed() < how_long {
-            self.load.attend().expect("a poll");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
-
-/// CPU of a proxy from the beginning of a round to that of the next one. What becomes of a finished transaction (ours stay for up to
-/// 32 s, Kamailio's for 5 s) is paid when the calls are long over: once rounds have been alike for so long, each pays for one like it.
+/// CPU of a proxy from the first call of a round to the beginning of the next one. What becomes of a finished transaction (ours stay for
+/// up to 32 s, Kamailio's for 5 s) is paid when the calls are long over: once rounds have been alike for so long, each pays for one
+/// like it.
 pub struct Meter {
     began: Instant,
     before: Spent,
@@ -91,15 +70,67 @@ pub struct Cost {
     pub sleeps: f64,
 }
 
+thread_local! {
+    static ROUNDS: Cell<usize> = const { Cell::new(0) };
+}
+
+impl Phones {
+    /// Registers, then calls for so long; the meter runs from the first call on.
+    pub fn call(&self, proxy: &Proxy, meter: &mut Meter, how_long: Duration) -> Calls {
+        let round = ROUNDS.get();
+        ROUNDS.set(round + 1);
+        let mut rig = Rig::own(self.program.clone());
+        rig.proxy = rig::Proxy::Foreign { address: proxy.address, encapsulation_port: 9899, pid: Some(proxy.pid()) };
+        rig.domain = domain(round);
+        rig.connection_per_call = self.lines == Lines::PerCall;
+        rig.trunks = if let Lines::Trunks(trunks) = self.lines { Some(trunks) } else { None };
+        let mut begun = false;
+        let measured = measure_all(&self.point(how_long), &rig, &mut |progress| {
+            if progress.stage == Stage::Measuring && !begun {
+                begun = true;
+                meter.begin(proxy);
+            }
+            ControlFlow::Continue(())
+        });
+        let measured = measured.unwrap_or_else(|error| panic!("calls over {}: {error}", self.transport.via_token()));
+        Calls {
+            operations: measured.sample.operations,
+            took: Duration::from_secs_f64(measured.sample.wall_s),
+            failed: measured.sample.failed_calls,
+            retransmitted: measured.sample.retransmissions,
+            behind: Duration::from_micros(measured.figures.behind_us),
+            busy: measured.sample.phones_busy,
+        }
+    }
+
+    fn point(&self, how_long: Duration) -> Point {
+        Point {
+            subject: Subject {
+                name: self.transport.via_token().to_owned(),
+                transport: self.transport.uri_token().to_owned(),
+                tables: String::new(),
+            },
+            clients: self.clients,
+            renew_every: None,
+            arrival: self.arrival,
+            workers: crate::proxy::WORKERS,
+            supervisor_nice: 0,
+            idle_s: None,
+            warm_up_s: 0.0,
+            measure_s: how_long.as_secs_f64(),
+        }
+    }
+}
+
 impl Meter {
     /// Looks for so long at what the proxy uses while nobody calls.
-    pub fn of(proxy: &Proxy, phones: &mut Phones, idle_for: Duration) -> Meter {
+    pub fn of(proxy: &Proxy, idle_for: Duration) -> Meter {
         let (began, before) = (Instant::now(), proxy.spent());
-        phones.rest(idle_for);
+        sleep(idle_for);
         Meter { began, before, idle: proxy.spent() - before, idle_for: began.elapsed() }
     }
 
-    pub fn begin(&mut self, proxy: &Proxy) {
+    fn begin(&mut self, proxy: &Proxy) {
         (self.began, self.before) = (Instant::now(), proxy.spent());
     }
 
@@ -112,6 +143,11 @@ impl Meter {
             sleeps: (spent.sleeps as f64 - idle * self.idle.sleeps as f64) / operations,
         }
     }
+}
+
+/// The daemon that was built with the benchmark, or the one that BENCH_DAEMON names.
+pub fn daemon(built: &str) -> PathBuf {
+    std::env::var_os("BENCH_DAEMON").map_or_else(|| Path::new(built).to_owned(), PathBuf::from)
 }
 
 /// Least, median and greatest.

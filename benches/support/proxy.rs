@@ -17,7 +17,14 @@ use strowger::transport::Transport;
 
 pub const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 pub const WORKERS: usize = 2;
-pub const DOMAIN: &str = "example.test";
+
+/// Of a round of phones: their contacts are nobody's any more when they have gone.
+pub fn domain(round: usize) -> String {
+    format!("r{}.example.test", round % DOMAINS)
+}
+
+/// More than one benchmark has rounds.
+const DOMAINS: usize = 200;
 
 /// A running proxy; dropping it ends it.
 pub struct Proxy {
@@ -52,7 +59,8 @@ impl Proxy {
         let address = SocketAddr::new(LOOPBACK, free_port().expect("a free port"));
         // UDP is always listened on: it tells when the daemon is ready.
         let listen = |token| format!("[[listen]]\ntransport = \"{token}\"\naddress = \"{address}\"\n");
-        let mut text = format!("workers = {WORKERS}\ndomains = [\"{DOMAIN}\"]\n[admin]\naddress = \"off\"\n");
+        let domains: Vec<String> = (0..DOMAINS).map(domain).collect();
+        let mut text = format!("workers = {WORKERS}\ndomains = {domains:?}\n[admin]\naddress = \"off\"\n");
         text += &listen("udp");
         if transport != Transport::Udp {
             text += &listen(transport.uri_token());
@@ -90,11 +98,6 @@ impl Proxy {
         }
         spent
     }
-}
-
-/// The daemon that was built with the benchmark, or the one that BENCH_DAEMON names.
-pub fn daemon(built: &str) -> PathBuf {
-    std::env::var_os("BENCH_DAEMON").map_or_else(|| built.into(), PathBuf::from)
 }
 
 /// A process and all that descend from it.

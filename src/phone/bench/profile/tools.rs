@@ -88,12 +88,8 @@ impl Tool {
         }
     }
 
-    /// Lets it write what it saw.
+    /// It has been told to end: lets it write what it saw.
     fn end(&mut self) -> Result<(), String> {
-        // Not waited for yet, so the id is still its own.
-        if let Ok(pid) = i32::try_from(self.child.id()) {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGINT);
-        }
         let began = now();
         while self.child.try_wait().map_err(|e| e.to_string())?.is_none() {
             if now() - began > END {
@@ -130,6 +126,7 @@ fn listed(pids: &[u32]) -> String {
 pub struct Perf {
     tool: Tool,
     data: PathBuf,
+    control: File,
 }
 
 impl Perf {
@@ -158,7 +155,7 @@ impl Perf {
             Err(e) => e.kind() != ErrorKind::WouldBlock,
         });
         begun.map_err(|why| format!("perf cannot sample the daemon: {why}"))?;
-        Ok(Perf { tool, data })
+        Ok(Perf { tool, data, control: ways.0 })
     }
 
     /// Samples no more.
@@ -166,6 +163,8 @@ impl Perf {
     /// # Errors
     /// Perf's own words.
     pub fn end(&mut self) -> Result<(), String> {
+        // Not by a signal: SIGINT and SIGTERM are blocked here, and so in our children.
+        self.control.write_all(b"stop\n").map_err(|e| e.to_string())?;
         self.tool.end().map_err(|why| format!("perf: {why}"))
     }
 
@@ -219,6 +218,10 @@ impl Strace {
     /// Strace's own words.
     pub fn end(&mut self) -> Result<(), String> {
         self.took = now() - self.began;
+        // Not waited for yet, so the id is still its own. SIGINT and SIGTERM are blocked here, and so in our children.
+        if let Ok(pid) = i32::try_from(self.tool.child.id()) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGQUIT);
+        }
         self.tool.end().map_err(|why| format!("strace: {why}"))
     }
 

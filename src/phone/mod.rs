@@ -14,6 +14,7 @@
 //! Phones read the clock and allocate as they like: they are beside the path of a message, not on it.
 
 pub mod agent;
+pub mod bench;
 pub mod compose;
 pub mod daemon;
 pub mod demo;

@@ -1,0 +1,137 @@
+//! What a measurement is asked and what it found: the rows of `results.json`.
+//!
+//! Owns: the names of the figures and their units; the file is an interface (keys are added, never renamed). Never measures.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// What is measured: a transport, and for our own daemon what its configuration says of it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Subject {
+    /// As tables and legends call it: `UDP`, `TCP supervisor`, `TCP supervisor + cache`, `TCP supervisor + cache + queue`,
+    /// `TCP single_owner`, `TCP symmetric`, `SCTP kernel`, `SCTP user`; a foreign proxy's begins with its name: `Kamailio UDP`.
+    pub name: String,
+    /// `udp`, `tcp`, `sctp` (the kernel's) or `sctp-user`: what the phones speak.
+    pub transport: String,
+    /// Tables of the daemon's configuration, TOML. Empty for a foreign proxy.
+    pub tables: String,
+}
+
+/// How the calls come.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Arrival {
+    /// Every caller places its next call when the last one is over.
+    Closed,
+    /// So many calls a second, whatever becomes of them.
+    Open { calls_per_s: f64 },
+}
+
+/// One cell of the matrix.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    pub subject: Subject,
+    /// Callers; there are as many callees.
+    pub clients: usize,
+    /// Operations after which a phone goes on over a new connection, leaving the old one open. None: never.
+    pub renew_every: Option<u64>,
+    pub arrival: Arrival,
+    /// Workers of the daemon.
+    pub workers: usize,
+    /// Nice value of the supervisor process.
+    pub supervisor_nice: i32,
+    /// The idle time-out, seconds; `None` where nothing idles.
+    pub idle_s: Option<u64>,
+    pub warm_up_s: f64,
+    pub measure_s: f64,
+}
+
+/// Who could do no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Limit {
+    Proxy,
+    Phones,
+    /// An open loop below what both can do.
+    Rate,
+}
+
+/// Time from INVITE to 200 as the caller saw it, from the moment the call was due (no coordinated omission), microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SetUp {
+    pub p50_us: f64,
+    pub p99_us: f64,
+    pub p999_us: f64,
+}
+
+/// What one run of one point showed, within its measured window.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// Seconds of the window.
+    pub wall_s: f64,
+    /// INVITE and BYE transactions completed.
+    pub operations: u64,
+    pub failed_calls: u64,
+    pub retransmissions: u64,
+    /// Connections or associations that the phones opened.
+    pub connections: u64,
+    /// CPU seconds of all the proxy's processes.
+    pub cpu_s: f64,
+    /// Of them by kind of process: `master`, `worker`, `timer`, `supervisor`, `owner`; a foreign proxy: by process name.
+    pub cpu_by_process: BTreeMap<String, f64>,
+    /// The busiest phone process: share of the window in which it ran or waited for a processor, 0 to 1.
+    pub phones_busy: f64,
+    /// CPU seconds of all phone processes.
+    pub phones_cpu_s: f64,
+    pub limit: Limit,
+    pub set_up: SetUp,
+}
+
+impl Sample {
+    #[must_use]
+    pub fn operations_per_s(&self) -> f64 {
+        self.operations as f64 / self.wall_s.max(1e-9)
+    }
+
+    #[must_use]
+    pub fn operations_per_cpu_s(&self) -> f64 {
+        self.operations as f64 / self.cpu_s.max(1e-9)
+    }
+
+    #[must_use]
+    pub fn cpu_us_per_operation(&self) -> f64 {
+        self.cpu_s * 1e6 / (self.operations.max(1)) as f64
+    }
+}
+
+/// A point and what its runs showed, in the order in which they were made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    pub point: Point,
+    pub samples: Vec<Sample>,
+}
+
+/// Where and how it was measured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    pub processor: String,
+    pub processors: usize,
+    pub kernel: String,
+    pub kernel_sctp: bool,
+    /// Of this program.
+    pub version: String,
+    /// RFC 3339, UTC.
+    pub date: String,
+    /// The command that makes it again.
+    pub command: String,
+}
+
+/// The whole of `results.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Results {
+    /// Of a reduced grid: nothing to quote.
+    pub sketch: bool,
+    pub machine: Machine,
+    pub rows: Vec<Row>,
+}

@@ -3,7 +3,7 @@
 //! Owns: `results.json` in its folder, what is still to do, the time left. Never measures itself.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -19,8 +19,8 @@ pub enum Trouble {
     Failed(String),
 }
 
-/// Takes one sample of a point.
-pub type Measuring<'m> = dyn FnMut(&Point) -> Result<Sample, Trouble> + 'm;
+/// Takes one sample of a point, and tells meanwhile how long that will still take.
+pub type Measuring<'m> = dyn FnMut(&Point, &mut dyn FnMut(Duration)) -> Result<Sample, Trouble> + 'm;
 
 /// So many failed points one after the other end the run: what is wrong then is wrong for all.
 const ENOUGH: usize = 3;
@@ -75,9 +75,9 @@ impl Course {
         for (n, &row) in order.iter().enumerate() {
             let Some(Row { point, .. }) = self.results.rows.get(row) else { continue };
             let point = point.clone();
-            announce(n + 1, order.len(), &left, &point);
+            let mut line = Line::begin((n + 1, order.len()), &left, &point);
             let began = now();
-            let sample = measure(&point);
+            let sample = measure(&point, &mut |of_this| line.again(of_this));
             left.over(&point, now() - began);
             match sample {
                 Ok(sample) => {
@@ -165,12 +165,44 @@ impl Left {
     }
 }
 
-fn announce(n: usize, of: usize, left: &Left, point: &Point) {
-    let width = of.to_string().len();
-    let (time, point) = (words::time(left.seconds()), words::point(point));
-    let mut stderr = io::stderr();
-    let _ = write!(stderr, "[{n:width$}/{of}, {time} left] {point}: ");
-    let _ = stderr.flush();
+/// What stands on the terminal while a point is measured.
+struct Line {
+    count: (usize, usize),
+    point: String,
+    /// Of all points after this one, seconds.
+    after: f64,
+    shown: String,
+    terminal: bool,
+}
+
+impl Line {
+    fn begin(count: (usize, usize), left: &Left, point: &Point) -> Line {
+        let after = left.seconds() - takes(point).as_secs_f64();
+        let (terminal, point) = (io::stderr().is_terminal(), words::point(point));
+        let mut line = Line { count, point, after, shown: String::new(), terminal };
+        line.show(left.seconds());
+        line
+    }
+
+    /// Only where somebody looks, and something has changed.
+    fn again(&mut self, of_this: Duration) {
+        if self.terminal {
+            self.show(self.after + of_this.as_secs_f64());
+        }
+    }
+
+    fn show(&mut self, seconds: f64) {
+        let (n, of) = self.count;
+        let width = of.to_string().len();
+        let text = format!("[{n:width$}/{of}, {} left] {}: ", words::time(seconds), self.point);
+        if text != self.shown {
+            let begin = if self.shown.is_empty() { "" } else { "\r\x1b[K" };
+            let mut stderr = io::stderr();
+            let _ = write!(stderr, "{begin}{text}");
+            let _ = stderr.flush();
+            self.shown = text;
+        }
+    }
 }
 
 fn tell(sample: &Sample) {

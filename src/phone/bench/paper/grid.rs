@@ -77,7 +77,7 @@ impl Plan {
         let (warm_up_s, measure_s) = self.times(idle_s.filter(|_| renew_every.is_some()));
         let nices: &[i32] = if name.has_supervisor() { &self.nices } else { &[0] };
         points.extend(nices.iter().map(|&supervisor_nice| Point {
-            subject: name.subject(),
+            subject: name.subject(self.idle_s),
             clients,
             renew_every,
             arrival: Arrival::Closed,

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::fixture;
 use crate::phone::bench::paper::course::{self, Course, End, Trouble};
@@ -31,9 +32,9 @@ fn fresh() -> Results {
 }
 
 /// Takes so many samples, then is interrupted.
-fn some(samples: usize) -> impl FnMut(&Point) -> Result<Sample, Trouble> {
+fn some(samples: usize) -> impl FnMut(&Point, &mut dyn FnMut(Duration)) -> Result<Sample, Trouble> {
     let mut left = samples;
-    move |point| {
+    move |point, _| {
         left = left.checked_sub(1).ok_or(Trouble::Interrupted)?;
         Ok(fixture::sample(point, 1.0))
     }
@@ -53,7 +54,7 @@ fn an_interrupted_run_goes_on_where_it_was() {
     assert_eq!(counts(&second).len(), 100, "kept after every sample");
     assert_eq!(counts(&second), counts(&first));
     let taken = Cell::new(0);
-    let end = second.run(2, &mut |point: &Point| {
+    let end = second.run(2, &mut |point: &Point, _| {
         taken.set(taken.get() + 1);
         Ok(fixture::sample(point, 1.0))
     });
@@ -108,7 +109,7 @@ fn a_point_that_fails_is_left_out_and_three_in_a_row_end_the_run() {
     let folder = Folder::new("fails");
     let mut course = Course::begin(&folder.0, false, fresh()).unwrap();
     let mut n = 0;
-    let end = course.run(1, &mut |point: &Point| {
+    let end = course.run(1, &mut |point: &Point, _| {
         n += 1;
         if n == 2 { Err(Trouble::Failed("no port".to_owned())) } else { Ok(fixture::sample(point, 1.0)) }
     });
@@ -116,7 +117,7 @@ fn a_point_that_fails_is_left_out_and_three_in_a_row_end_the_run() {
     assert!(course.results.rows[1].samples.is_empty());
 
     let mut n = 0;
-    let end = course.run(2, &mut |_: &Point| {
+    let end = course.run(2, &mut |_: &Point, _| {
         n += 1;
         Err(Trouble::Failed("no memory".to_owned()))
     });

@@ -28,6 +28,8 @@ Examples:
       See it work: a daemon, phones and a few hundred calls on this machine.
   strowger serve
       Serve 127.0.0.1:5060 over UDP, TCP and SCTP (in user space where the kernel has none) with the built-in defaults.
+  strowger bench run --transport udp,tcp
+      Measure: operations per second, CPU per operation, set-up times. `strowger bench run --help` tells more.
   strowger demo --stack user
       The same try-out with SCTP in user space, inside UDP (RFC 6951); kernel: with the kernel's, or not at all.
   strowger check --config /etc/strowger/strowger.toml && systemctl reload strowger
@@ -41,7 +43,7 @@ Examples:
 
 Exit status:
    0  done
-   1  the configuration is wrong, or a call of the demo failed
+   1  the configuration is wrong, or a call of the demo failed, or a measurement
    2  the command line is wrong
   69  status: no daemon answers
   70  serve: more than 10 processes died within 10 seconds
@@ -61,6 +63,9 @@ enum Command {
     ///
     /// Ends by itself; exit status 0 only if no call failed.
     Demo(phone::demo::Options),
+    /// Measures this proxy in any configuration, or any other proxy, by calls.
+    #[command(subcommand)]
+    Bench(phone::bench::Command),
     /// Asks the running daemon: processes, restarts, counters, table fill, flows.
     Status {
         #[command(flatten)]
@@ -100,6 +105,7 @@ fn run(command: Command) -> Result<ExitCode, ExitCode> {
         Command::Serve(file) => serve(file.load()?, file.config),
         Command::Check(file) => check::run(file.config.as_deref(), shared::memory_bytes),
         Command::Demo(options) => phone::demo::run(&options),
+        Command::Bench(command) => phone::bench::run(&command),
         Command::Status { file, json, audit } => master::status::run(&file.load()?, json, audit),
     })
 }

@@ -81,12 +81,7 @@ impl Daemon {
     /// Processor time of all processes of the daemon that live.
     #[must_use]
     pub fn cpu(&self) -> Duration {
-        let mut pids = vec![self.child.id()];
-        let mut next = 0;
-        while let Some(&pid) = pids.get(next) {
-            pids.extend(children(pid));
-            next += 1;
-        }
+        let pids = family(self.child.id());
         let time = |&pid: &u32| sys::process::cpu_time_of(i32::try_from(pid).ok()?).ok();
         pids.iter().filter_map(time).sum()
     }
@@ -143,8 +138,21 @@ fn new_folder() -> io::Result<PathBuf> {
     }
 }
 
+/// A process and all that descend from it.
+#[must_use]
+pub fn family(pid: u32) -> Vec<u32> {
+    let (mut pids, mut next) = (vec![pid], 0);
+    while let Some(&pid) = pids.get(next) {
+        pids.extend(children(pid));
+        next += 1;
+    }
+    pids
+}
+
+/// Whichever of its threads forked them.
 fn children(pid: u32) -> Vec<u32> {
-    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let text: String = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok()).collect();
     text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 

@@ -12,13 +12,12 @@ use std::time::{Duration, Instant};
 
 use comfy_table::{CellAlignment, Table};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::agent::{Failure, Manner};
 use super::daemon::{self, Daemon};
 use super::line::Stack;
 use super::load::{Load, Order, Pace, Tally};
+use super::signals::{Interrupted, Signals};
 use crate::transport::Transport;
 
 /// What `demo` can be told.
@@ -78,6 +77,12 @@ pub fn run(options: &Options) -> ExitCode {
 enum Trouble {
     Interrupted,
     Said(String),
+}
+
+impl From<Interrupted> for Trouble {
+    fn from(_: Interrupted) -> Trouble {
+        Trouble::Interrupted
+    }
 }
 
 impl From<io::Error> for Trouble {
@@ -344,33 +349,6 @@ fn names(transports: &[Transport], between: &str) -> String {
 
 fn reasons(failures: &BTreeMap<Failure, u64>) -> String {
     failures.iter().map(|(why, n)| format!("{n} × {why}")).collect::<Vec<_>>().join(", ")
-}
-
-/// SIGINT, SIGTERM and SIGHUP, heard between two turns of the phones' loop, so that the daemon is ended before we end. Blocked before
-/// the daemon is started, which blocks them itself anyway.
-struct Signals(SignalFd);
-
-impl Signals {
-    fn block() -> io::Result<Signals> {
-        let mut set = SigSet::empty();
-        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-            set.add(signal);
-        }
-        set.thread_block()?;
-        Ok(Signals(SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?))
-    }
-
-    fn check(&self) -> Result<(), Trouble> {
-        match self.0.read_signal() {
-            Ok(Some(_)) => Err(Trouble::Interrupted),
-            _ => Ok(()),
-        }
-    }
-
-    fn flow(&self, interrupted: &mut Result<(), Trouble>) -> ControlFlow<()> {
-        *interrupted = self.check();
-        if interrupted.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    }
 }
 
 #[allow(clippy::disallowed_methods, reason = "the demo is outside the message path")]

@@ -22,3 +22,4 @@ pub mod ladder;
 pub mod line;
 pub mod load;
 mod sctp;
+pub mod signals;

@@ -71,11 +71,7 @@ pub fn die_with_parent(expected_parent: i32) -> io::Result<()> {
 /// # Errors
 /// What `getrlimit(2)` or `setrlimit(2)` says; that the hard limit may not be raised is no error.
 pub fn set_open_files(n: u64) -> io::Result<u64> {
-    let mut limit = MaybeUninit::<libc::rlimit>::uninit();
-    // SAFETY: the kernel fills the struct it is given room for.
-    unsafe { syscall!(getrlimit(libc::RLIMIT_NOFILE, limit.as_mut_ptr()))? };
-    // SAFETY: filled by the call above, which did not fail.
-    let mut limit = unsafe { limit.assume_init() };
+    let mut limit = limit(libc::RLIMIT_NOFILE)?;
     if limit.rlim_cur >= n {
         return Ok(limit.rlim_cur);
     }
@@ -90,6 +86,56 @@ pub fn set_open_files(n: u64) -> io::Result<u64> {
     // SAFETY: as above.
     unsafe { syscall!(setrlimit(libc::RLIMIT_NOFILE, &raw const limit))? };
     Ok(limit.rlim_cur)
+}
+
+/// The nice value -20..=19 as RLIMIT_NICE counts it: 40..=1 (`getrlimit(2)`).
+fn niceness(nice: i32) -> libc::rlim_t {
+    (20 - nice.clamp(-20, 19)).unsigned_abs().into()
+}
+
+/// May this process take this nice value (`setpriority(2)`)? Ours is 0 or more, so from 0 on everybody may.
+#[must_use]
+pub fn may_be_nice(nice: i32) -> bool {
+    /// `capabilities(7)`.
+    const CAP_SYS_NICE: u64 = 1 << 23;
+    let capable = || {
+        let status = fs::read_to_string("/proc/self/status").ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+        Some(u64::from_str_radix(line.trim(), 16).ok()? & CAP_SYS_NICE != 0)
+    };
+    let limit = limit(libc::RLIMIT_NICE).map_or(0, |limit| limit.rlim_cur);
+    nice >= 0 || limit >= niceness(nice) || capable().unwrap_or(false)
+}
+
+/// Raises the limit (RLIMIT_NICE) so that this process and its children may take this nice value, also as another user.
+///
+/// # Errors
+/// What `setrlimit(2)` says: EPERM without CAP_SYS_RESOURCE.
+pub fn allow_nice(nice: i32) -> io::Result<()> {
+    let had = limit(libc::RLIMIT_NICE)?;
+    let wanted = had.rlim_cur.max(niceness(nice));
+    let raised = libc::rlimit { rlim_cur: wanted, rlim_max: had.rlim_max.max(wanted) };
+    // SAFETY: the kernel reads one struct that lives in this frame.
+    unsafe { syscall!(setrlimit(libc::RLIMIT_NICE, &raw const raised))? };
+    Ok(())
+}
+
+/// Gives this process a nice value.
+///
+/// # Errors
+/// What `setpriority(2)` says.
+pub fn set_nice(nice: i32) -> io::Result<()> {
+    // SAFETY: takes integers only.
+    unsafe { syscall!(setpriority(libc::PRIO_PROCESS, 0, nice))? };
+    Ok(())
+}
+
+fn limit(of: libc::__rlimit_resource_t) -> io::Result<libc::rlimit> {
+    let mut limit = MaybeUninit::<libc::rlimit>::uninit();
+    // SAFETY: the kernel fills the struct it is given room for.
+    unsafe { syscall!(getrlimit(of, limit.as_mut_ptr()))? };
+    // SAFETY: filled by the call above, which did not fail.
+    Ok(unsafe { limit.assume_init() })
 }
 
 /// Becomes `user` for good: supplementary groups, group and user, real, effective and saved; then makes sure that there is no

@@ -1,6 +1,53 @@
-//! `strowger bench`: the paper's experiment.
+//! `strowger bench`: a proxy measured by calls, this one in any configuration or any other.
 //!
-//! Owns: what is measured, how it is told. Never runs inside the daemon.
+//! Owns: how a figure comes about. Phones are processes of their own, so that what they cost is not the proxy's and what the proxy
+//! costs can be read from the kernel; the manager starts them, and the daemon where it is ours, and ends all of them.
+//!
+//! ```text
+//! run ── the command line of one point or a few, the table          paper ── the matrix (profile ── more)
+//!   └─ measure ── one sample: start, register, warm up, measure, end
+//!        ├─ rig ── the proxy: started here, or running already; its processor time
+//!        ├─ crew ── the phone processes, `words` ── what is said to them
+//!        └─ phones ── inside of such a process
+//! results ── what a measurement is asked and what it found
+//! ```
 
+mod configuration;
+mod crew;
+pub mod machine;
+pub mod measure;
 pub mod paper;
+pub mod phones;
 pub mod results;
+pub mod rig;
+pub mod run;
+pub mod show;
+pub mod words;
+
+use std::process::ExitCode;
+
+/// What can be measured.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum Command {
+    /// Measures one point, or a few beside each other: operations, CPU per operation, set-up times.
+    ///
+    /// Callers place calls (INVITE/100/180/200/ACK, BYE/200) to their callees through the proxy; phones are processes of their own.
+    Run(Box<run::Options>),
+    /// The paper's experiment: UDP, SCTP and five kinds of TCP over clients and lifetimes of connections, as one page with figures.
+    ///
+    /// Hours; --quick takes less than three minutes. Can be broken off and gone on with.
+    Paper(Box<paper::Options>),
+    /// One phone process, spoken to over stdin and stdout.
+    #[command(hide = true)]
+    Phones,
+}
+
+/// Does it.
+#[must_use]
+pub fn run(command: &Command) -> ExitCode {
+    match command {
+        Command::Run(options) => run::run(options),
+        Command::Paper(options) => paper::run(options),
+        Command::Phones => phones::run(),
+    }
+}

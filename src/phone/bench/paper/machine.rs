@@ -1,33 +1,19 @@
 //! What this machine is, and what it lets us do.
 //!
-//! Owns: reading it from /proc. Never changes anything.
+//! Owns: reading it. Never changes anything.
 
 use std::fs;
-use std::time::SystemTime;
 
 use nix::sys::resource::{Resource, getrlimit};
 
+use crate::phone::bench::machine::machine;
 use crate::phone::bench::results::Machine;
 
+/// With the command that makes the run again from its beginning.
 #[must_use]
-#[allow(clippy::disallowed_methods, reason = "a measurement is outside the message path")]
 pub fn this() -> Machine {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let processor = read("/proc/cpuinfo")
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim().to_owned()));
-    let mut arguments = std::env::args();
-    arguments.next();
-    let arguments: Vec<String> = arguments.filter(|argument| argument != "--resume").collect();
-    Machine {
-        processor: processor.unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
-        processors: std::thread::available_parallelism().map_or(1, usize::from),
-        kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
-        kernel_sctp: sys::sctp::supported(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
-        command: format!("strowger {}", arguments.join(" ")),
-    }
+    let machine = machine();
+    Machine { command: machine.command.replace(" --resume", ""), ..machine }
 }
 
 /// Whether a process that we start may have nice -20: CAP_SYS_NICE, or RLIMIT_NICE of 40 (20 less the nice value).

@@ -26,10 +26,13 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use self::course::{Course, End, Measuring};
+use self::course::{Course, End, Measuring, Trouble};
 use self::grid::{LIFETIMES, Plan};
 use self::subjects::Name;
+use super::measure::measure;
 use super::results::Results;
+use super::rig::Rig;
+use crate::phone::signals::Signals;
 
 /// What every output of `--quick` says.
 pub const SKETCH: &str = "A sketch, nothing to quote: few points, short runs.";
@@ -114,9 +117,29 @@ impl Options {
     }
 }
 
-/// Runs the matrix with this instrument. 0: all was measured; 1: not all; 130: interrupted. The report is drawn in any case.
-pub fn run(options: &Options, measure: &mut Measuring<'_>) -> ExitCode {
-    match play(options, measure) {
+/// Measures with the daemon and the phones that this program is. 0: all was measured; 1: not all; 130: interrupted. The report is
+/// drawn in any case.
+#[must_use]
+pub fn run(options: &Options) -> ExitCode {
+    // Blocked before the first child is started: Ctrl-C is for us, and we end them.
+    let begun = Signals::block().and_then(|signals| Ok((signals, std::env::current_exe()?)));
+    let (signals, program) = match begun {
+        Ok(begun) => begun,
+        Err(e) => return complain(&e.to_string()),
+    };
+    let rig = Rig::own(program);
+    let ended = play(options, &mut |point, tell| {
+        let mut interrupted = Ok(());
+        let sample = measure(point, &rig, &mut |progress| {
+            tell(progress.left);
+            signals.flow(&mut interrupted)
+        });
+        match interrupted {
+            Err(_) => Err(Trouble::Interrupted),
+            Ok(()) => sample.map_err(Trouble::Failed),
+        }
+    });
+    match ended {
         Ok(End::Done) => ExitCode::SUCCESS,
         // 128 + SIGINT, as shells have it.
         Ok(End::Interrupted) => ExitCode::from(130),

@@ -1,0 +1,206 @@
+//! What a measurement looks like: the bar while it runs, the table at its end.
+//!
+//! Owns: the layout. On a terminal a bar with the time that is left; else a line for each sample.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use comfy_table::{CellAlignment, Table};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::measure::{Stage, Turn};
+use super::results::{Arrival, Limit, Point, Row, Sample};
+
+/// A comfy-table preset: lines above, below the head and at the end, none between rows.
+const ROWS: &str = "  ── ══      ──    ";
+/// A sample begins and ends with so much that is not calls, seconds.
+const AROUND: f64 = 1.5;
+
+/// Least, median and greatest.
+#[must_use]
+pub fn spread(samples: &[Sample], of: impl Fn(&Sample) -> f64) -> [f64; 3] {
+    let mut figures: Vec<f64> = samples.iter().map(of).collect();
+    figures.sort_by(f64::total_cmp);
+    let at = |n: usize| figures.get(n).copied().unwrap_or(f64::NAN);
+    let middle = figures.len() / 2;
+    let median = match figures.len() % 2 {
+        0 => f64::midpoint(at(middle.wrapping_sub(1)), at(middle)),
+        _ => at(middle),
+    };
+    [at(0), median, at(figures.len().wrapping_sub(1))]
+}
+
+/// `TCP supervisor, 500 clients, renewed every 50`
+#[must_use]
+pub fn name(point: &Point) -> String {
+    let mut name = format!("{}, {} clients", point.subject.name, point.clients);
+    if let Some(every) = point.renew_every {
+        name += &format!(", renewed every {every}");
+    }
+    if let Arrival::Open { calls_per_s } = point.arrival {
+        name += &format!(", {calls_per_s} calls/s");
+    }
+    if point.supervisor_nice != 0 {
+        name += &format!(", nice {}", point.supervisor_nice);
+    }
+    name
+}
+
+/// A row for each point: medians, and least to greatest of the CPU.
+#[must_use]
+pub fn table(rows: &[Row]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(ROWS).set_header([
+        "",
+        "operations/s",
+        "CPU µs/op",
+        "min–max",
+        "phones µs/op",
+        "busy",
+        "failed",
+        "again",
+        "p50 ms",
+        "p99 ms",
+        "p99.9 ms",
+        "limit",
+    ]);
+    table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
+    for row in rows {
+        let median = |of: &dyn Fn(&Sample) -> f64| spread(&row.samples, of)[1];
+        let ms = |of: fn(&Sample) -> f64| format!("{:.2}", median(&of) / 1e3);
+        let [least, cpu, most] = spread(&row.samples, Sample::cpu_us_per_operation);
+        let known = row.samples.iter().all(|sample| sample.cpu_s > 0.0);
+        let sum = |of: fn(&Sample) -> u64| row.samples.iter().map(of).sum::<u64>().to_string();
+        table.add_row([
+            name(&row.point),
+            format!("{:.0}", median(&Sample::operations_per_s)),
+            if known { format!("{cpu:.1}") } else { "?".to_owned() },
+            if known { format!("{least:.1}–{most:.1}") } else { "?".to_owned() },
+            format!("{:.1}", median(&|sample| sample.phones_cpu_s * 1e6 / sample.operations.max(1) as f64)),
+            format!("{:.0} %", median(&|sample| sample.phones_busy * 100.0)),
+            sum(|sample| sample.failed_calls),
+            sum(|sample| sample.retransmissions),
+            ms(|sample| sample.set_up.p50_us),
+            ms(|sample| sample.set_up.p99_us),
+            ms(|sample| sample.set_up.p999_us),
+            limits(&row.samples),
+        ]);
+    }
+    table
+}
+
+fn limits(samples: &[Sample]) -> String {
+    let mut words: Vec<&str> = Vec::new();
+    for sample in samples {
+        let word = limit(sample.limit);
+        if !words.contains(&word) {
+            words.push(word);
+        }
+    }
+    words.join(", ")
+}
+
+/// As the table says it.
+#[must_use]
+pub fn limit(limit: Limit) -> &'static str {
+    match limit {
+        Limit::Proxy => "proxy",
+        Limit::Phones => "phones",
+        Limit::Rate => "rate",
+    }
+}
+
+/// The progress of `run_interleaved`.
+pub struct Meter {
+    bar: ProgressBar,
+    /// Seconds of every point.
+    seconds: Vec<f64>,
+    rounds: usize,
+}
+
+impl Meter {
+    #[must_use]
+    pub fn new(points: &[Point], rounds: usize) -> Meter {
+        let seconds: Vec<f64> = points.iter().map(|point| point.warm_up_s + point.measure_s + AROUND).collect();
+        let target = match io::stderr().is_terminal() {
+            true => ProgressDrawTarget::stderr(),
+            false => ProgressDrawTarget::hidden(),
+        };
+        let whole = seconds.iter().sum::<f64>() * rounds as f64;
+        let bar = ProgressBar::with_draw_target(Some(whole as u64), target);
+        if let Ok(style) = ProgressStyle::with_template("{msg:50!} {wide_bar} {prefix} left") {
+            bar.set_style(style);
+        }
+        Meter { bar, seconds, rounds }
+    }
+
+    pub fn show(&mut self, turn: &Turn) {
+        let name = name(turn.point);
+        let of_round: f64 = self.seconds.iter().sum();
+        let before = of_round * turn.round as f64 + self.seconds.iter().take(turn.nth).sum::<f64>();
+        let this = self.seconds.get(turn.nth).copied().unwrap_or(0.0);
+        let whole = of_round * self.rounds as f64;
+        if let Some(sample) = turn.measured.map(|measured| &measured.sample) {
+            self.bar.set_position((before + this) as u64);
+            if self.bar.is_hidden() {
+                let _ = writeln!(
+                    io::stderr(),
+                    "round {} of {}, {name}: {:.0} operations/s, {:.1} µs CPU each, {} calls failed, limit {}, {} s left",
+                    turn.round + 1,
+                    self.rounds,
+                    sample.operations_per_s(),
+                    sample.cpu_us_per_operation(),
+                    sample.failed_calls,
+                    limit(sample.limit),
+                    (whole - before - this) as u64
+                );
+            }
+        }
+        if let Some(progress) = turn.progress {
+            let left = progress.left.as_secs_f64().min(this);
+            let what = match progress.stage {
+                Stage::Starting => "starting",
+                Stage::Registering => "registering",
+                Stage::WarmingUp => "warming up",
+                Stage::Measuring => "measuring",
+                Stage::Ending => "ending",
+            };
+            self.bar.set_message(format!("{what} {name}"));
+            self.bar.set_prefix(
+                humantime::format_duration(Duration::from_secs((whole - before - this + left) as u64)).to_string(),
+            );
+            self.bar.set_position((before + this - left) as u64);
+        }
+    }
+
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_an_even_number_lies_between_two() {
+        let samples: Vec<Sample> = [4.0, 1.0, 3.0, 2.0]
+            .into_iter()
+            .map(|wall_s| Sample {
+                wall_s,
+                operations: 0,
+                failed_calls: 0,
+                retransmissions: 0,
+                connections: 0,
+                cpu_s: 0.0,
+                cpu_by_process: std::collections::BTreeMap::new(),
+                phones_busy: 0.0,
+                phones_cpu_s: 0.0,
+                limit: Limit::Proxy,
+                set_up: super::super::results::SetUp::default(),
+            })
+            .collect();
+        assert_eq!(spread(&samples, |sample| sample.wall_s), [1.0, 2.5, 4.0]);
+        assert_eq!(spread(&samples[..1], |sample| sample.wall_s), [4.0, 4.0, 4.0]);
+    }
+}

@@ -84,12 +84,18 @@ fn seen_well(measured: &Measured) {
     assert!(!measured.results.sketch && measured.results.machine.processors > 0);
 }
 
+/// The virtual machine is there for the kernel's SCTP; the others have been measured on the host.
 fn wires() -> Vec<&'static str> {
-    let mut all = vec!["udp", "tcp", "sctp-user"];
-    if sys::sctp::supported() {
-        all.push("sctp");
+    match (support::left_to_the_vm("SCTP by the kernel"), std::env::var_os("IN_VM")) {
+        (true, _) => vec!["udp", "tcp", "sctp-user"],
+        (false, None) => vec!["udp", "tcp", "sctp-user", "sctp"],
+        (false, Some(_)) => vec!["sctp"],
     }
-    all
+}
+
+/// An emulated machine keeps no rate and closes no hundred connections a second.
+fn is_emulated() -> bool {
+    support::slow() > 1
 }
 
 #[test]
@@ -106,11 +112,14 @@ fn every_transport_is_measured_and_as_many_byes_as_invites_are_counted() {
 
 #[test]
 fn an_open_loop_keeps_its_rate_and_says_that_nobody_was_the_limit() {
-    let rate = 400 / support::slow();
+    if is_emulated() {
+        return;
+    }
+    let rate = 400;
     let measured = measure("rate", &["--rate", &rate.to_string(), "--clients", "20"]);
     let sample = measured.only();
     let calls = sample.operations as f64 / 2.0 / sample.wall_s;
-    assert!((calls - f64::from(rate)).abs() < f64::from(rate) * 0.05, "{calls} {}", measured.said);
+    assert!((calls - f64::from(rate)).abs() < f64::from(rate) * 0.02, "{calls} {}", measured.said);
     assert_eq!((sample.limit, sample.failed_calls), (Limit::Rate, 0), "{}", measured.said);
 }
 
@@ -133,6 +142,9 @@ fn renewed_connections_are_opened_registered_and_left_to_the_proxy() {
 
 #[test]
 fn idle_connections_are_let_go_when_the_proxy_closes_them() {
+    if is_emulated() {
+        return;
+    }
     let arguments = ["--transport", "tcp", "--clients", "2", "--renew-every", "20", "--idle-s", "1", "--warm-up", "2"];
     let file = Scrap::new("idle");
     let output = bench(&["--rounds", "1", "--seconds", "1", "--json"]).arg(&file.0).args(arguments).output().unwrap();
@@ -188,8 +200,8 @@ fn another_proxy_is_called_and_its_cpu_measured_where_its_process_is_named() {
 
 #[test]
 fn slow_phones_are_told_as_the_limit() {
-    // Each message costs a phone process far more than the proxy.
-    let measured = measure("slow", &["--clients", "20", "--phones", "1", "--burden-us", "400"]);
+    // Each message costs a phone process far more than the proxy, also where others use the machine.
+    let measured = measure("slow", &["--clients", "50", "--phones", "1", "--burden-us", "4000"]);
     let sample = measured.only();
     assert_eq!(sample.limit, Limit::Phones, "{}", measured.said);
     assert!(sample.phones_busy > 0.95, "{sample:?}");

@@ -9,6 +9,8 @@
 //!        ├─ agent ── one user agent: pure, messages and time in, steps out
 //!        │    └─ compose ── the bytes of requests and responses
 //!        └─ line ── its socket: UDP, TCP, SCTP by the kernel or in user space
+//!
+//! bench ── measures a proxy with phones of its own, which are many and cost little
 //! ```
 //!
 //! Phones read the clock and allocate as they like: they are beside the path of a message, not on it.

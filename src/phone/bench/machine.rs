@@ -1,7 +1,7 @@
 //! The machine that a figure comes from.
 
 use std::fs;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::results::Machine;
 
@@ -20,6 +20,17 @@ pub fn machine() -> Machine {
         date: humantime::format_rfc3339_seconds(today()).to_string(),
         command: std::env::args().map(quoted).collect::<Vec<_>>().join(" "),
     }
+}
+
+/// Processor time that all processes of this machine have used, and that its host took away: `cpu` of /proc/stat but for idle and
+/// iowait, in hundredths of a second.
+#[must_use]
+pub(super) fn used() -> Option<Duration> {
+    let text = fs::read_to_string("/proc/stat").ok()?;
+    let numbers: Vec<u64> = text.lines().next()?.split_ascii_whitespace().skip(1).flat_map(str::parse).collect();
+    // user, nice, system, idle, iowait, irq, softirq, steal; what follows is counted in user already.
+    let [user, nice, system, _, _, irq, softirq, steal, ..] = *numbers else { return None };
+    Some(Duration::from_millis((user + nice + system + irq + softirq + steal) * 10))
 }
 
 /// As a shell reads it.

@@ -7,6 +7,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use super::crew::{Crew, INTERRUPTED};
+use super::machine::used;
 use super::results::{Arrival, Limit, Point, Row, Sample, SetUp};
 use super::rig::{Proxy, Rig, Running};
 use super::words::{self, Figures, Order, Report, Wire};
@@ -44,6 +45,9 @@ pub struct Measured {
     pub unfinished: u64,
     /// Nobody said which processes are the proxy's: `cpu_s` is 0 and means nothing.
     pub cpu_unknown: bool,
+    /// What others than proxy and phones used of all processors, 0 to 1; the proxy's own with `cpu_unknown`. More than a little, and
+    /// `limit` means nothing: both waited for others.
+    pub others: f64,
 }
 
 /// The daemon may take so long to be ready: its memory may be large, the machine emulated.
@@ -179,16 +183,20 @@ impl Sitting<'_, '_> {
         self.pass(&mut crew, Stage::WarmingUp, self.point.warm_up_s, self.point.measure_s + 1.0)?;
 
         crew.say_to_all(&Order::Open)?;
-        let (began, proxy_before, phones_before) = (now(), self.running.times(), crew.times());
+        let (began, proxy_before, phones_before, used_before) = (now(), self.running.times(), crew.times(), used());
         self.pass(&mut crew, Stage::Measuring, self.point.measure_s, 1.0)?;
-        let (wall, proxy_after, phones_after) = (now() - began, self.running.times(), crew.times());
+        let (wall, proxy_after, phones_after, used_after) = (now() - began, self.running.times(), crew.times(), used());
         crew.say_to_all(&Order::Close)?;
         let (figures, unfinished) = self.figures(&mut crew)?;
 
         let cpu = proxy_before.zip(proxy_after).map(|(before, after)| self.running.spent(&before, &after));
         let phones: Vec<(f64, f64)> = phones_before.iter().zip(&phones_after).map(spent).collect();
         let sample = self.sample(wall.as_secs_f64(), &figures, unfinished, cpu.clone().unwrap_or_default(), &phones);
-        Ok(Measured { sample, figures, unfinished, cpu_unknown: cpu.is_none() })
+        let used =
+            used_after.zip(used_before).map_or(0.0, |(after, before)| after.saturating_sub(before).as_secs_f64());
+        let processors = std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64);
+        let others = (used - sample.cpu_s - sample.phones_cpu_s) / (sample.wall_s * processors);
+        Ok(Measured { sample, figures, unfinished, cpu_unknown: cpu.is_none(), others: others.clamp(0.0, 1.0) })
     }
 
     fn set_up(&mut self, crew: &mut Crew, wire: Wire) -> Result<(), String> {

@@ -141,6 +141,9 @@ Exit status:
 /// More than this share of failed calls is a failed measurement.
 const FAILED: f64 = 0.001;
 
+/// What others may use of the processors before it is said.
+const OTHERS: f64 = 0.05;
+
 /// Runs it.
 #[must_use]
 pub fn run(options: &Options) -> ExitCode {
@@ -345,6 +348,10 @@ impl Notes {
             }
             if all.iter().any(|measured| measured.cpu_unknown) {
                 line += "; CPU unknown without --target-pid";
+            }
+            let others = all.iter().map(|measured| measured.others).fold(0.0, f64::max);
+            if others > OTHERS && all.iter().all(|measured| !measured.cpu_unknown) {
+                line += &format!("; others used up to {:.0} % of the processors meanwhile", others * 100.0);
             }
             lines.push(line);
         }

@@ -317,7 +317,7 @@ mod tests {
                 other.cseq_header().unwrap().typed().unwrap().method.to_string(),
                 String::from_utf8_lossy(m.cseq.method_text.of(&bytes))
             );
-            assert_eq!(other.from_header().unwrap().typed().unwrap().tag().unwrap().value()[1..].as_bytes(), id());
+            assert_eq!(other.from_header().unwrap().typed().unwrap().tag().unwrap().value().as_bytes()[1..], id());
         }
     }
 

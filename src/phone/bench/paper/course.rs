@@ -7,9 +7,9 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::grid::{self, AROUND, takes, to_do};
+use super::grid::{AROUND, Plan, takes, to_do};
 use super::words;
-use crate::phone::bench::results::{Machine, Point, Results, Row, Sample};
+use crate::phone::bench::results::{Limit, Machine, Point, Results, Row, Sample};
 
 /// Why a point has no sample.
 #[derive(Debug)]
@@ -19,8 +19,18 @@ pub enum Trouble {
     Failed(String),
 }
 
+/// A sample, and what others than proxy and phones used of the processors meanwhile, 0 to 1.
+#[derive(Clone, Debug)]
+pub struct Taken {
+    pub sample: Sample,
+    pub others: f64,
+}
+
 /// Takes one sample of a point, and tells meanwhile how long that will still take.
-pub type Measuring<'m> = dyn FnMut(&Point, &mut dyn FnMut(Duration)) -> Result<Sample, Trouble> + 'm;
+pub type Measuring<'m> = dyn FnMut(&Point, &mut dyn FnMut(Duration)) -> Result<Taken, Trouble> + 'm;
+
+/// More than this share, and a figure is others' too.
+const OTHERS: f64 = 0.05;
 
 /// So many failed points one after the other end the run: what is wrong then is wrong for all.
 const ENOUGH: usize = 3;
@@ -68,6 +78,19 @@ impl Course {
         }
     }
 
+    /// What lies before it.
+    #[must_use]
+    pub fn outlook(&self, plan: &Plan) -> String {
+        let (all, missing) = (self.results.rows.len() * plan.rounds, to_do(&self.results.rows, plan.rounds));
+        let mut text = format!("{} points, {}", self.results.rows.len(), words::times(plan.rounds));
+        match missing.len() {
+            0 => text += ": all measured.",
+            n if n < all => text += &format!(": {n} of {all} runs to do."),
+            _ => text += &format!(": {}.", words::time(plan.estimate().as_secs_f64())),
+        }
+        text + " Ctrl-C ends it and leaves a report; --resume goes on."
+    }
+
     /// Takes what samples are missing.
     pub fn run(&mut self, rounds: usize, measure: &mut Measuring<'_>) -> io::Result<End> {
         let order = to_do(&self.results.rows, rounds);
@@ -77,13 +100,13 @@ impl Course {
             let point = point.clone();
             let mut line = Line::begin((n + 1, order.len()), &left, &point);
             let began = now();
-            let sample = measure(&point, &mut |of_this| line.again(of_this));
+            let taken = measure(&point, &mut |of_this| line.again(of_this));
             left.over(&point, now() - began);
-            match sample {
-                Ok(sample) => {
-                    tell(&sample);
+            match taken {
+                Ok(taken) => {
+                    tell(&taken);
                     in_a_row = 0;
-                    self.results.rows.get_mut(row).into_iter().for_each(|row| row.samples.push(sample.clone()));
+                    self.results.rows.get_mut(row).into_iter().for_each(|row| row.samples.push(taken.sample.clone()));
                     self.save()?;
                 }
                 Err(Trouble::Interrupted) => {
@@ -205,14 +228,17 @@ impl Line {
     }
 }
 
-fn tell(sample: &Sample) {
+fn tell(Taken { sample, others }: &Taken) {
     let mut text = format!(
         "{} operations/s, {} per CPU-second",
         words::whole(sample.operations_per_s()),
         words::whole(sample.operations_per_cpu_s())
     );
-    if sample.limit == crate::phone::bench::results::Limit::Phones {
+    if sample.limit == Limit::Phones {
         text += " (the phones were the limit)";
+    }
+    if *others > OTHERS {
+        text += &format!(" (others used {:.0} % of the processors)", others * 100.0);
     }
     if sample.failed_calls > 0 {
         text += &format!(", {} calls failed", words::whole(sample.failed_calls as f64));
@@ -226,7 +252,7 @@ fn said(text: &str) {
 
 /// The rows of a run that has not begun.
 #[must_use]
-pub fn empty(plan: &grid::Plan, machine: Machine) -> Results {
+pub fn empty(plan: &Plan, machine: Machine) -> Results {
     let rows = plan.points().into_iter().map(|point| Row { point, samples: Vec::new() }).collect();
     Results { sketch: plan.sketch, machine, rows }
 }

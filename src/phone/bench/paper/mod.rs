@@ -26,10 +26,10 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use self::course::{Course, End, Measuring, Trouble};
+use self::course::{Course, End, Measuring, Taken, Trouble};
 use self::grid::{LIFETIMES, Plan};
 use self::subjects::Name;
-use super::measure::measure;
+use super::measure::measure_all;
 use super::results::Results;
 use super::rig::Rig;
 use crate::phone::signals::Signals;
@@ -130,13 +130,13 @@ pub fn run(options: &Options) -> ExitCode {
     let rig = Rig::own(program);
     let ended = play(options, &mut |point, tell| {
         let mut interrupted = Ok(());
-        let sample = measure(point, &rig, &mut |progress| {
+        let measured = measure_all(point, &rig, &mut |progress| {
             tell(progress.left);
             signals.flow(&mut interrupted)
         });
         match interrupted {
             Err(_) => Err(Trouble::Interrupted),
-            Ok(()) => sample.map_err(Trouble::Failed),
+            Ok(()) => measured.map(|of| Taken { sample: of.sample, others: of.others }).map_err(Trouble::Failed),
         }
     });
     match ended {
@@ -163,12 +163,7 @@ fn play(options: &Options, measure: &mut Measuring<'_>) -> Result<End, String> {
     }
     let mut course = Course::begin(&options.out, options.resume, fresh)?;
     let say = |text: &str| drop(writeln!(io::stderr(), "{text}"));
-    say(&format!(
-        "{} points, {} runs each, {} from the beginning. Ctrl-C ends it and leaves a report; --resume goes on.",
-        course.results.rows.len(),
-        plan.rounds,
-        words::time(plan.estimate().as_secs_f64())
-    ));
+    say(&course.outlook(&plan));
     if plan.sketch {
         say(SKETCH);
     }

@@ -77,7 +77,7 @@ fn about(results: &Results) -> String {
          {} points, {}, {} measured; begun {date}.",
         list(&summary::different(results, |point| point.workers)),
         results.rows.len(),
-        if runs == 1 { "run once each".to_owned() } else { format!("up to {runs} runs each") },
+        words::times(runs),
         words::time(measured),
     );
     format!("<p>{}</p>\n<p>The command that makes it again: <code>{}</code></p>\n", escape(&text), escape(command))

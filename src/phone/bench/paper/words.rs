@@ -76,3 +76,9 @@ pub fn time(seconds: f64) -> String {
         }
     }
 }
+
+/// Of runs: "once each", "3 times each".
+#[must_use]
+pub fn times(runs: usize) -> String {
+    if runs == 1 { "once each".to_owned() } else { format!("{runs} times each") }
+}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::phone::bench::paper::course;
+use crate::phone::bench::paper::course::{self, Taken};
 use crate::phone::bench::paper::grid::{LIFETIMES, Plan};
 use crate::phone::bench::paper::subjects::Name;
 use crate::phone::bench::results::{Limit, Machine, Point, Results, Sample, SetUp};
@@ -91,4 +91,8 @@ pub fn sample(point: &Point, luck: f64) -> Sample {
         limit: if phones { Limit::Phones } else { Limit::Proxy },
         set_up: SetUp { p50_us: 2_100.0, p99_us: 9_800.0, p999_us: 21_000.0 },
     }
+}
+
+pub fn taken(point: &Point) -> Taken {
+    Taken { sample: sample(point, 1.0), others: 0.0 }
 }

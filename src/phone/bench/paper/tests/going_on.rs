@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::fixture;
-use crate::phone::bench::paper::course::{self, Course, End, Trouble};
+use crate::phone::bench::paper::course::{self, Course, End, Taken, Trouble};
 use crate::phone::bench::paper::grid::Plan;
-use crate::phone::bench::results::{Point, Results, Sample};
+use crate::phone::bench::results::{Point, Results};
 
 /// A folder that goes with the test.
 struct Folder(PathBuf);
@@ -32,11 +32,11 @@ fn fresh() -> Results {
 }
 
 /// Takes so many samples, then is interrupted.
-fn some(samples: usize) -> impl FnMut(&Point, &mut dyn FnMut(Duration)) -> Result<Sample, Trouble> {
+fn some(samples: usize) -> impl FnMut(&Point, &mut dyn FnMut(Duration)) -> Result<Taken, Trouble> {
     let mut left = samples;
     move |point, _| {
         left = left.checked_sub(1).ok_or(Trouble::Interrupted)?;
-        Ok(fixture::sample(point, 1.0))
+        Ok(fixture::taken(point))
     }
 }
 
@@ -56,7 +56,7 @@ fn an_interrupted_run_goes_on_where_it_was() {
     let taken = Cell::new(0);
     let end = second.run(2, &mut |point: &Point, _| {
         taken.set(taken.get() + 1);
-        Ok(fixture::sample(point, 1.0))
+        Ok(fixture::taken(point))
     });
     assert_eq!(end.unwrap(), End::Done);
     assert_eq!(taken.get(), 2 * 93 - 100);
@@ -111,7 +111,7 @@ fn a_point_that_fails_is_left_out_and_three_in_a_row_end_the_run() {
     let mut n = 0;
     let end = course.run(1, &mut |point: &Point, _| {
         n += 1;
-        if n == 2 { Err(Trouble::Failed("no port".to_owned())) } else { Ok(fixture::sample(point, 1.0)) }
+        if n == 2 { Err(Trouble::Failed("no port".to_owned())) } else { Ok(fixture::taken(point)) }
     });
     assert_eq!(end.unwrap(), End::Gaps(1));
     assert!(course.results.rows[1].samples.is_empty());

@@ -223,6 +223,8 @@ impl Sitting<'_, '_> {
                 proxy: self.running.address,
                 encapsulation_port: self.running.encapsulation_port,
                 domain: rig.domain.clone(),
+                // A proxy that is not ours shall not know them for long.
+                expires_s: 300 + (point.warm_up_s + point.measure_s) as u32,
                 pairs: u32::try_from(pairs).map_err(|_| "too many clients")?,
                 first: u32::try_from(nth).unwrap_or(0),
                 step: u32::try_from(count).unwrap_or(1),

@@ -93,6 +93,8 @@ pub struct SetUp {
     /// UDP port of the proxy's SCTP in user space.
     pub encapsulation_port: u16,
     pub domain: String,
+    /// How long a registration lasts.
+    pub expires_s: u32,
     /// Callers, and as many callees; they are numbered `first`, `first + step`, ...
     pub pairs: u32,
     pub first: u32,

@@ -136,7 +136,8 @@ impl Crowd {
     #[must_use]
     pub fn new(order: SetUp) -> Crowd {
         let phone = |what: &str, nth: u32| {
-            let user = format!("{what}-{}", order.first + nth * order.step);
+            // Other names in every run: a proxy may still know the phones of the last one, and would fork to them.
+            let user = format!("{what}-{:06x}-{}", order.seed & 0x00ff_ffff, order.first + nth * order.step);
             let address = format!("{user}@{}", order.domain);
             Phone { user, address, line: None, coming: None, operations: 0, invite: None }
         };

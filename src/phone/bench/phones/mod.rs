@@ -19,6 +19,8 @@ mod lines;
 mod orders;
 mod read;
 mod register;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use std::io;

@@ -144,7 +144,9 @@ impl Crowd {
         let origin = Origin { wire: lines.wire(), sent_by: &line.sent_by };
         let old = old.map(|line| line.sent_by.as_slice());
         out.clear();
-        write::register(out, origin, &of.user, &order.domain, &ids.id(phone, pending.serial), pending.serial, old);
+        let id = ids.id(phone, pending.serial);
+        let register = write::Register { user: &of.user, domain: &order.domain, expires_s: order.expires_s, old };
+        register.put(out, origin, &id, pending.serial);
         lines.send(at, out, now.ms());
     }
 

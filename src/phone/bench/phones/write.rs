@@ -138,22 +138,34 @@ pub fn ack_refusal(out: &mut Vec<u8>, from: Origin<'_>, address: &str, callee: &
     put(out, &[b"\r\nCall-ID: c", id, b"\r\nCSeq: 1 ACK\r\nContent-Length: 0\r\n\r\n"]);
 }
 
-/// Appends a REGISTER for the contact at `from`. `old`: the address of the one before, which ends with it (§10.2.2).
-pub fn register(out: &mut Vec<u8>, from: Origin<'_>, user: &str, domain: &str, id: &Id, cseq: u32, old: Option<&[u8]>) {
-    let (user_bytes, domain, number) = (user.as_bytes(), domain.as_bytes(), cseq.to_string());
-    put(out, &[b"REGISTER sip:", domain, b" SIP/2.0\r\n"]);
-    via(out, from, id, b'r');
-    put(out, &[b"Max-Forwards: 70\r\nFrom: <sip:", user_bytes, b"@", domain, b">;tag=r", id]);
-    put(out, &[b"\r\nTo: <sip:", user_bytes, b"@", domain, b">\r\nCall-ID: r", id, b"\r\nCSeq: "]);
-    put(out, &[number.as_bytes(), b" REGISTER\r\nContact: "]);
-    contact(out, from, user);
-    put(out, &[b";expires=3600\r\n"]);
-    if let Some(sent_by) = old {
-        put(out, &[b"Contact: "]);
-        contact(out, Origin { sent_by, ..from }, user);
-        put(out, &[b";expires=0\r\n"]);
+/// A REGISTER for the contact at its origin.
+#[derive(Clone, Copy, Debug)]
+pub struct Register<'r> {
+    pub user: &'r str,
+    pub domain: &'r str,
+    pub expires_s: u32,
+    /// The address of the contact before, which ends with it (§10.2.2).
+    pub old: Option<&'r [u8]>,
+}
+
+impl Register<'_> {
+    /// Appends it.
+    pub fn put(&self, out: &mut Vec<u8>, from: Origin<'_>, id: &Id, cseq: u32) {
+        let (user, domain) = (self.user.as_bytes(), self.domain.as_bytes());
+        put(out, &[b"REGISTER sip:", domain, b" SIP/2.0\r\n"]);
+        via(out, from, id, b'r');
+        put(out, &[b"Max-Forwards: 70\r\nFrom: <sip:", user, b"@", domain, b">;tag=r", id]);
+        put(out, &[b"\r\nTo: <sip:", user, b"@", domain, b">\r\nCall-ID: r", id]);
+        put(out, &[b"\r\nCSeq: ", cseq.to_string().as_bytes(), b" REGISTER\r\nContact: "]);
+        contact(out, from, self.user);
+        put(out, &[b";expires=", self.expires_s.to_string().as_bytes(), b"\r\n"]);
+        if let Some(sent_by) = self.old {
+            put(out, &[b"Contact: "]);
+            contact(out, Origin { sent_by, ..from }, self.user);
+            put(out, &[b";expires=0\r\n"]);
+        }
+        put(out, &[b"Content-Length: 0\r\n\r\n"]);
     }
-    put(out, &[b"Content-Length: 0\r\n\r\n"]);
 }
 
 /// Appends an answer to the request `head`. `tag`: put into To when the request begins a dialog.
@@ -293,8 +305,9 @@ mod tests {
         let (mut ack_bytes, mut bye_bytes, mut first, mut second) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         ack(&mut ack_bytes, AT, "caller-1@example.test", &id(), &dialog());
         bye(&mut bye_bytes, AT, "caller-1@example.test", &id(), &dialog());
-        register(&mut first, AT, "callee-1", "example.test", &id(), 1, None);
-        register(&mut second, AT, "callee-1", "example.test", &id(), 2, Some(b"127.0.0.1:5069"));
+        let register = Register { user: "callee-1", domain: "example.test", expires_s: 300, old: None };
+        register.put(&mut first, AT, &id(), 1);
+        Register { old: Some(b"127.0.0.1:5069"), ..register }.put(&mut second, AT, &id(), 2);
         for (bytes, method, contacts) in [
             (invite(), Method::Invite, 1),
             (ack_bytes, Method::Ack, 0),

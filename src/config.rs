@@ -86,10 +86,19 @@ impl Config {
         self.listen.iter().any(|listen| listen.transport == Transport::Sctp && listen.stack != Stack::User)
     }
 
-    /// Seats: the workers and the timer process (shared memory has a place for each).
+    /// Seats: the workers, the timer process, and the one that some TCP architectures have beside (shared memory has a place for each).
     #[must_use]
     pub fn seats(&self) -> usize {
-        self.workers + 1
+        self.extra_seat().map_or(self.workers + 1, |extra| extra + 1)
+    }
+
+    /// The seat of the TCP supervisor or of the single owner: after the timer's. It alone has the TCP listeners.
+    #[must_use]
+    pub fn extra_seat(&self) -> Option<usize> {
+        match self.tcp.architecture {
+            Architecture::Symmetric => None,
+            Architecture::SingleOwner | Architecture::Supervisor => Some(self.workers + 1),
+        }
     }
 }
 
@@ -347,13 +356,34 @@ pub struct Udp {
     pub send_buffer_bytes: usize,
 }
 
+/// Who accepts, reads and writes TCP connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Architecture {
+    /// The worker that accepted or opened a connection.
+    Symmetric,
+    /// One process, the owner; it hands whole messages to the workers and takes theirs.
+    SingleOwner,
+    /// OpenSER's: the supervisor accepts, workers read, and ask it for a descriptor before they write.
+    Supervisor,
+}
+
 #[derive(Clone, Debug, Serialize)]
 pub struct Tcp {
+    pub architecture: Architecture,
     pub connect_timeout_ms: u64,
-    /// A connection without traffic is closed after this many seconds.
+    /// A connection without traffic is closed after this many seconds (`Architecture::Supervisor`: returned by its worker).
     pub idle_s: u64,
     /// A message must be complete this many milliseconds after its first byte.
     pub message_timeout_ms: u64,
+    /// From here on: `Architecture::Supervisor` only. Seconds until the supervisor closes a connection that was returned to it.
+    pub supervisor_idle_s: u64,
+    pub supervisor_nice: i32,
+    /// Each process keeps the descriptors that it was given, at most so many.
+    pub descriptor_cache: bool,
+    pub descriptor_cache_size: usize,
+    /// Idle connections are ordered by deadline instead of looked for.
+    pub priority_queue: bool,
 }
 
 #[derive(Clone, Debug, Serialize)]

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 pub use room::Room;
 
-use super::{Config, ENCAPSULATION_PORT, Listen, Mistake, Stack, exit};
+use super::{Architecture, Config, ENCAPSULATION_PORT, Listen, Mistake, Stack, exit};
 use crate::transport::Transport;
 use crate::transport::sctp::sysctls::Sysctls;
 use crate::transport::sockets::{in_user_space, is_kernel_sctp};
@@ -81,7 +81,12 @@ pub fn report(config: &Config, bytes: u64, room: &Room, kernel_has_sctp: bool) -
         let _ = writeln!(text, "to       {}: {targets}", hop.domain);
     }
     let user = config.user.as_deref().unwrap_or("whoever starts it");
-    let _ = writeln!(text, "run as   {user}: {} workers, 1 timer process", config.workers);
+    let extra = match config.tcp.architecture {
+        Architecture::Symmetric => "",
+        Architecture::SingleOwner => ", 1 owner of all TCP connections",
+        Architecture::Supervisor => ", 1 TCP supervisor",
+    };
+    let _ = writeln!(text, "run as   {user}: {} workers, 1 timer process{extra}", config.workers);
     let _ = writeln!(text, "memory   up to {} MiB shared, of {} MiB", mebibytes(bytes), mebibytes(room.bytes()));
     text
 }

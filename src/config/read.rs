@@ -10,8 +10,8 @@ use super::keys::{Keys, Notes, address};
 use super::sense;
 use super::source::{self, Given};
 use super::{
-    Admin, Allow, Config, ENCAPSULATION_PORT, Layout, Level, Limits, Listen, Live, Location, Log, Memory, Mistake,
-    NextHop, Registrar, Sctp, SentBy, Stack, Store, Target, Tcp, Timers, Udp,
+    Admin, Allow, Architecture, Config, ENCAPSULATION_PORT, Layout, Level, Limits, Listen, Live, Location, Log, Memory,
+    Mistake, NextHop, Registrar, Sctp, SentBy, Stack, Store, Target, Tcp, Timers, Udp,
 };
 use crate::transport::Transport;
 
@@ -395,10 +395,21 @@ fn udp(mut keys: Keys<'_>) -> Udp {
 }
 
 fn tcp(mut keys: Keys<'_>) -> Tcp {
+    let architectures = [
+        ("symmetric", Architecture::Symmetric),
+        ("single_owner", Architecture::SingleOwner),
+        ("supervisor", Architecture::Supervisor),
+    ];
     let tcp = Tcp {
+        architecture: keys.choice("architecture", Architecture::Symmetric, &architectures),
         connect_timeout_ms: keys.number("connect_timeout_ms", 5_000, 10..=60_000, "milliseconds"),
         idle_s: keys.number("idle_s", 300, 1..=86_400, "seconds"),
         message_timeout_ms: keys.number("message_timeout_ms", 10_000, 100..=600_000, "milliseconds"),
+        supervisor_idle_s: keys.number("supervisor_idle_s", 10, 1..=86_400, "seconds"),
+        supervisor_nice: keys.number("supervisor_nice", 0, -20..=19, "nice value"),
+        descriptor_cache: keys.boolean("descriptor_cache", false),
+        descriptor_cache_size: keys.number("descriptor_cache_size", 16_384, 1..=1_048_576, "descriptors"),
+        priority_queue: keys.boolean("priority_queue", false),
     };
     keys.finish();
     tcp

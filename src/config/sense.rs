@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 
 use super::keys::Notes;
-use super::{Config, Listen, Stack};
+use super::{Architecture, Config, Listen, Stack};
 use crate::transport::Transport;
 
 /// Sockets of one listener of the kernel's SCTP: their numbers are one byte.
@@ -23,6 +23,7 @@ pub(super) fn compare(config: &Config, notes: &Notes) {
         next_hops(config, notes);
     }
     encapsulation_ports(config, notes);
+    supervisor(config, notes);
     numbers(config, notes);
 }
 
@@ -121,6 +122,22 @@ fn encapsulation_ports(config: &Config, notes: &Notes) {
         let right =
             format!("at most {most} different ones with {workers} workers: the kernel's SCTP has a socket for each");
         notes.add("next_hop.encapsulation_port", format!("{ports} ports"), right);
+    }
+}
+
+/// What only the TCP supervisor knows, and a nice value that it could not take.
+fn supervisor(config: &Config, notes: &Notes) {
+    let tcp = &config.tcp;
+    if tcp.architecture != Architecture::Supervisor {
+        for (key, on) in [("descriptor_cache", tcp.descriptor_cache), ("priority_queue", tcp.priority_queue)] {
+            if on {
+                notes.add(format!("tcp.{key}"), on, "false, or tcp.architecture = \"supervisor\"");
+            }
+        }
+    } else if !sys::process::may_be_nice(tcp.supervisor_nice) {
+        let right =
+            "0 to 19: less takes root (CAP_SYS_NICE) or a limit that allows it (`ulimit -He`, systemd's LimitNICE=)";
+        notes.add("tcp.supervisor_nice", tcp.supervisor_nice, right);
     }
 }
 

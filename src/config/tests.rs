@@ -341,6 +341,44 @@ fn what_waits_for_an_association_is_at_least_one_message() {
 }
 
 #[test]
+fn the_architectures_of_tcp_have_one_seat_more_than_symmetric() {
+    let seats = |architecture: &str| {
+        let config = Config::from_text(&format!("workers = 2\n[tcp]\narchitecture = \"{architecture}\"")).unwrap();
+        (config.seats(), config.extra_seat())
+    };
+    assert_eq!(seats("symmetric"), (3, None));
+    assert_eq!(seats("single_owner"), (4, Some(3)));
+    assert_eq!(seats("supervisor"), (4, Some(3)));
+    assert_eq!(
+        line("[tcp]\narchitecture = \"openser\""),
+        "tcp.architecture = \"openser\": one of symmetric, single_owner, supervisor"
+    );
+}
+
+#[test]
+fn cache_and_queue_are_the_supervisors() {
+    for key in ["descriptor_cache", "priority_queue"] {
+        let alone = line(&format!("[tcp]\n{key} = true"));
+        assert_eq!(alone, format!("tcp.{key} = true: false, or tcp.architecture = \"supervisor\""));
+        assert!(line(&format!("[tcp]\narchitecture = \"single_owner\"\n{key} = true")).starts_with("tcp."));
+        assert!(Config::from_text(&format!("[tcp]\narchitecture = \"supervisor\"\n{key} = true")).is_ok());
+    }
+}
+
+#[test]
+fn a_supervisor_before_all_others_takes_the_right_to_it() {
+    let text = |nice: i32| format!("[tcp]\narchitecture = \"supervisor\"\nsupervisor_nice = {nice}");
+    assert!(Config::from_text(&text(19)).is_ok());
+    assert!(line(&text(-21)).contains("from -20 to 19"));
+    match sys::process::may_be_nice(-20) {
+        true => assert!(Config::from_text(&text(-20)).is_ok()),
+        false => assert!(line(&text(-20)).starts_with("tcp.supervisor_nice = -20: 0 to 19: less takes root")),
+    }
+    // Where nobody has one, nobody needs it.
+    assert!(Config::from_text("[tcp]\nsupervisor_nice = -20").is_ok());
+}
+
+#[test]
 fn a_wrong_listener_is_not_blamed_twice() {
     let text = listen("sctp", "\"192.0.2.1\"", "name = \"core\"\n")
         + "[[allow]]\nlistener = \"core\"\n[[next_hop]]\ndomain = \"z.test\"\ntargets = [\"sctp:192.0.2.1\"]";

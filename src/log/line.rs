@@ -17,13 +17,17 @@ use tracing_subscriber::registry::LookupSpan;
 pub enum Role {
     Master,
     Timer,
+    Supervisor,
+    Owner,
     /// A worker's seat.
     Worker(usize),
 }
 
 const MASTER: usize = 0;
 const TIMER: usize = 1;
-const FIRST_WORKER: usize = 2;
+const SUPERVISOR: usize = 2;
+const OWNER: usize = 3;
+const FIRST_WORKER: usize = 4;
 
 static ROLE: AtomicUsize = AtomicUsize::new(MASTER);
 
@@ -33,6 +37,8 @@ impl Role {
         let number = match self {
             Role::Master => MASTER,
             Role::Timer => TIMER,
+            Role::Supervisor => SUPERVISOR,
+            Role::Owner => OWNER,
             Role::Worker(seat) => FIRST_WORKER + seat,
         };
         ROLE.store(number, Ordering::Relaxed);
@@ -42,6 +48,8 @@ impl Role {
         match ROLE.load(Ordering::Relaxed) {
             MASTER => Role::Master,
             TIMER => Role::Timer,
+            SUPERVISOR => Role::Supervisor,
+            OWNER => Role::Owner,
             number => Role::Worker(number - FIRST_WORKER),
         }
     }
@@ -52,6 +60,8 @@ impl fmt::Display for Role {
         match self {
             Role::Master => f.write_str("master"),
             Role::Timer => f.write_str("timer"),
+            Role::Supervisor => f.write_str("supervisor"),
+            Role::Owner => f.write_str("owner"),
             Role::Worker(seat) => write!(f, "worker {seat}"),
         }
     }

@@ -103,6 +103,18 @@ counters! {
     /// Connections closed at once because a limit is reached.
     ConnectionsRefused = "connections_refused",
     ConnectionsClosed = "connections_closed",
+    /// TCP supervisor: connections handed to a worker.
+    ConnectionsAssigned = "connections_assigned",
+    /// Connections that an owner gave back because nothing came or went for `tcp.idle_s`.
+    ConnectionsReturned = "connections_returned",
+    /// Descriptors asked of the supervisor.
+    DescriptorsAsked = "descriptors_asked",
+    /// Messages for which a kept descriptor served.
+    DescriptorsKept = "descriptors_kept",
+    /// Looks at every connection, to find idle ones.
+    IdleScans = "idle_scans",
+    /// Times a process waited for the supervisor in vain.
+    SupervisorSilent = "supervisor_silent",
     AssociationsUp = "associations_up",
     AssociationsLost = "associations_lost",
     /// Associations shut down in good order, by either side.

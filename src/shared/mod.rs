@@ -14,7 +14,7 @@ use sys::memory::{Plan, Span};
 use crate::config::Config;
 use crate::location::Location;
 use crate::message::branch;
-use crate::transport::{Parts, Transport};
+use crate::transport::{Parts, SUPERVISOR_PATIENCE, Transport};
 
 pub mod bindings;
 pub mod broken;
@@ -29,6 +29,7 @@ pub mod own_addresses;
 pub mod phase;
 pub mod settings;
 pub mod slot;
+pub mod supervision;
 pub mod table;
 pub mod text;
 mod wake;
@@ -55,6 +56,7 @@ pub struct Shared {
     pub broken: broken::Broken,
     pub open_associations: open_associations::OpenAssociations,
     pub own_addresses: own_addresses::OwnAddresses,
+    pub supervision: supervision::Supervision,
     /// Drawn at daemon start: no branch recurs after a restart.
     pub key: branch::Key,
     /// Seals SCTP cookies in user space.
@@ -73,6 +75,7 @@ struct Places {
     broken: Span<std::sync::atomic::AtomicU32>,
     open_associations: Span<std::sync::atomic::AtomicU64>,
     own_addresses: Span<std::sync::atomic::AtomicU64>,
+    supervision: supervision::Spans,
 }
 
 impl Places {
@@ -88,6 +91,7 @@ impl Places {
             broken: broken::Broken::plan(plan),
             open_associations: open_associations::OpenAssociations::plan(plan, seats),
             own_addresses: own_addresses::OwnAddresses::plan(plan),
+            supervision: supervision::Supervision::plan(plan, config),
         }
     }
 }
@@ -101,7 +105,7 @@ pub fn memory_bytes(config: &Config) -> u64 {
 }
 
 impl Shared {
-    /// Maps what `config` asks for, for `seats` processes (workers, then timer), and publishes `config.live`. Once, by the master,
+    /// Maps what `config` asks for, for `seats` processes (`Config::seats`), and publishes `config.live`. Once, by the master,
     /// before the first fork.
     ///
     /// # Errors
@@ -124,6 +128,7 @@ impl Shared {
             broken: broken::Broken::take(&mapping, &places.broken)?,
             open_associations: open_associations::OpenAssociations::take(&mapping, &places.open_associations)?,
             own_addresses: own_addresses::OwnAddresses::take(&mapping, &places.own_addresses)?,
+            supervision: supervision::Supervision::take(&mapping, &places.supervision, SUPERVISOR_PATIENCE)?,
             key: branch::Key(drawn.map_err(|error| io::Error::other(error.to_string()))?),
             cookie_key,
         };
@@ -140,6 +145,7 @@ impl Shared {
             broken: self.broken,
             open_associations: self.open_associations,
             own_addresses: self.own_addresses,
+            supervision: self.supervision,
             counters: self.counters,
             cookie_key: self.cookie_key,
         }

@@ -81,7 +81,7 @@ impl Phases {
         Ok(Phases { daemon: mapping.array(&place.daemon), seats: mapping.array(&place.seats) })
     }
 
-    /// How many seats there are: the workers', then the timer's.
+    /// How many seats there are: the workers', then the timer's, then perhaps that of the supervisor or owner of TCP.
     #[must_use]
     pub fn seats(&self) -> usize {
         self.seats.len()

@@ -23,6 +23,7 @@ pub use address::Address;
 pub use inbox::{Frame, Happening, Inbox, Ready};
 pub use outgoing::{Body, Outgoing};
 pub use sockets::Sockets;
+pub use tcp::SUPERVISOR_PATIENCE;
 pub use transports::{Parts, Transports};
 
 /// What carries SIP between two hops.

@@ -43,17 +43,23 @@ pub struct Listener {
     pub granted: Option<Granted>,
     /// SCTP in user space: the UDP address its packets travel through (RFC 6951).
     pub tunnel: Option<SocketAddr>,
-    /// One that all share, one per worker seat where connections and associations have owners, or as `numbers` has them.
+    /// One that all share, one per seat from `first_seat` on where connections and associations have owners, or as `numbers` has them.
     fds: Vec<OwnedFd>,
+    /// The workers are the first; TCP's one socket may be the supervisor's or the owner's alone.
+    first_seat: usize,
     /// The kernel's SCTP.
     pub numbers: Numbers,
 }
 
 impl Listener {
-    /// The sockets that the process with this seat uses. The timer process gets none of those that belong to workers.
+    /// The sockets that the process with this seat uses. The timer process gets none of those that belong to others.
     #[must_use]
     pub fn sockets(&self, seat: usize) -> &[OwnedFd] {
-        if self.carrier.has_owners() { self.fds.get(seat..=seat).unwrap_or_default() } else { &self.fds }
+        if !self.carrier.has_owners() {
+            return &self.fds;
+        }
+        let its = seat.checked_sub(self.first_seat).and_then(|place| self.fds.get(place..=place));
+        its.unwrap_or_default()
     }
 }
 
@@ -129,6 +135,7 @@ fn open_one(config: &Config, listen: &Listen, warnings: &mut Vec<String>) -> io:
         granted: None,
         tunnel: None,
         fds: Vec::new(),
+        first_seat: 0,
         numbers: Numbers::default(),
     };
     let first = *listen.addresses.first().ok_or(io::ErrorKind::InvalidInput)?;
@@ -143,6 +150,12 @@ fn open_one(config: &Config, listen: &Listen, warnings: &mut Vec<String>) -> io:
             listener.fds.push(fd);
         }
         Carrier::Tcp => {
+            if let Some(extra) = config.extra_seat() {
+                let fd = sys::tcp::listen(first, BACKLOG, false)?;
+                listener.addresses = vec![sys::local_address(&fd)?];
+                (listener.fds, listener.first_seat) = (vec![fd], extra);
+                return Ok(listener);
+            }
             // SO_REUSEPORT would let a second daemon of the same user in beside us, unnoticed; without it nobody shares.
             drop(sys::tcp::listen(first, 1, false)?);
             for _ in 0..config.workers {

@@ -20,6 +20,7 @@ use crate::shared::flows::Flows;
 use crate::shared::mailbox::Mailboxes;
 use crate::shared::open_associations::OpenAssociations;
 use crate::shared::own_addresses::OwnAddresses;
+use crate::shared::supervision::Supervision;
 use crate::timer::Tick;
 
 /// What the transports need of shared memory.
@@ -30,6 +31,7 @@ pub struct Parts {
     pub broken: Broken,
     pub open_associations: OpenAssociations,
     pub own_addresses: OwnAddresses,
+    pub supervision: Supervision,
     pub counters: Counters,
     /// Seals the cookies of SCTP in user space; the same in every process.
     pub cookie_key: [u8; 32],
@@ -57,7 +59,7 @@ pub struct Transports {
 impl Transports {
     /// Takes this seat's sockets. A worker (`seat < config.workers`) watches them on `poll`: shared ones level-triggered and
     /// exclusively, so that one message wakes one process; its own TCP listeners and connections, and its mailbox's bell, through
-    /// mio. The timer process watches nothing: it only sends.
+    /// mio. The timer process watches nothing: it only sends. The supervisor or owner of TCP watches what is TCP's, and its bell.
     ///
     /// # Errors
     /// No more descriptors or memory.
@@ -82,11 +84,13 @@ impl Transports {
             let (addresses, numbers) = (listener.addresses.clone(), listener.numbers.clone());
             ends.push(End { transport, carrier, fds, numbers, addresses, most_bytes });
         }
-        if is_worker && let Some(bell) = parts.mailboxes.bell(seat) {
+        if (is_worker || Some(seat) == config.extra_seat())
+            && let Some(bell) = parts.mailboxes.bell(seat)
+        {
             let bell = std::os::fd::AsRawFd::as_raw_fd(&bell);
             poll.registry().register(&mut SourceFd(&bell), BELL, Interest::READABLE)?;
         }
-        let tcp = tcp::Tcp::new(config, &mut ends, poll.registry().try_clone()?)?;
+        let tcp = tcp::Tcp::new(config, &mut ends, &parts, seat, poll.registry().try_clone()?)?;
         let user_sctp = sctp::User::new(config, &parts.cookie_key, &ends)?;
         let relay = Relay::new(&parts, seat);
         let lists = ends.iter().map(|_| Vec::new()).collect();
@@ -132,7 +136,7 @@ impl Transports {
             Some(Carrier::Udp) => udp::receive(&mut self.desk, listener, arena, inbox),
             Some(Carrier::KernelSctp) => self.kernel_sctp.receive(&mut self.desk, at, arena, inbox, now),
             Some(Carrier::UserSctp) => self.user_sctp.receive(&mut self.desk, listener, arena, inbox, now),
-            Some(Carrier::Tcp) => self.tcp.accept(&mut self.desk, listener, now),
+            Some(Carrier::Tcp) => self.tcp.accept(&mut self.desk, listener, inbox, now),
             None => false,
         }
     }
@@ -204,10 +208,16 @@ impl Transports {
         self.tcp.tick(&mut self.desk, inbox, now);
     }
 
+    /// Has `tick` something to do?
+    #[must_use]
+    pub fn is_due(&self, now: Tick) -> bool {
+        self.next_tick() <= now || self.tcp.looks_each_turn()
+    }
+
     /// When `tick` has something to do; `Tick::NEVER`: nothing is due.
     #[must_use]
     pub fn next_tick(&self) -> Tick {
-        self.kernel_sctp.next_tick().min(self.user_sctp.next_tick()).min(self.tcp.next_tick())
+        self.kernel_sctp.next_tick().min(self.user_sctp.next_tick()).min(self.tcp.next_tick(&self.desk.parts))
     }
 
     /// A process begins in a seat: the connections of the seat's last holder died with it and are reported lost; associations that it

@@ -16,7 +16,7 @@ mod register;
 mod request;
 mod round;
 
-use crate::config::Config;
+use crate::config::{Architecture, Config};
 use crate::shared::{Shared, Wakes};
 use crate::transport::Sockets;
 
@@ -40,7 +40,12 @@ impl House {
 
     #[must_use]
     pub fn duty(&self, seat: usize) -> Duty {
-        if seat < self.config.workers { Duty::Worker } else { Duty::Timer }
+        match self.config.tcp.architecture {
+            _ if seat < self.config.workers => Duty::Worker,
+            Architecture::Supervisor if Some(seat) == self.config.extra_seat() => Duty::Supervisor,
+            Architecture::SingleOwner if Some(seat) == self.config.extra_seat() => Duty::Owner,
+            _ => Duty::Timer,
+        }
     }
 }
 
@@ -50,6 +55,10 @@ impl House {
 pub enum Duty {
     Worker,
     Timer,
+    /// Of TCP (`Architecture::Supervisor`).
+    Supervisor,
+    /// Of all TCP connections (`Architecture::SingleOwner`).
+    Owner,
 }
 
 impl Duty {
@@ -58,11 +67,13 @@ impl Duty {
         match self {
             Duty::Worker => "worker",
             Duty::Timer => "timer",
+            Duty::Supervisor => "supervisor",
+            Duty::Owner => "owner",
         }
     }
 }
 
-/// A process's fixed place: workers `0..workers`, then the timer.
+/// A process's fixed place: workers `0..workers`, then the timer, then the supervisor or owner of TCP where there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seat {
     pub number: usize,

@@ -1,8 +1,8 @@
 //! The loop: wait, read a batch, walk it through the corridor, send, look at the time.
 //!
 //! One round is: the poll; each source that is ready, a batch at a time, flushed before the next; what other processes posted; what
-//! is due. Workers and the timer process run the same loop; the timer has no listeners and looks at the deadlines of the whole
-//! table.
+//! is due. All processes run the same loop; the timer has no listeners and looks at the deadlines of the whole table; the supervisor or
+//! the owner of TCP, where there is one, has TCP's listeners and no others.
 
 use std::io;
 use std::time::Duration;
@@ -42,9 +42,18 @@ pub fn run(seat: Seat, house: &House) -> u8 {
     let role = match seat.duty {
         Duty::Worker => Role::Worker(seat.number),
         Duty::Timer => Role::Timer,
+        Duty::Supervisor => Role::Supervisor,
+        Duty::Owner => Role::Owner,
     };
     if let Err(error) = log::take_role(role) {
         warn!("no log thread: {error}");
+    }
+    let nice = house.config.tcp.supervisor_nice;
+    if seat.duty == Duty::Supervisor
+        && nice != 0
+        && let Err(error) = sys::process::set_nice(nice)
+    {
+        warn!("tcp.supervisor_nice = {nice}: {error}");
     }
     let status = match Round::new(seat, house).and_then(|mut round| round.walk()) {
         Ok(()) => exit::OK,
@@ -192,7 +201,7 @@ impl<'h> Round<'h> {
         while self.transports.posted(&mut self.arena, &mut self.inbox, now) {
             self.work_off(now);
         }
-        if self.transports.next_tick() <= now {
+        if self.transports.is_due(now) {
             self.transports.tick(&mut self.inbox, now);
         }
         if self.seat.duty == Duty::Timer && self.next_deadlines <= now {

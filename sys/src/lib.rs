@@ -15,6 +15,7 @@ pub mod epoll;
 pub mod errno;
 pub mod log_descriptor;
 pub mod memory;
+pub mod passing;
 pub mod process;
 pub mod sctp;
 mod sockaddr;

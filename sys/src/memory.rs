@@ -12,6 +12,7 @@ use std::mem::{align_of, offset_of, size_of};
 use std::ops::{Deref, DerefMut};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 /// A type of which any bytes are a valid value, so that a dead process cannot leave an invalid one, and zero-filled memory
 /// holds a valid one.
@@ -225,6 +226,27 @@ impl<T: Plain + Rebuild> Locked<T> {
         // SAFETY: as in `lock`.
         match unsafe { libc::pthread_mutex_trylock(self.mutex.get()) } {
             libc::EBUSY => None,
+            locked => Some(self.guard(locked)),
+        }
+    }
+
+    /// As [`Locked::lock`], but waits no longer than this: `None` when somebody held it all the time.
+    ///
+    /// # Panics
+    /// As [`Locked::lock`].
+    pub fn lock_within(&self, patience: Duration) -> Option<Guard<'_, T>> {
+        if let Some(guard) = self.try_lock() {
+            return Some(guard);
+        }
+        let mut until = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: writes one struct that lives in this frame. The clock is the one that the call below measures in.
+        unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut until) };
+        let nanos = until.tv_nsec + libc::c_long::from(patience.subsec_nanos().cast_signed());
+        until.tv_sec += libc::time_t::try_from(patience.as_secs()).unwrap_or(0) + nanos / 1_000_000_000;
+        until.tv_nsec = nanos % 1_000_000_000;
+        // SAFETY: as in `lock`; the kernel reads one struct that lives in this frame.
+        match unsafe { libc::pthread_mutex_timedlock(self.mutex.get(), &raw const until) } {
+            libc::ETIMEDOUT => None,
             locked => Some(self.guard(locked)),
         }
     }

@@ -1,7 +1,10 @@
 //! A lock that is only tried: for the process that must go on when the holder was stopped.
 
+#![allow(clippy::disallowed_methods, reason = "tests measure time")]
+
 use std::sync::mpsc::channel;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use sys::memory::{Locked, Plan, Rebuild};
 use zerocopy::FromBytes;
@@ -37,6 +40,23 @@ fn a_held_lock_is_not_waited_for() {
     done.send(()).unwrap();
     holder.join().unwrap();
     assert!(number.try_lock().is_some());
+}
+
+#[test]
+fn a_held_lock_is_waited_for_no_longer_than_one_has_time() {
+    let number = number();
+    let (held, is_held) = channel();
+    let holder = thread::spawn(move || {
+        let _guard = number.lock();
+        held.send(()).unwrap();
+        thread::sleep(Duration::from_millis(300));
+    });
+    is_held.recv().unwrap();
+    let began = Instant::now();
+    assert!(number.lock_within(Duration::from_millis(50)).is_none());
+    assert!((50..250).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
+    assert!(number.lock_within(Duration::from_secs(20)).is_some_and(|guard| !guard.recovered()));
+    holder.join().unwrap();
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod memory;
 mod rig;
 mod sctp;
 mod seat;
+mod supervisor;
 mod tcp;
 #[path = "../support/tunnel.rs"]
 mod tunnel;
@@ -16,6 +17,7 @@ mod user;
 
 fn main() {
     let tests: Vec<rig::Test> =
-        [memory::TESTS, udp::TESTS, tcp::TESTS, user::TESTS, sctp::tests(), layout::tests()].concat();
+        [memory::TESTS, udp::TESTS, tcp::TESTS, supervisor::TESTS, user::TESTS, sctp::tests(), layout::tests()]
+            .concat();
     rig::run(&tests);
 }

@@ -14,9 +14,12 @@ use strowger::shared::flows::Flows;
 use strowger::shared::mailbox::Mailboxes;
 use strowger::shared::open_associations::OpenAssociations;
 use strowger::shared::own_addresses::OwnAddresses;
+use strowger::shared::supervision::Supervision;
 use strowger::timer::Tick;
 use strowger::transport::outgoing::Body;
-use strowger::transport::{Flow, Happening, Inbox, Outgoing, Parts, Ready, Sockets, Transport, Transports};
+use strowger::transport::{
+    Flow, Happening, Inbox, Outgoing, Parts, Ready, SUPERVISOR_PATIENCE, Sockets, Transport, Transports,
+};
 use sys::datagram::Arena;
 use sys::memory::Plan;
 
@@ -26,14 +29,26 @@ pub fn parts(seats: usize, mailbox_bytes: usize) -> Parts {
 
 /// `flows`: entries of each transport.
 pub fn parts_with(seats: usize, mailbox_bytes: usize, flows: usize) -> Parts {
-    let most = flows;
+    let mut config = Config::built_in().unwrap();
+    config.memory.flows = flows;
+    parts_of(&config, seats, mailbox_bytes)
+}
+
+/// With all that this configuration asks for.
+pub fn parts_for(config: &Config) -> Parts {
+    parts_of(config, config.seats(), config.memory.mailbox_bytes)
+}
+
+fn parts_of(config: &Config, seats: usize, mailbox_bytes: usize) -> Parts {
+    let most = config.memory.flows;
     let mut plan = Plan::new();
-    let flows = Flows::plan(&mut plan, flows);
+    let flows = Flows::plan(&mut plan, most);
     let mailboxes = Mailboxes::plan(&mut plan, seats, mailbox_bytes);
     let broken = Broken::plan(&mut plan);
     let open = OpenAssociations::plan(&mut plan, seats);
     let own = OwnAddresses::plan(&mut plan);
     let counters = Counters::plan(&mut plan, seats);
+    let supervision = Supervision::plan(&mut plan, config);
     let mapping = plan.map().unwrap();
     Parts {
         flows: Flows::take(&mapping, &flows, most).unwrap(),
@@ -41,6 +56,7 @@ pub fn parts_with(seats: usize, mailbox_bytes: usize, flows: usize) -> Parts {
         broken: Broken::take(&mapping, &broken).unwrap(),
         open_associations: OpenAssociations::take(&mapping, &open).unwrap(),
         own_addresses: OwnAddresses::take(&mapping, &own).unwrap(),
+        supervision: Supervision::take(&mapping, &supervision, SUPERVISOR_PATIENCE).unwrap(),
         counters: Counters::take(&mapping, &counters).unwrap(),
         cookie_key: [7; 32],
     }
@@ -88,7 +104,7 @@ pub fn config(workers: usize, listen: &[(Transport, &str)]) -> Config {
             peer_encapsulation_port: 9899,
         },
         udp: Udp { receive_buffer_bytes: 1 << 20, send_buffer_bytes: 1 << 20 },
-        tcp: Tcp { connect_timeout_ms: 1000, idle_s: 60, message_timeout_ms: 2000 },
+        tcp: Tcp { connect_timeout_ms: 1000, idle_s: 60, message_timeout_ms: 2000, ..Config::built_in().unwrap().tcp },
         location: Location { store: Store::Memory },
         encapsulated: vec![],
         live: Live {
@@ -194,7 +210,8 @@ impl Seat {
     pub fn turn_with(&mut self, mut answer: impl FnMut(&Got, &mut Outgoing)) {
         let mut events = Events::with_capacity(64);
         self.transports.before_sleep();
-        self.poll.poll(&mut events, Some(Duration::from_millis(20))).unwrap();
+        // Interrupted by SIGCONT: then nothing came.
+        let _ = self.poll.poll(&mut events, Some(Duration::from_millis(20)));
         self.transports.woke();
         let now = self.now();
         let mut work: Vec<(Token, Ready)> =

@@ -76,6 +76,24 @@ pub enum Claim {
     Full(Refusal),
 }
 
+/// What becomes of a connection that was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Keep,
+    /// It is this seat's from now on.
+    Give(usize),
+    Remove,
+}
+
+/// What one looks at to find idle connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Glance {
+    pub id: FlowId,
+    pub owner: usize,
+    pub state: State,
+    pub last: Tick,
+}
+
 #[derive(Clone, Copy)]
 pub struct Flows {
     /// TCP, SCTP: one table each.
@@ -322,6 +340,38 @@ impl Flows {
         Some(last)
     }
 
+    /// Looks at every connection, all of them under the table's lock, as OpenSER does; gives back those that did not stay as they were,
+    /// as they were. Only for `tcp.architecture = "supervisor"`, which is there to show what that costs.
+    pub fn scan(&self, now: Tick, mut each: impl FnMut(&Glance) -> Verdict) -> Vec<FlowView> {
+        let mut changed = Vec::new();
+        let Some(mut held) = self.lock(Transport::Tcp) else { return changed };
+        let mut table = held.table();
+        for index in 1..=table.used() {
+            changed.extend(judge(&mut table, index, now, &mut each));
+        }
+        changed
+    }
+
+    /// The same for one connection.
+    pub fn judge(&self, id: FlowId, now: Tick, mut each: impl FnMut(&Glance) -> Verdict) -> Option<FlowView> {
+        let (transport, index) = split(id)?;
+        let mut held = self.lock(transport).filter(|_| transport == Transport::Tcp)?;
+        let mut table = held.table();
+        table.get(index, id.generation)?;
+        judge(&mut table, index, now, &mut each)
+    }
+
+    /// Somebody is about to send on it: it is not idle, and with a `request` its end is a loss. None when it takes nothing any more.
+    pub fn take_up(&self, id: FlowId, request: bool, now: Tick) -> Option<FlowView> {
+        let (transport, index) = split(id)?;
+        let mut held = self.lock(transport)?;
+        let mut table = held.table();
+        let entry = table.get_mut(index, id.generation).filter(|entry| usable(entry))?;
+        entry.last = now;
+        entry.requested |= u8::from(request);
+        Some(view(transport, index, entry))
+    }
+
     /// As `live`, without waiting: `None` while somebody holds the table.
     #[must_use]
     pub fn live_now(&self, transport: Transport) -> Option<usize> {
@@ -397,6 +447,34 @@ impl Flows {
 
     fn ip_hash(&self, address: Address) -> u32 {
         self.hashed(address.with_port(0)).hash
+    }
+}
+
+fn judge(
+    table: &mut FlowTable<'_>,
+    index: u32,
+    now: Tick,
+    each: &mut impl FnMut(&Glance) -> Verdict,
+) -> Option<FlowView> {
+    let entry = table.entry_mut(index)?;
+    let glance = Glance {
+        id: join(Transport::Tcp, index, entry.generation),
+        owner: usize::from(entry.owner),
+        state: State::from_u8(entry.state).unwrap_or(State::Closing),
+        last: entry.last,
+    };
+    match each(&glance) {
+        Verdict::Keep => None,
+        Verdict::Give(seat) => {
+            let was = view(Transport::Tcp, index, entry);
+            (entry.owner, entry.last) = (seat as u16, now);
+            Some(was)
+        }
+        Verdict::Remove => {
+            let was = view(Transport::Tcp, index, entry);
+            table.remove(index);
+            Some(was)
+        }
     }
 }
 

@@ -149,6 +149,11 @@ pub struct New<'n> {
 }
 
 impl FlowTable<'_> {
+    /// The highest index that was ever in use.
+    pub fn used(&self) -> u32 {
+        self.count.used
+    }
+
     pub fn live(&self) -> usize {
         self.count.live as usize
     }

@@ -1,306 +1,148 @@
-//! TCP, `symmetric`: the worker that accepted or opened a connection is its only reader and writer.
+//! TCP, in one of several architectures (`tcp.architecture`).
 //!
-//! Owns: this process's connections, their deadlines in order (never a scan), accepting and reading. Its files: `connection` (one
-//! of them), `send` (who sends a message, and opening), `end` (closing, deadlines). Never parses beyond framing.
+//! Owns: which of them this process plays which part in. Each has its folder: `symmetric` is ours, for service; `supervisor` is
+//! OpenSER's, `single_owner` the one that its descendants have moved to: both are here to be compared with ours. What they share lies
+//! beside: `connection` (one of them, whoever has it) and `reading`.
 
 mod connection;
-mod end;
-mod send;
+mod reading;
+mod supervisor;
+mod symmetric;
 
-use std::collections::{BTreeSet, HashMap};
 use std::io;
 
-use mio::net::{TcpListener, TcpStream};
-use mio::{Interest, Registry, Token};
+use mio::Registry;
 use sys::datagram::Arena;
 
-use self::connection::{Connection, Phase, recycle};
+pub use self::supervisor::SUPERVISOR_PATIENCE;
+use self::supervisor::{Supervisor, Worker};
+use self::symmetric::Symmetric;
 use super::desk::{Desk, End};
-use super::framing::{Cut, cut_from};
-use super::transports::CONNECTIONS;
-use super::{Flow, FlowId, Frame, Inbox, Ready, Transport};
-use crate::config::{self, Config};
-use crate::shared::counters::Counter;
+use super::{Inbox, Outgoing, Parts, Ready};
+use crate::config::{Architecture, Config};
 use crate::timer::Tick;
 
-/// Connections accepted in one go; the listener is asked again after the turn's other work.
-const ACCEPT_BATCH: usize = 64;
-/// Milliseconds until accepting is tried again when there is no descriptor left.
-const ACCEPT_PAUSE_MS: u64 = 100;
+/// The TCP of one process.
+pub enum Tcp {
+    Symmetric(Symmetric),
+    /// Of the supervisor's workers, and the timer process beside it.
+    Supervised(Worker),
+    Supervisor(Supervisor),
+}
 
-pub struct Tcp {
-    settings: config::Tcp,
-    registry: Registry,
-    /// By listener; none for other transports and in the timer process.
-    listeners: Vec<Option<TcpListener>>,
-    connections: Vec<Option<Connection>>,
-    free: Vec<usize>,
-    by_id: HashMap<FlowId, usize>,
-    /// (when, which connection).
-    deadlines: BTreeSet<(Tick, usize)>,
-    /// Connections in `Phase::Ending`: to be closed when all is written.
-    ending: Vec<usize>,
-    /// Listeners to ask again, and when: there was no descriptor left, and the edge is consumed.
-    accept_again: Vec<u8>,
-    accept_at: Tick,
-    /// (connection, place in `Outgoing::sendings`); kept for its room.
-    routed: Vec<(usize, u32)>,
-    spare: Vec<Vec<u8>>,
+/// Calls the same method of whichever it is.
+macro_rules! whichever {
+    ($self:ident, $tcp:ident => $call:expr) => {
+        match $self {
+            Tcp::Symmetric($tcp) => $call,
+            Tcp::Supervised($tcp) => $call,
+            Tcp::Supervisor($tcp) => $call,
+        }
+    };
 }
 
 impl Tcp {
-    pub fn new(config: &Config, ends: &mut [End], registry: Registry) -> io::Result<Tcp> {
-        let mut listeners = Vec::new();
-        for (index, end) in ends.iter_mut().enumerate() {
-            let fd = if end.transport == Transport::Tcp { end.fds.pop() } else { None };
-            let mut listener = fd.map(|fd| TcpListener::from_std(fd.into()));
-            if let Some(listener) = &mut listener {
-                registry.register(listener, Token(index), Interest::READABLE)?;
+    /// Takes this seat's listeners out of `ends` and watches what this process reads.
+    pub fn new(config: &Config, ends: &mut [End], parts: &Parts, seat: usize, registry: Registry) -> io::Result<Tcp> {
+        Ok(match config.tcp.architecture {
+            Architecture::Symmetric => Tcp::Symmetric(Symmetric::new(config, ends, registry)?),
+            Architecture::Supervisor if Some(seat) == config.extra_seat() => {
+                Tcp::Supervisor(Supervisor::new(config, ends, parts, registry)?)
             }
-            listeners.push(listener);
-        }
-        Ok(Tcp {
-            settings: config.tcp.clone(),
-            registry,
-            listeners,
-            connections: Vec::new(),
-            free: Vec::new(),
-            by_id: HashMap::new(),
-            deadlines: BTreeSet::new(),
-            ending: Vec::new(),
-            accept_again: Vec::new(),
-            accept_at: Tick::NEVER,
-            routed: Vec::new(),
-            spare: Vec::new(),
+            Architecture::Supervisor => Tcp::Supervised(Worker::new(config, parts, seat, registry)?),
+            Architecture::SingleOwner => return Err(io::ErrorKind::Unsupported.into()),
         })
     }
 
     /// Accepts connections; true: there may be more.
-    pub fn accept(&mut self, desk: &mut Desk, listener: u8, now: Tick) -> bool {
-        for _ in 0..ACCEPT_BATCH {
-            let Some(Some(socket)) = self.listeners.get(usize::from(listener)) else { return false };
-            let (stream, peer) = match socket.accept() {
-                Ok(accepted) => accepted,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return false,
-                // The peer was quicker to leave than we to take it.
-                Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => continue,
-                Err(_) => {
-                    desk.count(Counter::SocketErrors, 1);
-                    self.accept_again.push(listener);
-                    self.accept_at = now + ACCEPT_PAUSE_MS;
-                    return false;
-                }
-            };
-            let peer = peer.into();
-            let entry = desk.parts.flows.accepted(Transport::Tcp, peer, listener, desk.seat, desk.connections(), now);
-            match entry {
-                Ok(id) => {
-                    desk.count(Counter::ConnectionsAccepted, 1);
-                    self.keep(desk, Connection::new(stream, id, peer, listener, Phase::Open, now));
-                }
-                // Dropping the stream closes it.
-                Err(refusal) => desk.count_refusal(Counter::ConnectionsRefused, refusal),
-            }
+    pub fn accept(&mut self, desk: &mut Desk, listener: u8, inbox: &mut Inbox, now: Tick) -> bool {
+        match self {
+            Tcp::Symmetric(tcp) => tcp.accept(desk, listener, now),
+            Tcp::Supervisor(tcp) => tcp.accept(desk, listener, inbox, now),
+            Tcp::Supervised(_) => false,
         }
-        true
     }
 
-    /// Goes on with a connection that the poll named; true: there may be more to read.
+    /// Goes on with the source of this process that the poll named; `token` counts from `CONNECTIONS`. True: there may be more to read.
     pub fn receive(
         &mut self,
         desk: &mut Desk,
-        slot: usize,
+        token: usize,
         ready: Ready,
         arena: &mut Arena,
         inbox: &mut Inbox,
         now: Tick,
     ) -> bool {
-        let Some(Some(connection)) = self.connections.get_mut(slot) else { return false };
-        if connection.phase == Phase::Connecting {
-            match connection.connected() {
-                Ok(Some(())) => self.opened(desk, slot, now),
-                Ok(None) => return false,
-                Err(_) => {
-                    desk.count(Counter::ConnectFailed, 1);
-                    self.close(desk, slot, inbox);
-                    return false;
-                }
-            }
+        match self {
+            Tcp::Symmetric(tcp) => tcp.receive(desk, token, ready, arena, inbox, now),
+            Tcp::Supervised(tcp) => tcp.receive(desk, token, ready, arena, inbox, now),
+            Tcp::Supervisor(tcp) => tcp.receive(desk, token, inbox, now),
         }
-        if ready.writable && !self.write_waiting(desk, slot, inbox, now) {
-            return false;
-        }
-        if !ready.readable && !ready.closed {
-            return false;
-        }
-        let arena_slot = inbox.used;
-        if arena_slot >= arena.slots() {
-            return true;
-        }
-        let Some(Some(connection)) = self.connections.get_mut(slot) else { return false };
-        let buffer = arena.slot_mut(arena_slot);
-        let filled = match connection.read(buffer) {
-            Ok(Some(filled)) => filled,
-            Ok(None) => {
-                self.close(desk, slot, inbox);
-                return false;
-            }
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return false,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => return true,
-            Err(_) => {
-                self.close(desk, slot, inbox);
-                return false;
-            }
-        };
-        // A full buffer, or a FIN behind the bytes: the edge will not come again.
-        let more = filled == buffer.len() || ready.closed;
-        match connection.phase {
-            Phase::Open => {}
-            Phase::Connecting | Phase::Ending | Phase::Lingering => return more,
-        }
-        connection.last = now;
-        let bytes = buffer.get(..filled).unwrap_or_default();
-        let most = desk.most_bytes(connection.listener).min(buffer.len());
-        let mut cutting = Cutting {
-            at: 0,
-            searched: connection.searched,
-            wanted: connection.wanted,
-            frames: 0,
-            pings: 0,
-            bad: false,
-        };
-        cutting.run(bytes, most, |start, end, close_after| {
-            let from = Flow {
-                peer: connection.peer,
-                id: connection.id,
-                association: 0,
-                transport: Transport::Tcp as u8,
-                listener: connection.listener,
-                fallback_port: 0,
-            };
-            let (start, end) = (start as u32, end as u32);
-            inbox.frames.push(Frame { slot: arena_slot as u16, start, end, from, close_after });
-        });
-        (connection.searched, connection.wanted) = (cutting.searched, cutting.wanted);
-        let rest = bytes.get(cutting.at..).unwrap_or_default();
-        if rest.is_empty() {
-            recycle(std::mem::take(&mut connection.stash), &mut self.spare);
-        } else {
-            if connection.stash.capacity() == 0 {
-                connection.stash = self.spare.pop().unwrap_or_default();
-            }
-            connection.stash.extend_from_slice(rest);
-        }
-        // Line ends between messages are half of nothing.
-        let half = !super::desk::is_keep_alive(rest);
-        connection.half_since = match connection.half_since {
-            Some(since) if half && cutting.at == 0 => Some(since),
-            _ => half.then_some(now),
-        };
-        if cutting.frames != 0 {
-            inbox.used += 1;
-            desk.count(Counter::ReceivedTcp, cutting.frames);
-            desk.count(Counter::Batches, 1);
-        }
-        desk.count(Counter::KeepAlives, cutting.pings);
-        if cutting.pings != 0 && connection.waiting() == 0 {
-            // One for all that came at once, and none behind what waits: who pings without reading gets no memory for it.
-            connection.queue(b"\r\n", &mut self.spare);
-        }
-        if cutting.frames != 0 || cutting.pings != 0 {
-            desk.parts.flows.touch(connection.id, cutting.frames, 0, connection.waiting() as u32, now);
-        }
-        if cutting.bad {
-            desk.count(Counter::FramingLost, 1);
-            connection.phase = Phase::Ending;
-            self.ending.push(slot);
-        }
-        self.arm(slot);
-        if cutting.pings != 0 && !self.write_waiting(desk, slot, inbox, now) {
-            return false;
-        }
-        more
     }
 
-    /// A new connection of ours: known to the poll, to `by_id`, and to the deadlines.
-    fn keep(&mut self, desk: &Desk, mut connection: Connection) -> Option<usize> {
-        let slot = self.free.pop().unwrap_or(self.connections.len());
-        let token = Token(CONNECTIONS + slot);
-        // SIP is small messages: none waits for another (Nagle).
-        let _ = connection.stream.set_nodelay(true);
-        // Edge-triggered and for both from the start: never registered again.
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        if self.registry.register(&mut connection.stream, token, interest).is_err() {
-            desk.count(Counter::SocketErrors, 1);
-            desk.parts.flows.close(connection.id);
-            self.free.push(slot);
-            return None;
+    /// Sends the messages at these places of `outgoing`.
+    pub fn flush(
+        &mut self,
+        desk: &mut Desk,
+        list: &[u32],
+        outgoing: &Outgoing,
+        arena: &Arena,
+        inbox: &mut Inbox,
+        now: Tick,
+    ) {
+        match self {
+            Tcp::Symmetric(tcp) => tcp.flush(desk, list, outgoing, arena, inbox, now),
+            Tcp::Supervised(tcp) => tcp.flush(desk, list, outgoing, arena, inbox, now),
+            Tcp::Supervisor(tcp) => tcp.flush(desk, list, outgoing, arena, inbox),
         }
-        self.by_id.insert(connection.id, slot);
-        if slot == self.connections.len() {
-            self.connections.push(Some(connection));
-        } else if let Some(place) = self.connections.get_mut(slot) {
-            *place = Some(connection);
-        }
-        self.arm(slot);
-        Some(slot)
     }
 
+    /// After a flush: connections that were to end with it.
+    pub fn end_what_ends(&mut self, desk: &Desk, inbox: &mut Inbox, now: Tick) {
+        match self {
+            Tcp::Symmetric(tcp) => tcp.end_what_ends(desk, inbox, now),
+            Tcp::Supervised(tcp) => tcp.end_what_ends(desk, inbox, now),
+            Tcp::Supervisor(_) => {}
+        }
+    }
+
+    /// Until when the loop may sleep.
+    pub fn next_tick(&self, parts: &Parts) -> Tick {
+        match self {
+            Tcp::Symmetric(tcp) => tcp.next_tick(),
+            Tcp::Supervised(tcp) => tcp.next_tick(),
+            Tcp::Supervisor(tcp) => tcp.next_tick(parts),
+        }
+    }
+
+    /// Is `tick` due in each turn of the loop, whatever the time?
+    pub fn looks_each_turn(&self) -> bool {
+        match self {
+            Tcp::Symmetric(_) => false,
+            Tcp::Supervised(_) | Tcp::Supervisor(_) => true,
+        }
+    }
+
+    pub fn tick(&mut self, desk: &mut Desk, inbox: &mut Inbox, now: Tick) {
+        whichever!(self, tcp => tcp.tick(desk, inbox, now));
+    }
+
+    /// This process begins in a seat whose last holder died.
+    pub fn adopt(&mut self, desk: &mut Desk, inbox: &mut Inbox) {
+        whichever!(self, tcp => tcp.adopt(desk, inbox));
+    }
+
+    /// The daemon ends.
+    pub fn close_all(&mut self, desk: &mut Desk, inbox: &mut Inbox) {
+        whichever!(self, tcp => tcp.close_all(desk, inbox));
+    }
+
+    /// Bytes that wait in this process.
     pub fn queued_bytes(&self) -> usize {
-        self.connections.iter().flatten().map(Connection::waiting).sum()
-    }
-}
-
-/// One walk through what was read. A message that comes byte by byte is not searched from its start each time.
-struct Cutting {
-    /// Up to here messages were cut off.
-    at: usize,
-    /// Of `Connection`, counted from `at`.
-    searched: usize,
-    wanted: usize,
-    frames: u64,
-    pings: u64,
-    bad: bool,
-}
-
-impl Cutting {
-    fn run(&mut self, bytes: &[u8], most: usize, mut frame: impl FnMut(usize, usize, bool)) {
-        while let Some(rest) = bytes.get(self.at..).filter(|rest| !rest.is_empty() && rest.len() >= self.wanted) {
-            let searched = std::mem::take(&mut self.searched);
-            self.wanted = 0;
-            match cut_from(rest, searched, most) {
-                Cut::Message { start, end } => {
-                    frame(self.at + start, self.at + end, false);
-                    self.frames += 1;
-                    self.at += end.max(1);
-                }
-                Cut::Ping { end } => {
-                    self.pings += 1;
-                    self.at += end.max(1);
-                }
-                Cut::Skip { end } => self.at += end.max(1),
-                Cut::Need(more) => {
-                    // `cut_from` must see the end of the head again, once it is there.
-                    let fresh = rest.get(searched.saturating_sub(3)..).unwrap_or_default();
-                    let head_is_whole = memchr::memmem::find(fresh, b"\r\n\r\n").is_some();
-                    self.searched = if head_is_whole { 0 } else { rest.len() };
-                    self.wanted = (rest.len() + more).min(most);
-                    return;
-                }
-                Cut::Bad(_) => {
-                    // E13: what there is may be enough for a 400. Never more than a message may have: one over the limit
-                    // may lie here whole, and is to be found short of its Content-Length, not served.
-                    frame(self.at, bytes.len().min(self.at.saturating_add(most)), true);
-                    self.frames += 1;
-                    self.at = bytes.len();
-                    self.bad = true;
-                }
-            }
+        match self {
+            Tcp::Symmetric(tcp) => tcp.queued_bytes(),
+            // Who writes waits.
+            Tcp::Supervised(_) | Tcp::Supervisor(_) => 0,
         }
     }
-}
-
-/// Opens a connection; it is up, or failed, when the poll says writable.
-fn connect(peer: super::Address) -> io::Result<TcpStream> {
-    TcpStream::connect(peer.into())
 }

@@ -3,11 +3,11 @@
 //! Owns: deadlines in their order, the last words of a connection whose framing is lost, and telling who is concerned when
 //! one closes.
 
-use super::{Connection, Desk, Inbox, Phase, Tcp, Tick, Transport, recycle};
+use super::{Connection, Desk, Inbox, Phase, Symmetric, Tick, Transport, recycle};
 use crate::shared::counters::Counter;
 use crate::shared::flows::State;
 
-impl Tcp {
+impl Symmetric {
     /// Our connect has succeeded. What waits is written by the caller.
     pub(super) fn opened(&mut self, desk: &Desk, slot: usize, now: Tick) {
         if let Some(Some(connection)) = self.connections.get_mut(slot) {

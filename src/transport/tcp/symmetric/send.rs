@@ -8,7 +8,7 @@ use std::io::IoSlice;
 use arrayvec::ArrayVec;
 use sys::datagram::Arena;
 
-use super::{Connection, Desk, Inbox, Phase, Tcp, Tick, Transport, connect};
+use super::{Connection, Desk, Inbox, Phase, Symmetric, Tick, Transport, connect};
 use crate::message::branch::BranchId;
 use crate::shared::counters::Counter;
 use crate::shared::mailbox::Kind;
@@ -18,7 +18,7 @@ use crate::transport::{Flow, FlowId, Outgoing};
 /// Messages of one `writev`; more take another.
 const BATCH: usize = 64;
 
-impl Tcp {
+impl Symmetric {
     /// Sends the messages at these places of `outgoing`.
     pub fn flush(
         &mut self,

@@ -32,7 +32,6 @@ const GREY: RGBColor = RGBColor(0x99, 0x99, 0x99);
 const VERMILION: RGBColor = RGBColor(0xd5, 0x5e, 0x00);
 const ORANGE: RGBColor = RGBColor(0xe6, 0x9f, 0x00);
 const BLUE: RGBColor = RGBColor(0x00, 0x72, 0xb2);
-const SKY: RGBColor = RGBColor(0x56, 0xb4, 0xe9);
 const GREEN: RGBColor = RGBColor(0x00, 0x9e, 0x73);
 const PURPLE: RGBColor = RGBColor(0xcc, 0x79, 0xa7);
 
@@ -91,8 +90,12 @@ impl Sheet<'_> {
     fn lifetimes(&self, name: Name, measure: Measure) -> Vec<Series> {
         let mut series =
             vec![Series { name: "UDP".to_owned(), colour: GREY, bars: self.bars(Name::Udp, None, measure) }];
-        let colours = [VERMILION, ORANGE, BLUE];
-        for (renew, colour) in self.renewals().into_iter().zip(colours.into_iter().chain([SKY, GREEN, PURPLE])) {
+        for renew in self.renewals() {
+            let colour = match renew {
+                Some(50) => VERMILION,
+                Some(_) => ORANGE,
+                None => BLUE,
+            };
             let bars = self.bars(name, renew, measure);
             series.push(Series { name: format!("TCP, {}", words::lifetime(name, renew)), colour, bars });
         }

@@ -32,7 +32,7 @@ const IDLE_TIMES: f64 = 3.0;
 /// SCTP's autoclose cannot be shorter than 64*T1 (RFC 3261 §18, fact A18): an association must outlive its transactions.
 const SCTP_IDLE_S: u64 = 32;
 /// The daemon and the phones start, register and end, beside warm-up and window: what that takes until it was seen.
-pub const AROUND: Duration = Duration::from_millis(3_000);
+pub const AROUND: Duration = Duration::from_secs(2);
 
 impl Plan {
     /// Less than three minutes on two processors, nothing to quote.
@@ -45,7 +45,7 @@ impl Plan {
             workers: vec![2],
             nices: vec![nice],
             idle_s: 2,
-            kept_s: (2.0, 4.0),
+            kept_s: (3.0, 5.0),
             rounds: 1,
             sketch: true,
         }

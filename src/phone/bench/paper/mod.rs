@@ -37,6 +37,9 @@ use crate::phone::signals::Signals;
 /// What every output of `--quick` says.
 pub const SKETCH: &str = "A sketch, nothing to quote: few points, short runs.";
 
+/// The nice value that lets the supervisor run whenever it has work.
+const MOST_FAVOURED: i32 = -20;
+
 /// What `bench paper` can be told.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
@@ -92,9 +95,9 @@ impl Options {
         let can = |name: &Name| able.kernel_sctp || *name != Name::SctpKernel;
         let subjects = Name::ALL.into_iter().filter(|name| asked(name) && can(name)).collect();
         // The paper's first: it is what figures show.
-        let nices = if able.prefer { vec![-20, 0] } else { vec![0] };
+        let nices = if able.prefer { vec![MOST_FAVOURED, 0] } else { vec![0] };
         if self.quick {
-            return Plan::sketch(subjects, if able.prefer { -20 } else { 0 });
+            return Plan::sketch(subjects, if able.prefer { MOST_FAVOURED } else { 0 });
         }
         let mut clients: Vec<usize> = self.clients.iter().map(|&n| n as usize).collect();
         clients.extend(self.large.then_some(10_000));
@@ -155,7 +158,7 @@ fn complain(text: &str) -> ExitCode {
 }
 
 fn play(options: &Options, measure: &mut Measuring<'_>) -> Result<End, String> {
-    let able = Able { kernel_sctp: sys::sctp::supported(), prefer: machine::may_prefer() };
+    let able = Able { kernel_sctp: sys::sctp::supported(), prefer: sys::process::may_be_nice(MOST_FAVOURED) };
     let plan = options.plan(able);
     let fresh = course::empty(&plan, machine::this());
     if fresh.rows.is_empty() {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use super::fixture;
-use crate::phone::bench::paper::grid::{Plan, takes, to_do};
+use crate::phone::bench::paper::grid::{AROUND, Plan, takes, to_do};
 use crate::phone::bench::paper::subjects::Name;
 use crate::phone::bench::paper::{Able, Options};
 use crate::phone::bench::results::{Point, Results};
@@ -99,7 +99,7 @@ fn a_sketch_takes_less_than_three_minutes() {
 #[test]
 fn the_estimate_counts_every_run_and_what_surrounds_it() {
     let plan = Plan { rounds: 3, ..fixture::plan() };
-    let once: f64 = plan.points().iter().map(|point| takes(point).as_secs_f64() + 3.0).sum();
+    let once: f64 = plan.points().iter().map(|point| takes(point).as_secs_f64() + AROUND.as_secs_f64()).sum();
     assert!((plan.estimate().as_secs_f64() - 3.0 * once).abs() < 1e-6);
 }
 

@@ -4,7 +4,7 @@
 //! costs can be read from the kernel; the manager starts them, and the daemon where it is ours, and ends all of them.
 //!
 //! ```text
-//! run ── one point or a few beside each other (`options`, `show`)          (paper ── more of them)
+//! run ── one point or a few beside each other (`options`, `show`)          paper ── the matrix, and a page with figures
 //!   └─ measure ── one sample: start, register, warm up, measure, end
 //!        ├─ rig ── the proxy: started here, or running already; its processor time
 //!        ├─ crew ── the phone processes, `words` ── what is said to them
@@ -18,6 +18,7 @@ mod crew;
 pub mod machine;
 pub mod measure;
 mod options;
+pub mod paper;
 pub mod phones;
 pub mod profile;
 pub mod results;
@@ -35,6 +36,10 @@ pub enum Command {
     ///
     /// Callers place calls (INVITE/100/180/200/ACK, BYE/200) to their callees through the proxy; phones are processes of their own.
     Run(Box<run::Options>),
+    /// The paper's experiment: UDP, SCTP and five kinds of TCP over clients and lifetimes of connections, as one page with figures.
+    ///
+    /// Hours; --quick takes less than three minutes. Can be broken off and gone on with.
+    Paper(Box<paper::Options>),
     /// Says where a call's CPU goes, for each transport: system calls per call, time by room of the house, hottest functions.
     ///
     /// Samples with perf, counts with strace; needs both.
@@ -50,6 +55,7 @@ pub fn run(command: &Command) -> ExitCode {
     match command {
         Command::Run(options) => run::run(options),
         Command::Profile(options) => profile::run(options),
+        Command::Paper(options) => paper::run(options),
         Command::Phones => phones::run(),
     }
 }

@@ -1,0 +1,80 @@
+//! What a reader must know of a run before believing it.
+//!
+//! Owns: sentences about what was left out and what does not count. Told by the results alone, so that they are the same whenever the
+//! page is drawn.
+
+use super::subjects::Name;
+use super::summary::{Standing, nices, standing};
+use super::words;
+use crate::phone::bench::results::{Results, Row};
+
+#[must_use]
+pub fn all(results: &Results) -> Vec<String> {
+    let all = [left_out(results), gaps(results), not_counted(results), priority(results), idle(results)];
+    all.into_iter().flatten().collect()
+}
+
+fn left_out(results: &Results) -> Option<String> {
+    let missing = |name: &Name| !results.rows.iter().any(|row| row.point.subject.name == name.text());
+    let names: Vec<Name> = Name::ALL.into_iter().filter(missing).collect();
+    let told = names.iter().map(|name| match name {
+        Name::SctpKernel if !results.machine.kernel_sctp => format!("{} (this kernel has no SCTP)", name.text()),
+        _ => name.text().to_owned(),
+    });
+    let told = told.collect::<Vec<_>>().join(", ");
+    (!names.is_empty()).then(|| format!("Not in this run: {told}."))
+}
+
+fn gaps(results: &Results) -> Option<String> {
+    let most = results.rows.iter().map(|row| row.samples.len()).max().unwrap_or(0);
+    let count = |what: &dyn Fn(&Row) -> bool| results.rows.iter().filter(|row| what(row)).count();
+    let (none, fewer) = (count(&|row| row.samples.is_empty()), count(&|row| row.samples.len() < most));
+    match (none, fewer) {
+        (0, 0) => None,
+        (0, fewer) => {
+            Some(format!("Not finished: {fewer} of {} points had fewer runs than the others.", results.rows.len()))
+        }
+        (none, _) => Some(format!("Not finished: {none} of {} points have no run yet.", results.rows.len())),
+    }
+}
+
+fn not_counted(results: &Results) -> Option<String> {
+    let of = |what| results.rows.iter().filter(|row| standing(row) == what).count();
+    let (phones, fails) = (of(Standing::Phones), of(Standing::Fails));
+    let mut told = Vec::new();
+    if phones > 0 {
+        told.push(format!("{phones} do not count, as the phones were the limit"));
+    }
+    if fails > 0 {
+        told.push(format!("{fails} do not count, as more than one call in a hundred failed"));
+    }
+    let total = results.rows.len();
+    (!told.is_empty()).then(|| format!("Of {total} points {}.", told.join("; ")))
+}
+
+fn priority(results: &Results) -> Option<String> {
+    match nices(results).as_slice() {
+        [only] if *only == 0 => {
+            Some("The supervisor ran at nice 0 only: a better priority takes CAP_SYS_NICE (root).".to_owned())
+        }
+        [only] => Some(format!("The supervisor ran at nice {} only.", words::nice(*only))),
+        _ => None,
+    }
+}
+
+fn idle(results: &Results) -> Option<String> {
+    let of = |sctp: bool| {
+        let wanted = |row: &&Row| Name::of(&row.point.subject.name).is_some_and(|name| name.is_sctp() == sctp);
+        results.rows.iter().filter(wanted).find_map(|row| row.point.idle_s)
+    };
+    let (tcp, sctp) = (of(false), of(true));
+    let mut told = tcp.map(|tcp| format!("Idle TCP connections were closed after {tcp} s")).unwrap_or_default();
+    if let Some(sctp) = sctp.filter(|sctp| Some(*sctp) != tcp) {
+        told += if told.is_empty() { "Idle" } else { ", idle" };
+        told += &format!(" SCTP associations after {sctp} s, as they may not be closed before 64*T1");
+        if results.sketch {
+            told += "; a sketch is too short to see that";
+        }
+    }
+    (!told.is_empty()).then(|| format!("{told}."))
+}

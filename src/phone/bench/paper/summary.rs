@@ -1,0 +1,156 @@
+//! What the samples of a row come to, and what a row is beside UDP's.
+//!
+//! Owns: median, spread, who counts, ratios. Never draws.
+
+use super::subjects::Name;
+use crate::phone::bench::results::{Limit, Point, Results, Row, Sample};
+
+/// What is compared. The paper had the first; the second does not depend on who else uses the processors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measure {
+    PerSecond,
+    PerCpuSecond,
+}
+
+impl Measure {
+    pub const ALL: [Measure; 2] = [Measure::PerSecond, Measure::PerCpuSecond];
+
+    #[must_use]
+    pub fn of(self, sample: &Sample) -> f64 {
+        match self {
+            Measure::PerSecond => sample.operations_per_s(),
+            Measure::PerCpuSecond => sample.operations_per_cpu_s(),
+        }
+    }
+
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Measure::PerSecond => "operations per second",
+            Measure::PerCpuSecond => "operations per CPU-second",
+        }
+    }
+
+    /// As part of a file's name.
+    #[must_use]
+    pub fn token(self) -> &'static str {
+        match self {
+            Measure::PerSecond => "per-second",
+            Measure::PerCpuSecond => "per-cpu-second",
+        }
+    }
+}
+
+/// Several samples of one thing.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spread {
+    pub median: f64,
+    pub least: f64,
+    pub most: f64,
+}
+
+impl Spread {
+    /// None of no values.
+    #[must_use]
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
+        let mut values: Vec<f64> = values.into_iter().collect();
+        values.sort_by(f64::total_cmp);
+        let (&least, &most) = (values.first()?, values.last()?);
+        let upper = values.get(values.len() / 2)?;
+        let lower = values.get((values.len() - 1) / 2)?;
+        Some(Spread { median: f64::midpoint(*lower, *upper), least, most })
+    }
+
+    #[must_use]
+    pub fn over(row: &Row, what: impl Fn(&Sample) -> f64) -> Option<Spread> {
+        Spread::of(row.samples.iter().map(what))
+    }
+}
+
+/// Whether a row may be compared with others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// The proxy was the limit.
+    Counts,
+    /// In at least one sample the phones were, so the proxy could have done more.
+    Phones,
+    /// More than one call in a hundred failed: it is not the same work any more.
+    Fails,
+    /// No sample.
+    Missing,
+}
+
+/// A call is two operations, so of failed and made calls this share may have failed.
+const FAILED: f64 = 0.01;
+
+#[must_use]
+pub fn standing(row: &Row) -> Standing {
+    let failed: u64 = row.samples.iter().map(|sample| sample.failed_calls).sum();
+    let made: u64 = row.samples.iter().map(|sample| sample.operations / 2).sum();
+    match row.samples.as_slice() {
+        [] => Standing::Missing,
+        samples if samples.iter().any(|sample| sample.limit != Limit::Proxy) => Standing::Phones,
+        _ if failed as f64 > (made + failed) as f64 * FAILED => Standing::Fails,
+        _ => Standing::Counts,
+    }
+}
+
+/// UDP's row under the same clients and workers. UDP has no connections, so it has one row for all lifetimes.
+#[must_use]
+pub fn reference<'r>(results: &'r Results, point: &Point) -> Option<&'r Row> {
+    let beside = |row: &&Row| row.point.clients == point.clients && row.point.workers == point.workers;
+    results.rows.iter().filter(|row| row.point.subject.name == Name::Udp.text()).find(beside)
+}
+
+/// Median by UDP's median. None unless both rows count.
+#[must_use]
+pub fn ratio(results: &Results, row: &Row, measure: Measure) -> Option<f64> {
+    let udp = reference(results, &row.point)?;
+    if standing(row) != Standing::Counts || standing(udp) != Standing::Counts {
+        return None;
+    }
+    let median = |row| Spread::over(row, |sample| measure.of(sample)).map(|spread| spread.median);
+    let (own, of) = (median(row)?, median(udp)?);
+    (of > 0.0).then(|| own / of)
+}
+
+/// All different values of something, in the order of the rows.
+pub fn different<T: PartialEq>(results: &Results, what: impl Fn(&Point) -> T) -> Vec<T> {
+    let mut values = Vec::new();
+    for value in results.rows.iter().map(|row| what(&row.point)) {
+        if !values.contains(&value) {
+            values.push(value);
+        }
+    }
+    values
+}
+
+/// The nice values of the supervisor, most favoured first: the first is the one that figures show, as the paper did.
+#[must_use]
+pub fn nices(results: &Results) -> Vec<i32> {
+    let supervised = |row: &&Row| Name::of(&row.point.subject.name).is_some_and(Name::has_supervisor);
+    let mut nices: Vec<i32> = results.rows.iter().filter(supervised).map(|row| row.point.supervisor_nice).collect();
+    nices.sort_unstable();
+    nices.dedup();
+    nices
+}
+
+/// The row of a cell of the matrix.
+#[must_use]
+pub fn row_of(
+    results: &Results,
+    name: Name,
+    workers: usize,
+    clients: usize,
+    renew: Option<u64>,
+    nice: i32,
+) -> Option<&Row> {
+    let renew = renew.filter(|_| name.has_connections());
+    let nice = if name.has_supervisor() { nice } else { 0 };
+    results.rows.iter().find(|row| {
+        let point = &row.point;
+        point.subject.name == name.text()
+            && (point.workers, point.clients, point.renew_every, point.supervisor_nice)
+                == (workers, clients, renew, nice)
+    })
+}

@@ -445,7 +445,7 @@ fn with_both_directions_full_everything_goes_on() {
             two.send(flow, b"two", None);
             assert_eq!(read(&mut a, 6), b"onetwo");
         }
-        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
         assert_eq!((one.count(Counter::SupervisorSilent), one.count(Counter::SendFailed)), (0, 0));
         // Full again in the supervisor's directions while it runs and the workers do not: it waits for none of them.
         let (answers, assignments) = house.parts.supervision.supervisors_ends(ONE).unwrap();

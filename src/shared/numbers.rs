@@ -65,12 +65,41 @@ impl<const N: usize> Numbers<N> {
         Some(number)
     }
 
+    /// `n` free numbers, linked one to the next: the first, 0 when `n` is. `None`, and nothing changed, when there are fewer.
+    pub fn take_many(&mut self, n: usize) -> Option<u32> {
+        if n > self.available() {
+            return None;
+        }
+        let (mut first, mut last) = (0, 0);
+        for taken in 0..n {
+            let Some(number) = self.take() else {
+                // Only a torn list promises numbers that it does not have.
+                self.give_many(first, taken);
+                return None;
+            };
+            match last {
+                0 => first = number,
+                _ => self.set(last, number),
+            }
+            last = number;
+        }
+        Some(first)
+    }
+
     /// Gives a number back. One that is free already, or was never taken, is left alone.
     pub fn give(&mut self, number: u32) {
-        if self.next(number).is_some() {
+        self.give_many(number, 1);
+    }
+
+    /// Gives `n` numbers back that are linked, up to one that is free already.
+    pub fn give_many(&mut self, first: u32, n: usize) {
+        let mut number = first;
+        for _ in 0..n {
+            let Some(next) = self.next(number) else { return };
             self.set(number, FREE | self.free);
             self.free = number;
             self.vacant = self.vacant.saturating_add(1);
+            number = next;
         }
     }
 

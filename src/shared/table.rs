@@ -334,10 +334,9 @@ impl Entry {
     }
 
     fn prepare(&mut self, head: u32, steps: &Steps, at_hand: AtHand<'_>, prepared: &mut Prepared) {
-        let branches: ArrayVec<u32, 64> = self.guard.branches(head).take(64).collect();
         let first_id = self.number * CLIENTS as u32;
         let branch = |bucket: &Bucket, prepared: &mut Prepared, n: u8| {
-            let number = *branches.get(usize::from(n))?;
+            let number = bucket.branches(head).nth(usize::from(n))?;
             let slot = bucket.client(number)?;
             let uri = prepared.keep(|out| {
                 bucket.texts.read(slot.target, out);
@@ -407,17 +406,17 @@ impl Entry {
     /// Gives back the texts that are not needed any more, and the branches that have ended.
     fn forget(&mut self, head: u32, needed: [bool; 3]) {
         let Some(invite) = self.guard.server(head).map(|slot| slot.server.is_invite()) else { return };
-        let silent: ArrayVec<u32, 64> = self
-            .guard
-            .branches(head)
-            .filter(|number| self.guard.client(*number).is_some_and(|slot| !slot.client.may_send(invite)))
-            .take(64)
-            .collect();
-        for number in silent {
-            match self.guard.client(number).is_some_and(|slot| slot.client.is_finished()) {
-                true => self.guard.free_branch(number),
-                false => self.guard.forget_target(number),
+        let mut number = self.guard.server(head).map_or(0, |slot| slot.branches);
+        // A torn chain must not hold us.
+        for _ in 0..64 {
+            let Some(slot) = self.guard.client(number).filter(|slot| slot.head == head) else { break };
+            let (next, finished, silent) = (slot.next, slot.client.is_finished(), !slot.client.may_send(invite));
+            match (finished, silent) {
+                (true, _) => self.guard.free_branch(number),
+                (false, true) => self.guard.forget_target(number),
+                (false, false) => {}
             }
+            number = next;
         }
         let Some(slot) = self.guard.server_mut(head) else { return };
         let texts = [&mut slot.request, &mut slot.best, &mut slot.last];
@@ -451,8 +450,11 @@ pub struct View<'b> {
 
 impl<'b> View<'b> {
     fn new(bucket: &'b mut Bucket, head: u32) -> View<'b> {
-        let numbers = bucket.branches(head).take(64).collect();
-        View { bucket, head, numbers }
+        let mut view = View { bucket, head, numbers: ArrayVec::new() };
+        // In place: collected, the list would be copied whole.
+        let View { bucket, numbers, .. } = &mut view;
+        numbers.extend(bucket.branches(head).take(64));
+        view
     }
 }
 

@@ -42,32 +42,30 @@ impl<const BLOCKS: usize, const SIZE: usize> TextPool<BLOCKS, SIZE> {
     /// Stores the concatenation of `parts`; all of it or, when too few blocks are free, `None` and nothing is changed.
     pub fn store(&mut self, parts: &[&[u8]]) -> Option<Text> {
         let len: usize = parts.iter().map(|part| part.len()).sum();
-        if Self::blocks_for(len) > self.available() {
-            return None;
-        }
-        let mut text = Text { first: 0, len: u32::try_from(len).ok()? };
-        let (mut block, mut at) = (0, SIZE);
+        let first = self.blocks.take_many(Self::blocks_for(len))?;
+        let text = Text { first, len: u32::try_from(len).ok()? };
+        let (mut block, mut at) = (first, 0);
         for part in parts {
             let mut rest: &[u8] = part;
             while !rest.is_empty() {
                 if at == SIZE {
-                    let Some(taken) = self.blocks.take() else {
-                        // Only a torn pool promises blocks that it does not have.
-                        self.free(text);
-                        return None;
-                    };
-                    match block {
-                        0 => text.first = taken,
-                        last => self.blocks.link(last, taken),
+                    (block, at) = (self.blocks.next(block).unwrap_or(0), 0);
+                }
+                let Some(room) = self.block_mut(block) else { return Some(text) };
+                match rest.split_first_chunk() {
+                    Some((whole, later)) if at == 0 => {
+                        *room = *whole;
+                        (at, rest) = (SIZE, later);
                     }
-                    (block, at) = (taken, 0);
+                    _ => {
+                        let (now, later) = rest.split_at(rest.len().min(SIZE - at));
+                        if let Some(room) = room.get_mut(at..at + now.len()) {
+                            room.copy_from_slice(now);
+                        }
+                        at += now.len();
+                        rest = later;
+                    }
                 }
-                let (now, later) = rest.split_at(rest.len().min(SIZE - at));
-                if let Some(room) = self.block_mut(block).and_then(|bytes| bytes.get_mut(at..at + now.len())) {
-                    room.copy_from_slice(now);
-                }
-                at += now.len();
-                rest = later;
             }
         }
         Some(text)
@@ -100,12 +98,7 @@ impl<const BLOCKS: usize, const SIZE: usize> TextPool<BLOCKS, SIZE> {
 
     /// Gives the text's blocks back. A text that was freed before, or never stored, frees nothing.
     pub fn free(&mut self, text: Text) {
-        let mut block = text.first;
-        for _ in 0..Self::blocks_for(text.len as usize) {
-            let Some(next) = self.blocks.next(block) else { return };
-            self.blocks.give(block);
-            block = next;
-        }
+        self.blocks.give_many(text.first, Self::blocks_for(text.len as usize));
     }
 
     /// Blocks that a text of `len` bytes takes.

@@ -82,8 +82,8 @@ pub fn text(profiles: &[Profile], form: Form) -> String {
         let _ = write!(text, "{head}{note}{}{table}\n{gap}", if note.is_empty() { "" } else { gap });
     };
     section(
-        "CPU per call",
-        "Microseconds of all the daemon's processes, while it was sampled.",
+        "CPU per operation",
+        "Microseconds of all the proxy's processes, while perf sampled them; a call is two operations.",
         totals(profiles, form),
     );
     section(

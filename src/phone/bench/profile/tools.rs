@@ -20,7 +20,7 @@ use super::samples::FIELDS;
 /// Samples a second and processor. No divisor of a timer's rate, so that the samples do not march in step with one.
 const RATE: &str = "1997";
 /// Until a tool looks, and until it has written what it saw. Generous: a machine may be emulated.
-const START: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_secs(120);
 const END: Duration = Duration::from_secs(120);
 /// Until it is looked again.
 const PAUSE: Duration = Duration::from_millis(5);

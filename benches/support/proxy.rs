@@ -132,8 +132,9 @@ impl Kamailio {
         fs::write(&file, include_str!("../peers/kamailio.cfg"))?;
         let log = File::create(folder.join("log"))?;
         let (workers, shared) = (WORKERS.to_string(), shared_mb.to_string());
-        let mut command = Command::new("kamailio");
-        command.args(["-DD", "-E", "-m", &shared, "-M", "16", "-f"]).arg(&file);
+        // util-linux's: Kamailio ends with us, however we end.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "TERM", "kamailio", "-DD", "-E", "-m", &shared, "-M", "16", "-f"]).arg(&file);
         command.arg("-Y").arg(&folder).arg("-w").arg(&folder).arg("-P").arg(folder.join("pid"));
         command.args(["-l", &format!("{}:{address}", transport.uri_token())]);
         // Largest socket buffer that it asks for.

@@ -171,7 +171,9 @@ fn one_bar<'b>(chart: &Chart<'_, 'b>, bar: Option<&Bar>, colour: RGBColor, (from
     if let Some(figure) = bar.diamond {
         plot.draw(&(EmptyElement::at((centre, figure)) + diamond(WHITE.filled()) + outline()))?;
     }
-    plot.draw(&(EmptyElement::at((centre, bar.top())) + Text::new(words::thousands(median), (0, -3), number)))
+    // Clear of the diamond where that is the highest.
+    let lift = if bar.top() > most { -8 } else { -3 };
+    plot.draw(&(EmptyElement::at((centre, bar.top())) + Text::new(words::thousands(median), (0, lift), number)))
 }
 
 impl Bar {

@@ -1,4 +1,4 @@
-//! SCTP in user space, with whole daemons: RFC 9260 inside UDP (RFC 6951), on kernels with and without SCTP of their own.
+//! SCTP in user space, with whole daemons: RFC 9260 inside UDP (RFC 6951), whether the kernel has SCTP of its own or not.
 
 mod support;
 

@@ -10,7 +10,7 @@
 //! all workers read.
 //!
 //! Whole calls, two workers, the layouts in turn (`cargo bench --bench layouts`). On one processor, where nobody waits for a lock (in
-//! the virtual machine with VM_ICOUNT=1: a µs is 1,000 instructions, which repeat), CPU of the daemon per call:
+//! the virtual machine with VM_ICOUNT=1: a µs is 1,000 instructions; one round), CPU of the daemon per call:
 //!
 //! | associations on each side | shared, 20 calls at once | per_worker | shared, a third of that rate | per_worker |
 //! |---|---|---|---|---|
@@ -18,16 +18,17 @@
 //! | 10 | 414 µs | 435 µs | 414 µs | 415 µs |
 //! | 100 | 415 µs | 422 µs | 414 µs | 416 µs |
 //!
-//! On two emulated processors (the virtual machine as it is, ROUNDS=7, medians; only the ratios mean something), 20 calls at once:
+//! On two emulated processors (the virtual machine as it is, ROUNDS=7, medians and extremes; only the ratios mean something), 20 calls at
+//! once, calls/s and CPU per call:
 //!
-//! | associations on each side | shared | per_worker | shared | per_worker |
+//! | associations on each side | shared, calls/s | per_worker, calls/s | shared, CPU | per_worker, CPU |
 //! |---|---|---|---|---|
-//! | 1 | 634 calls/s | 737 calls/s | 1,352 µs | 1,088 µs |
-//! | 10 | 388 calls/s | 523 calls/s | 2,324 µs | 1,841 µs |
-//! | 100 | 447 calls/s | 503 calls/s | 2,024 µs | 1,870 µs |
+//! | 1 | 634 (517–773) | 737 (567–816) | 1,352 µs | 1,088 µs |
+//! | 10 | 388 (369–541) | 523 (374–784) | 2,324 µs | 1,841 µs |
+//! | 100 | 447 (218–656) | 503 (269–741) | 2,024 µs | 1,870 µs |
 //!
-//! So the layouts do the same work, and where two processors meet at the one lock (M24), `per_worker` carries more: 13 to 35 %. It has its
-//! price. A worker that hangs silences its associations until it is replaced, and fewer associations than workers leave some idle;
+//! So the layouts do the same work, and where two processors meet at the one lock (M24), `per_worker` carries more, in the median of each
+//! row 13 to 35 %; rounds vary by more than that, and which worker gets which association is drawn once a row. It has its price. A worker that hangs silences its associations until it is replaced, and fewer associations than workers leave some idle;
 //! with `shared` the others go on reading. No machine with more than two processors was there to measure.
 
 mod kernel;

@@ -65,7 +65,7 @@ impl Name {
             Name::Symmetric => {
                 "each worker reads and writes the connections that it accepted; others post it their messages"
             }
-            Name::SctpKernel => "the kernel's SCTP: one socket that all workers read and write, as with UDP",
+            Name::SctpKernel => "the kernel's SCTP: a socket for each worker, and each sends on any association",
             Name::SctpUser => "SCTP in user space, inside UDP (RFC 6951)",
         }
     }

@@ -153,14 +153,17 @@ impl Symmetric {
         if taken.frames != 0 || taken.pings != 0 {
             desk.parts.flows.touch(connection.id, taken.frames, 0, connection.waiting() as u32, now);
         }
-        if taken.bad {
+        if taken.pings != 0 && !self.write_waiting(desk, slot, inbox, now) {
+            return false;
+        }
+        // Only now: with nothing left to write it would say its end before its last answer.
+        if taken.bad
+            && let Some(Some(connection)) = self.connections.get_mut(slot)
+        {
             connection.phase = Phase::Ending;
             self.ending.push(slot);
         }
         self.arm(slot);
-        if taken.pings != 0 && !self.write_waiting(desk, slot, inbox, now) {
-            return false;
-        }
         taken.more
     }
 

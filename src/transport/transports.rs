@@ -174,6 +174,9 @@ impl Transports {
         }
         self.tcp.resume(&mut self.desk, arena, inbox, now);
         more |= self.user_sctp.deliver_all(&mut self.desk, arena, inbox, now);
+        if let Some(mut again) = self.user_sctp.again() {
+            self.flush(&mut again, arena, inbox, now);
+        }
         more
     }
 

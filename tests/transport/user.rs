@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use strowger::config::{Config, Stack};
 use strowger::shared::counters::Counter;
-use strowger::transport::{Happening, Transport};
+use strowger::transport::{Flow, Happening, Transport};
 
 use crate::rig::Test;
 use crate::seat::{Seat, client, config, to};
@@ -14,6 +14,9 @@ use crate::tunnel::TunnelPeer;
 pub const TESTS: &[Test] = tests![
     each_end_of_an_association_is_counted,
     an_idle_association_is_closed_by_us,
+    what_meets_a_shutdown_goes_over_a_new_association,
+    what_waits_for_a_shutdown_that_never_ends_fails_with_its_association,
+    what_waits_for_a_shutdown_is_bounded,
     an_association_that_cannot_be_set_up_is_counted_and_its_request_fails,
     associations_in_over_a_limit_are_aborted,
     associations_out_over_a_limit_are_not_begun,
@@ -85,6 +88,66 @@ fn an_idle_association_is_closed_by_us() {
     associate(&mut z, &mut peers[0], at);
     until(&mut z, &mut peers[0], "closed", |z, _| ends(z) == [1, 0, 0]);
     assert!(z.happenings.is_empty());
+}
+
+/// The peer shuts its association with z down, and does not look at z's agreement yet.
+fn half_shut_down(z: &mut Seat, peer: &mut TunnelPeer, at: SocketAddr) {
+    let tag = associate(z, peer, at);
+    peer.shut_down(tag);
+    for _ in 0..5 {
+        z.turn();
+    }
+    assert_eq!(ends(z), [0, 0, 0], "not at its end yet");
+}
+
+fn what_meets_a_shutdown_goes_over_a_new_association() {
+    // M19, A19.
+    let (mut z, at, mut peers) = house(tunnelled(), 1);
+    let peer = &mut peers[0];
+    half_shut_down(&mut z, peer, at);
+    // To the sent-by port, where the association is gone (A17).
+    let response = Flow { fallback_port: peer.at.port(), ..z.got[0].from };
+    z.put(to(Transport::Sctp, peer.at), b"request", client(1));
+    z.put(response, b"response", None);
+    z.flush();
+    z.put(to(Transport::Sctp, peer.at), b"another request", client(2));
+    z.flush();
+    assert!(z.transports.queued_bytes() >= "requestresponseanother request".len());
+    until(&mut z, peer, "all of it", |z, peer| peer.got.len() == 3 && z.count(Counter::AssociationsUp) == 2);
+    let mut got: Vec<_> = peer.got.iter().map(|(_, bytes)| &bytes[..]).collect();
+    got.sort_unstable();
+    assert_eq!(got, [&b"another request"[..], b"request", b"response"]);
+    assert_eq!((ends(&z), z.transports.queued_bytes()), ([1, 1, 0], 0));
+    assert!(z.failed().is_empty() && z.count(Counter::QueueFull) == 0, "{:?}", z.happenings);
+}
+
+fn what_waits_for_a_shutdown_that_never_ends_fails_with_its_association() {
+    let mut config = tunnelled();
+    config.sctp.asocmaxrxt = 2;
+    let (mut z, at, mut peers) = house(config, 1);
+    let peer = &mut peers[0];
+    half_shut_down(&mut z, peer, at);
+    z.send(to(Transport::Sctp, peer.at), b"request", client(1));
+    // The peer says nothing more.
+    z.until("given up", |z| z.count(Counter::AssociationsLost) == 1);
+    assert!(z.happenings.iter().any(|news| matches!(news, Happening::Lost { .. })), "{:?}", z.happenings);
+    for _ in 0..5 {
+        z.turn();
+    }
+    assert_eq!((z.transports.queued_bytes(), z.count(Counter::AssociationFailed)), (0, 0), "it was not sent again");
+}
+
+fn what_waits_for_a_shutdown_is_bounded() {
+    let mut config = tunnelled();
+    config.live.limits.association_queue_bytes = 2_000;
+    let (mut z, at, mut peers) = house(config, 1);
+    let peer = &mut peers[0];
+    half_shut_down(&mut z, peer, at);
+    for n in 0..3 {
+        z.send(to(Transport::Sctp, peer.at), &[b'x'; 900], client(n));
+    }
+    assert_eq!((z.failed(), z.count(Counter::QueueFull)), (vec![client(2).unwrap()], 1));
+    until(&mut z, peer, "two requests", |_, peer| peer.got.len() == 2);
 }
 
 fn an_association_that_cannot_be_set_up_is_counted_and_its_request_fails() {

@@ -3,8 +3,9 @@
 //! Owns: one endpoint per listener, its packets' way through this seat's UDP socket, and what the rest of the house knows of its
 //! associations (`flows`). An association belongs to the process that set it up, like a TCP connection: messages for it, and packets
 //! that the kernel gave to another seat's socket, come through the mailbox. Its files: `endpoint` (the protocol, without sockets),
-//! `send`, `news` (what became of associations). Never retransmits by itself, never reads a clock.
+//! `send`, `closing` (what waits for an end), `news` (what became of associations). Never retransmits by itself, never reads a clock.
 
+mod closing;
 pub mod endpoint;
 mod news;
 mod send;
@@ -16,6 +17,7 @@ use std::net::SocketAddr;
 
 use sys::datagram::Arena;
 
+use self::closing::Closing;
 use self::endpoint::packet::{INIT, Packet};
 use self::endpoint::{Endpoint, TAG_MARK, abort_packet, may_reflect};
 use crate::config::Config;
@@ -25,7 +27,7 @@ use crate::shared::mailbox::Kind;
 use crate::timer::Tick;
 use crate::transport::desk::{Carrier, Desk, End};
 use crate::transport::owned::post;
-use crate::transport::{Address, Flow, FlowId, Inbox, Transport};
+use crate::transport::{Address, Flow, FlowId, Inbox, Outgoing, Transport};
 
 /// Packets of one `recvmmsg`.
 const BATCH: usize = 64;
@@ -40,6 +42,7 @@ pub struct User {
     /// Which association a flow is: its listener and tag.
     by_id: HashMap<FlowId, (u8, u32)>,
     packets: Option<Arena>,
+    closing: Closing,
     /// (listener, tag, place in `Outgoing::sendings`); kept for its room.
     routed: Vec<(u8, u32, u32)>,
 }
@@ -70,6 +73,7 @@ impl User {
             peer_port: config.sctp.peer_encapsulation_port,
             by_id: HashMap::new(),
             packets,
+            closing: Closing::default(),
             routed: Vec::new(),
         })
     }
@@ -121,8 +125,16 @@ impl User {
         more
     }
 
+    /// Messages that waited for the end of an association, which is there: to be sent as new ones.
+    pub fn again(&mut self) -> Option<Outgoing> {
+        self.closing.take()
+    }
+
     #[must_use]
     pub fn next_tick(&self) -> Tick {
+        if self.closing.is_due() {
+            return Tick(0);
+        }
         self.lines.iter().flatten().map(|line| line.endpoint.next_tick()).min().unwrap_or(Tick::NEVER)
     }
 
@@ -194,7 +206,7 @@ impl User {
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
         let queued = |line: &Line| line.endpoint.tags().map(|tag| line.endpoint.queued(tag)).sum::<usize>();
-        self.lines.iter().flatten().map(queued).sum()
+        self.lines.iter().flatten().map(queued).sum::<usize>() + self.closing.bytes()
     }
 }
 

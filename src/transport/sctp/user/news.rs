@@ -64,6 +64,7 @@ impl User {
                     inbox.frames.push(Frame { slot, start, end, from, close_after: false });
                 }
                 Event::Restarted { was, tag } => {
+                    self.closing.ended(was, true);
                     let Some(id) = renamed(desk, line, was, tag) else { continue };
                     self.by_id.insert(id, (listener, tag));
                     // What the peer had of ours is forgotten (M38): its outstanding requests fail, the association goes on.
@@ -75,6 +76,7 @@ impl User {
                     }
                 }
                 Event::Closed { tag, by_peer } => {
+                    self.closing.ended(tag, false);
                     // Closed in good order, which is no failure (A19): responses still to come use a new association (A17).
                     if let Some(id) = line.ids.remove(&tag) {
                         self.by_id.remove(&id);
@@ -84,6 +86,7 @@ impl User {
                     }
                 }
                 Event::Lost { tag, peer } => {
+                    self.closing.ended(tag, true);
                     let Some(id) = line.ids.remove(&tag) else { continue };
                     self.by_id.remove(&id);
                     let last = desk.parts.flows.close(id);

@@ -85,6 +85,16 @@ impl User {
         {
             desk.parts.flows.note_request(*id);
         }
+        if line.endpoint.is_closing(*tag) {
+            let most = desk.limits.association_queue_bytes;
+            for (sending, pieces) in items {
+                if !self.closing.wait(*tag, sending.to, sending.client, pieces, most) {
+                    desk.count(Counter::QueueFull, 1);
+                    inbox.send_failed(sending.client);
+                }
+            }
+            return;
+        }
         let messages = items.iter().map(|(_, pieces)| pieces.concat()).collect();
         match line.endpoint.send(*tag, messages, now) {
             Ok(failed) => {
@@ -113,6 +123,7 @@ impl User {
         // One to this peer that is being shut down takes nothing more; its place is needed (M19).
         if let Some(closing) = line.endpoint.to(to.peer) {
             line.endpoint.abort(closing, now);
+            self.closing.ended(closing, false);
             if let Some(id) = line.ids.remove(&closing) {
                 self.by_id.remove(&id);
                 desk.parts.flows.close(id);

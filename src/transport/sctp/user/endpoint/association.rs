@@ -147,6 +147,10 @@ impl Association {
         self.socket.state() == SocketState::Closed
     }
 
+    pub fn is_closing(&self) -> bool {
+        self.socket.state() == SocketState::ShuttingDown
+    }
+
     pub fn is_connected(&self) -> bool {
         self.socket.state() == SocketState::Connected
     }

@@ -199,6 +199,13 @@ impl Endpoint {
         Ok(failed)
     }
 
+    /// Is it being shut down, from either side? It takes no messages then.
+    #[must_use]
+    pub fn is_closing(&self, tag: u32) -> bool {
+        let association = self.by_tag.get(&tag).and_then(|slot| self.slots.get(*slot)?.as_ref());
+        association.is_some_and(Association::is_closing)
+    }
+
     /// Shuts an association down in good order (§9.2): `Event::Closed` follows.
     pub fn shut_down(&mut self, tag: u32, now: Tick) {
         self.with(tag, now, Association::shut_down);

@@ -79,3 +79,66 @@ fn a_reader_that_goes_away_stops_neither_demo_nor_daemon() {
     assert!(child.wait().unwrap().success());
     assert!(kill(daemon_of(&first), None).is_err(), "the daemon is still there");
 }
+
+/// In a network of its own, where nobody else has its ports.
+#[test]
+fn serve_without_a_configuration_takes_calls_over_sctp() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("    serve with built-in defaults: needs a network of its own, so only as root");
+        return;
+    }
+    let program = env!("CARGO_BIN_EXE_strowger");
+    let mut serve = Command::new("unshare")
+        .args(["-n", "sh", "-c", "ip link set lo up && exec \"$0\" serve", program])
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let there = |arguments: &[&str]| {
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &serve.id().to_string(), "-n", program]).args(arguments).stdin(Stdio::null());
+        command.output().unwrap()
+    };
+    let mut status = there(&["status", "--json"]);
+    for _ in 0..100 {
+        if status.status.success() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        status = there(&["status", "--json"]);
+    }
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).expect("the daemon answers");
+    let listeners = status["listeners"].as_array().expect("listeners");
+    let sctp = listeners.iter().find(|listener| listener["transport"] == "sctp").expect("one of SCTP");
+    let in_user_space = !sys::sctp::supported();
+    assert_eq!(sctp["tunnel"].as_str(), in_user_space.then_some("127.0.0.1:9899"), "{sctp}");
+    let spoken = if in_user_space { "sctp-user" } else { "sctp" };
+    let calls = there(&[
+        "bench",
+        "run",
+        "--target",
+        "127.0.0.1:5060",
+        "--domain",
+        "localhost",
+        "--transport",
+        spoken,
+        "--clients",
+        "2",
+        "--rate",
+        "10",
+        "--seconds",
+        "2",
+        "--warm-up",
+        "1",
+        "--rounds",
+        "1",
+    ]);
+    let said = String::from_utf8_lossy(&calls.stdout).into_owned() + &String::from_utf8_lossy(&calls.stderr);
+    assert!(calls.status.success() && said.contains("0 calls failed"), "{said}");
+    kill(Pid::from_raw(serve.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+    let mut log = String::new();
+    serve.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    assert!(serve.wait().unwrap().success(), "{log}");
+    let lines = log.lines().filter(|line| line.contains("peers without RFC 6951")).count();
+    assert_eq!(lines, usize::from(in_user_space), "{log}");
+}

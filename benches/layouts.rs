@@ -2,9 +2,11 @@
 //! `cargo bench --bench layouts`; where the kernel has no SCTP in the virtual machine: `cargo build --release --bins --benches`, then
 //! `tests/vm/vm.sh target/release/deps/layouts-...` (the program that cargo names).
 //!
-//! 1, 10 and 100 callers, an association each, and as many callees. Two loads: a few calls at once, one after the other, as fast as
-//! they go; and an open loop at a rate that is no strain, for CPU and delay. The layouts take turns; medians are printed. The phones
-//! are this process: their CPU is not counted, but they share the processors.
+//! 1, 2, 10 and 100 callers, an association each, and as many callees. Two loads: a few calls at once, one after the other, as fast as
+//! they go; and an open loop at a rate that is no strain. Which worker the kernel gives an association is drawn from its port, so each
+//! round opens daemons and phones anew, the layouts one after the other and in the other order next time; what counts is the ratio of
+//! the two within a round. Medians are printed, with the quarters beside them. The phones are this process: their CPU is not counted,
+//! but they share the processors.
 
 #![allow(clippy::disallowed_methods, reason = "a benchmark measures")]
 
@@ -14,16 +16,25 @@ mod bed;
 
 use std::time::Instant;
 
-use bed::{Bed, Round, spread, turn};
+use bed::{Bed, Round, turn};
 use comfy_table::{CellAlignment, Table, presets};
 use strowger::phone::load::Pace;
 use strowger::transport::Transport;
 
+/// The second is compared with the first.
 const LAYOUTS: [&str; 2] = ["shared", "per_worker"];
-const ASSOCIATIONS: [usize; 3] = [1, 10, 100];
+const ASSOCIATIONS: [usize; 4] = [1, 2, 10, 100];
 /// Or as many as the variable ROUNDS says.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 9;
 const AT_ONCE: usize = 20;
+
+/// What one layout showed in one round.
+#[derive(Clone, Copy, Default)]
+struct Shown {
+    fast: Round,
+    paced: Round,
+    failed: u64,
+}
 
 fn main() {
     if std::env::args().any(|argument| argument == "--test") {
@@ -34,56 +45,66 @@ fn main() {
         return;
     }
     let wanted = std::env::var("ROUNDS").ok().and_then(|rounds| rounds.parse().ok());
-    let most: usize = wanted.unwrap_or(ROUNDS);
+    let rounds: usize = wanted.unwrap_or(ROUNDS);
     let mut table = Table::new();
-    let titles = [
-        "associations",
-        "layout",
-        "calls/s at once",
-        "min–max",
-        "CPU µs/call",
-        "paced CPU",
-        "min–max",
-        "p99 ms",
-        "failed",
-    ];
+    let titles = ["associations", "", "calls/s at once", "CPU µs/call", "paced CPU", "p99 ms", "failed"];
     table.load_preset(presets::NOTHING).set_header(titles);
     table.column_iter_mut().skip(2).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
-    let mut head = String::new();
     for associations in ASSOCIATIONS {
-        let bed = |layout| Bed::new(Transport::Sctp, associations, &format!("[sctp]\nlayout = \"{layout}\"\n"));
-        let mut beds: Vec<Bed> = LAYOUTS.into_iter().map(bed).collect();
-        let mut warm = vec![Vec::new(); beds.len()];
-        let began = Instant::now();
-        turn(&mut beds, 100, Pace::AtOnce(AT_ONCE), &mut warm);
-        // As many calls as take about three seconds, at the slower machine's pace too; the rate is a third of what goes.
-        let speed = 200.0 / began.elapsed().as_secs_f64();
-        let calls = (speed * 3.0) as u64;
-        let rate = (speed / 3.0).round();
-        let mut fast: Vec<Vec<Round>> = vec![Vec::new(); beds.len()];
-        let mut paced = fast.clone();
-        for round in 1..=most {
-            turn(&mut beds, calls, Pace::AtOnce(AT_ONCE), &mut fast);
-            turn(&mut beds, calls / 2, Pace::PerSecond(rate), &mut paced);
-            eprintln!("{associations} associations: round {round} of {most}");
+        let mut shown: Vec<[Shown; 2]> = Vec::new();
+        let mut speed = None;
+        for round in 0..rounds {
+            let mut pair = [Shown::default(); 2];
+            for turn in 0..2 {
+                let at = (round + turn) % 2;
+                pair[at] = show(LAYOUTS[at], associations, &mut speed);
+            }
+            shown.push(pair);
+            eprintln!("{associations} associations: round {} of {rounds}", round + 1);
         }
-        head += &format!("\n{associations}: {calls} calls a round, {} paced at {rate}/s", calls / 2);
-        for (((layout, bed), fast), paced) in LAYOUTS.iter().zip(&beds).zip(&fast).zip(&paced) {
-            let [least, speed, most] = spread(fast, |round| round.calls_per_s);
-            let [least_cpu, cpu, most_cpu] = spread(paced, |round| round.cpu_us);
-            table.add_row([
-                associations.to_string(),
-                (*layout).to_owned(),
-                format!("{speed:.0}"),
-                format!("{least:.0}–{most:.0}"),
-                format!("{:.0}", spread(fast, |round| round.cpu_us)[1]),
-                format!("{cpu:.0}"),
-                format!("{least_cpu:.0}–{most_cpu:.0}"),
-                format!("{:.1}", spread(paced, |round| round.p99_ms)[1]),
-                bed.failed.to_string(),
-            ]);
+        let figures: [fn(&Shown) -> f64; 4] =
+            [|one| one.fast.calls_per_s, |one| one.fast.cpu_us, |one| one.paced.cpu_us, |one| one.paced.p99_ms];
+        for (at, layout) in LAYOUTS.into_iter().enumerate() {
+            let cell = |of: &fn(&Shown) -> f64| said(shown.iter().map(|pair| of(&pair[at])), 0);
+            let failed: u64 = shown.iter().map(|pair| pair[at].failed).sum();
+            let row = [associations.to_string(), layout.to_owned()].into_iter();
+            table.add_row(row.chain(figures.iter().map(cell)).chain([failed.to_string()]));
         }
-        beds.into_iter().for_each(Bed::stop);
+        let ratio = |of: &fn(&Shown) -> f64| said(shown.iter().map(|[first, second]| of(second) / of(first)), 2);
+        let row = [associations.to_string(), "ratio".to_owned()].into_iter();
+        table.add_row(row.chain(figures.iter().map(ratio)));
     }
-    println!("Kernel SCTP, 2 workers, medians of {most} rounds; {AT_ONCE} calls at once, then paced{head}\n{table}");
+    println!(
+        "Kernel SCTP, 2 workers, {rounds} rounds with new associations each: medians and quarters.\n\
+         {AT_ONCE} calls at once, then paced at a third of that rate; ratio: {} to {} within a round.\n{table}",
+        LAYOUTS[1], LAYOUTS[0]
+    );
+}
+
+/// `speed`: calls per second, as the first warm-up showed them; all rounds of a size take the same number of calls.
+fn show(layout: &str, associations: usize, speed: &mut Option<f64>) -> Shown {
+    let bed = Bed::new(Transport::Sctp, associations, &format!("[sctp]\nlayout = \"{layout}\"\n"));
+    let mut beds = [bed];
+    let mut one = |calls: u64, pace| {
+        let mut shown = [Vec::new()];
+        turn(&mut beds, calls, pace, &mut shown);
+        shown[0].pop().unwrap_or_default()
+    };
+    let began = Instant::now();
+    one(100, Pace::AtOnce(AT_ONCE));
+    let speed = *speed.get_or_insert_with(|| 100.0 / began.elapsed().as_secs_f64());
+    let fast = one((speed * 3.0) as u64, Pace::AtOnce(AT_ONCE));
+    let paced = one(speed as u64, Pace::PerSecond((speed / 3.0).round()));
+    let [bed] = beds;
+    let failed = bed.failed;
+    bed.stop();
+    Shown { fast, paced, failed }
+}
+
+/// The median, and a quarter of the figures below and above.
+fn said(figures: impl Iterator<Item = f64>, digits: usize) -> String {
+    let mut figures: Vec<f64> = figures.collect();
+    figures.sort_by(f64::total_cmp);
+    let [low, middle, high] = [1, 2, 3].map(|quarter| figures[(figures.len() - 1) * quarter / 4]);
+    format!("{middle:.digits$} ({low:.digits$}–{high:.digits$})")
 }

@@ -355,7 +355,7 @@ fn sctp(mut keys: Keys<'_>) -> Sctp {
     // and F (M23).
     let layouts = [("shared", Layout::Shared), ("per_worker", Layout::PerWorker)];
     let sctp = Sctp {
-        layout: keys.choice("layout", Layout::PerWorker, &layouts),
+        layout: keys.choice("layout", Layout::Shared, &layouts),
         socket_rcvbuf_bytes: keys.number("socket_rcvbuf_bytes", 8_388_608, 65_536..=1_024 * MIB, "bytes"),
         socket_sndbuf_bytes: keys.number("socket_sndbuf_bytes", 4_194_304, 65_536..=1_024 * MIB, "bytes"),
         init_max_attempts: keys.number("init_max_attempts", 4, 1..=100, "attempts"),

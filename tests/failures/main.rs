@@ -55,8 +55,8 @@ fn a_lost_association_fails_what_waits_on_it() {
 }
 
 #[test]
-fn a_lost_association_of_the_shared_socket_fails_what_waits_on_it() {
-    lose_associations("layout = \"shared\"");
+fn a_lost_association_of_one_workers_socket_fails_what_waits_on_it() {
+    lose_associations("layout = \"per_worker\"");
 }
 
 fn lose_associations(sctp: &str) {

@@ -5,31 +5,26 @@
 //!
 //! # Layouts of the kernel's
 //!
-//! `per_worker`, the default: a socket for each worker (SO_REUSEPORT), where the kernel gives an association to one of them by its
-//! peer's address and port (M15); its worker alone reads, but all send on it, so nothing is handed over. `shared`: one socket, which
-//! all workers read.
+//! `shared`, the default: one socket, which all workers read. `per_worker`: a socket for each worker (SO_REUSEPORT), where the kernel
+//! gives an association to one of them by its peer's address and port (M15); its worker alone reads, but all send on it, so nothing is
+//! handed over.
 //!
-//! Whole calls, two workers, the layouts in turn (`cargo bench --bench layouts`). On one processor, where nobody waits for a lock (in
-//! the virtual machine with VM_ICOUNT=1: a µs is 1,000 instructions; one round), CPU of the daemon per call:
+//! Whole calls, two workers on the two emulated processors of the virtual machine, nine rounds, each with new daemons and new
+//! associations (`ROUNDS=9`, `cargo bench --bench layouts` as its head says; 2026-11-23). Within a round, `per_worker` divided by
+//! `shared`: median, and the quarters:
 //!
-//! | associations on each side | shared, 20 calls at once | per_worker | shared, a third of that rate | per_worker |
-//! |---|---|---|---|---|
-//! | 1 | 407 µs | 331 µs | 411 µs | 411 µs |
-//! | 10 | 414 µs | 435 µs | 414 µs | 415 µs |
-//! | 100 | 415 µs | 422 µs | 414 µs | 416 µs |
+//! | associations on each side | calls/s, 20 at once | CPU per call | CPU per call at a third of the rate |
+//! |---|---|---|---|
+//! | 1 | 0.90 (0.83–1.26) | 0.98 (0.91–1.03) | 0.88 (0.84–0.95) |
+//! | 2 | 0.95 (0.79–1.00) | 0.95 (0.92–1.20) | 0.97 (0.92–1.04) |
+//! | 10 | 0.93 (0.88–1.03) | 0.99 (0.92–1.08) | 0.99 (0.87–1.02) |
+//! | 100 | 0.99 (0.85–1.03) | 0.98 (0.93–1.14) | 1.00 (0.92–1.05) |
 //!
-//! On two emulated processors (the virtual machine as it is, ROUNDS=7, medians and extremes; only the ratios mean something), 20 calls at
-//! once, calls/s and CPU per call:
-//!
-//! | associations on each side | shared, calls/s | per_worker, calls/s | shared, CPU | per_worker, CPU |
-//! |---|---|---|---|---|
-//! | 1 | 634 (517–773) | 737 (567–816) | 1,352 µs | 1,088 µs |
-//! | 10 | 388 (369–541) | 523 (374–784) | 2,324 µs | 1,841 µs |
-//! | 100 | 447 (218–656) | 503 (269–741) | 2,024 µs | 1,870 µs |
-//!
-//! So the layouts do the same work, and where two processors meet at the one lock (M24), `per_worker` carries more, in the median of each
-//! row 13 to 35 %; rounds vary by more than that, and which worker gets which association is drawn once a row. It has its price. A worker that hangs silences its associations until it is replaced, and fewer associations than workers leave some idle;
-//! with `shared` the others go on reading. No machine with more than two processors was there to measure.
+//! So the layouts do the same work, and `shared` carries somewhat more calls in each row, because whoever is free takes the next message;
+//! the one lock (M24) does not show with two workers. And with `per_worker` fewer associations than workers leave some idle, and a
+//! worker that hangs silences its associations until it is replaced. No machine with more than two processors was there to measure: on
+//! many, with many associations, the lock may speak for `per_worker`. (An earlier measurement favoured `per_worker`; its rounds
+//! shared one drawing of which worker gets which association.)
 
 mod kernel;
 pub mod sysctls;

@@ -176,8 +176,10 @@ fn transport(
                 rounds.push(Round { calls, cost: meter.end(&ours, &calls), forward });
             }
             let measured = rounds.split_off(scale.warm_up);
-            eprintln!("{} at {rate} calls/s: done", name(kind, pairs));
-            table.add_row(row(scale, &name(kind, pairs), rate, &measured));
+            let row = row(scale, &name(kind, pairs), rate, &measured);
+            // A long run that does not come to its end has told something.
+            eprintln!("{} at {rate} calls/s: ours {}, floor {}, ratio {}", row[0], row[2], row[3], row[4]);
+            table.add_row(row);
         }
     }
     Ok(())

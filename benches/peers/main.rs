@@ -158,8 +158,10 @@ fn measure(arguments: &[String]) -> io::Result<()> {
                 arrival: load.arrival,
             };
             let rounds = compare(&scale, &ours, &theirs, &phones);
-            eprintln!("{} {}: done", transport.via_token(), load.said());
-            table.add_row(row(transport, &load, &rounds));
+            let row = row(transport, &load, &rounds);
+            // A long run that does not come to its end has told something.
+            eprintln!("{} {}: ours {}, Kamailio {}, ratio {}", row[0], row[1], row[2], row[3], row[4]);
+            table.add_row(row);
         }
     }
     println!("{table}");

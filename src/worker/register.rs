@@ -5,16 +5,16 @@ use super::input::{tag, way_back};
 use crate::message::{self, Message, Reply, ViaFix};
 use crate::proxy::Origin;
 use crate::shared::Counter;
+use crate::shared::slot::Key;
 use crate::shared::table::AtHand;
 use crate::timer::Tick;
 use crate::transport::{Body, Transport};
 
 impl Corridor {
-    pub(super) fn register(&mut self, m: &Message<'_>, arrived: Arrived<'_>, now: Tick) {
-        let key = self.server_key(m);
+    pub(super) fn register(&mut self, key: Key, m: &Message<'_>, arrived: Arrived<'_>, now: Tick) {
         let repeats = arrived.from.transport == Transport::Udp as u8;
         // Over a reliable transport nobody asks twice, and the transaction would end with its answer (D28).
-        if repeats && !self.open_register(m, arrived, now) {
+        if repeats && !self.open_register(key, m, arrived, now) {
             return;
         }
         self.lines.clear();
@@ -42,8 +42,7 @@ impl Corridor {
     }
 
     /// True: the REGISTER is new, and its transaction waits for the answer.
-    fn open_register(&mut self, m: &Message<'_>, arrived: Arrived<'_>, now: Tick) -> bool {
-        let key = self.server_key(m);
+    fn open_register(&mut self, key: Key, m: &Message<'_>, arrived: Arrived<'_>, now: Tick) -> bool {
         let Some(mut entry) = self.entered(self.table.lock(key)) else { return false };
         self.prepared.clear();
         if entry.find(key).is_some() {

@@ -16,6 +16,7 @@ use crate::proxy::route::{self, Course, Routing, Whose};
 use crate::proxy::target::{self, NoHop};
 use crate::proxy::validate::{self, Refusal};
 use crate::shared::Counter;
+use crate::shared::slot::Key;
 use crate::shared::table::AtHand;
 use crate::timer::Tick;
 use crate::transport::Flow;
@@ -30,8 +31,9 @@ pub(super) enum Verdict {
 
 impl Corridor {
     pub(super) fn new_request(&mut self, m: &Message<'_>, arrived: Arrived<'_>, now: Tick) {
+        let key = self.server_key(m);
         // First of all: a request that comes again meets its transaction, whatever has changed since (§17.2.3).
-        if self.is_repeated(m, arrived, now) {
+        if self.is_repeated(key, m, arrived, now) {
             return;
         }
         if self.draining && m.method() == Method::Invite && m.to_tag.is_empty() {
@@ -41,8 +43,8 @@ impl Corridor {
         }
         let (verdict, course) = self.decide(m, arrived.from, now);
         match verdict {
-            Verdict::Forward => self.forward(m, arrived, course, now),
-            Verdict::Register => self.register(m, arrived, now),
+            Verdict::Forward => self.forward(key, m, arrived, course, now),
+            Verdict::Register => self.register(key, m, arrived, now),
             Verdict::Refuse(refusal) => {
                 if refusal.code >= 300 {
                     info!(call_id = %log::Text(m.of(m.call_id)), from = %arrived.from.peer, code = refusal.code, "{}", refusal.reason);
@@ -108,8 +110,7 @@ impl Corridor {
     }
 
     /// The same request again: its transaction answers. False: it is a new one.
-    pub(super) fn is_repeated(&mut self, m: &Message<'_>, arrived: Arrived<'_>, now: Tick) -> bool {
-        let key = self.server_key(m);
+    fn is_repeated(&mut self, key: Key, m: &Message<'_>, arrived: Arrived<'_>, now: Tick) -> bool {
         let Some(mut entry) = self.entered(self.table.lock(key)) else { return false };
         let Some(head) = entry.find(key) else { return false };
         self.count(Counter::Repeated);
@@ -120,14 +121,13 @@ impl Corridor {
         true
     }
 
-    fn forward(&mut self, m: &Message<'_>, arrived: Arrived<'_>, course: Course, now: Tick) {
-        let key = self.server_key(m);
+    fn forward(&mut self, key: Key, m: &Message<'_>, arrived: Arrived<'_>, course: Course, now: Tick) {
         let Some(mut entry) = self.entered(self.table.lock(key)) else { return };
         self.prepared.clear();
         if entry.find(key).is_some() {
             // Another worker was quicker with the same request.
             drop(entry);
-            self.is_repeated(m, arrived, now);
+            self.is_repeated(key, m, arrived, now);
             return;
         }
         let from = way_back(m, arrived.from);

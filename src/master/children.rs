@@ -18,7 +18,9 @@ use crate::worker::{House, Seat};
 /// More deaths than this within `DEATHS_MS` end the daemon: something kills every successor too.
 const DEATHS_MAX: usize = 10;
 const DEATHS_MS: u64 = 10_000;
-/// A process whose heartbeat is older hangs. Processes come round at least once per second.
+/// A process whose heartbeat is older is woken: perhaps it has nothing to do.
+const QUIET_MS: u64 = 900;
+/// ... and if it is older than this all the same, the process hangs.
 const HANG_MS: u64 = 10_000;
 /// The master looks once per second; when it did not for this long, the whole machine slept (or ctrl-Z): nobody is to
 /// blame.
@@ -143,7 +145,7 @@ impl Children {
         self.deaths.len() > DEATHS_MAX && self.deaths.first().is_some_and(|&oldest| now.since(oldest) <= DEATHS_MS)
     }
 
-    /// Kills every process that has not come round its loop for ten seconds. Call it at every turn of the master's.
+    /// Wakes every process that has not come round its loop for a second, kills it after ten. Call it at every turn of the master's.
     pub(super) fn end_hanging(&mut self, house: &House, now: Tick) {
         if now.since(self.looked) > SLEPT_MS {
             self.awake_since = now;
@@ -153,7 +155,11 @@ impl Children {
             let Some(occupant) = house.shared.phases.occupant(number).filter(|o| o.pid != 0 && !chair.killed) else {
                 continue;
             };
-            if now.since(occupant.heartbeat.max(self.awake_since)) <= HANG_MS {
+            let quiet = now.since(occupant.heartbeat.max(self.awake_since));
+            if quiet >= QUIET_MS {
+                house.wakes.wake(number);
+            }
+            if quiet <= HANG_MS {
                 continue;
             }
             let name = house.duty(number).name();

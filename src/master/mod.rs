@@ -31,7 +31,7 @@ use crate::timer::Tick;
 use crate::worker::{House, Seat, clock};
 
 /// What a child does with its seat until the phase is Closing; its value is the child's exit status. It must say that
-/// it is alive (`shared.phases.beat`) at least once per second.
+/// it is alive (`shared.phases.beat`) whenever its bell (`House::wakes`) rings.
 pub type Body = fn(Seat, &House) -> u8;
 
 const SIGNALS: Token = Token(0);

@@ -103,7 +103,7 @@ impl Phases {
         }
     }
 
-    /// A process says that it is alive; once per turn of its loop, at least once per second.
+    /// A process says that it is alive; once per turn of its loop. Whoever has not for a second is woken by the master and does.
     pub fn beat(&self, seat: usize, now: Tick) {
         if let Some(record) = self.seats.get(seat) {
             record.heartbeat.store(now.0, Ordering::Relaxed);

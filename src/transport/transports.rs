@@ -239,7 +239,13 @@ impl Transports {
     /// Has `tick` something to do?
     #[must_use]
     pub fn is_due(&self, now: Tick) -> bool {
-        self.next_tick() <= now || self.tcp.looks_each_turn()
+        self.next_tick() <= now || self.looks_each_turn()
+    }
+
+    /// Is `tick` due in each turn of the loop, whatever the time?
+    #[must_use]
+    pub fn looks_each_turn(&self) -> bool {
+        self.tcp.looks_each_turn()
     }
 
     /// When `tick` has something to do; `Tick::NEVER`: nothing is due.

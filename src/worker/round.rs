@@ -28,8 +28,11 @@ const ARENA_SLOTS: usize = 64;
 const ARENA_SLOT_BYTES: usize = 65_536;
 /// The timer process looks at the deadlines no more often than this: timers are late by this much at most.
 const TIMER_TURN_MS: u64 = 20;
-/// A process comes round at least this often, to say that it is alive.
+/// Where idle TCP connections are looked for in each turn, as OpenSER does, turns come at least this often.
 const TURN_MS: u64 = 500;
+/// What is due later than this is left to the master's bell, which rings whoever has not come round for a second: a time-out costs the
+/// kernel a timer at every sleep.
+const DISTANT_MS: u64 = 2_000;
 /// Peers have this long to agree to the end of an association (RFC 9260 §9.2): a few round trips.
 const CLOSING_MS: u64 = 300;
 /// Contexts whose timers fire in one turn; more wait for the next, after a flush.
@@ -174,7 +177,10 @@ impl<'h> Round<'h> {
 
     /// Sleeps until something comes or is due.
     fn wait(&mut self, events: &mut Events, now: Tick) -> io::Result<()> {
-        let mut until = self.transports.next_tick().min(now + TURN_MS);
+        let mut until = self.transports.next_tick();
+        if self.transports.looks_each_turn() {
+            until = until.min(now + TURN_MS);
+        }
         if self.seat.duty == Duty::Timer {
             until = until.min(self.next_deadlines);
         }
@@ -183,8 +189,12 @@ impl<'h> Round<'h> {
             || !self.corridor.outgoing.sendings.is_empty()
             || !self.inbox.happenings.is_empty();
         let busy = !self.transports.before_sleep() || to_do;
-        let timeout = if busy { Duration::ZERO } else { until - now };
-        let polled = self.poll.poll(events, Some(timeout));
+        let timeout = match until - now {
+            _ if busy => Some(Duration::ZERO),
+            far if far > Duration::from_millis(DISTANT_MS) => None,
+            near => Some(near),
+        };
+        let polled = self.poll.poll(events, timeout);
         self.transports.woke();
         match polled {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),

@@ -172,7 +172,9 @@ pub fn a_hanging_process_is_replaced(start: Start) {
     let before = daemon.pids();
     kill(Pid::from_raw(before[1]), Signal::SIGSTOP).unwrap();
     let took = wait(Duration::from_secs(20), || daemon.status().processes[1].restarts == 1).expect("it was replaced");
-    assert!(took > Duration::from_secs(9) && took < Duration::from_secs(13), "{took:?}");
+    // Ten seconds after its last turn, which was up to two before we stopped it: so long one may sleep that has nothing to do.
+    assert!(took > Duration::from_secs(7) && took < Duration::from_secs(13), "{took:?}");
+    // These had nothing to do either, and are not taken for hanging: the master woke them.
     let after = daemon.pids();
     assert_eq!((after[0], after[2]), (before[0], before[2]));
     assert_eq!(daemon.counter("hung"), 1);

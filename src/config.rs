@@ -92,6 +92,15 @@ impl Config {
         self.extra_seat().map_or(self.workers + 1, |extra| extra + 1)
     }
 
+    /// Bytes of each mailbox. Where nothing is said, 64 MiB for all pairs of processes, so that many workers do not take all memory.
+    #[must_use]
+    pub fn mailbox_bytes(&self) -> usize {
+        match self.memory.mailbox_bytes {
+            0 => ((64 << 20) / (self.seats() * self.seats())).clamp(262_144, 2_097_152),
+            bytes => bytes,
+        }
+    }
+
     /// The seat of the TCP supervisor or of the single owner: after the timer's. It alone has the TCP listeners.
     #[must_use]
     pub fn extra_seat(&self) -> Option<usize> {
@@ -235,7 +244,7 @@ pub struct Memory {
     pub bindings: usize,
     /// TCP connections, and as many SCTP associations.
     pub flows: usize,
-    /// Bytes of each mailbox ring between two processes.
+    /// Bytes of each mailbox ring between two processes; 0: see `Config::mailbox_bytes`.
     pub mailbox_bytes: usize,
 }
 

@@ -293,7 +293,7 @@ fn memory(mut keys: Keys<'_>) -> Memory {
         transactions: keys.number("transactions", 286_720, 1_000..=33_554_432, "transactions"),
         bindings: keys.number("bindings", 100_000, 100..=100_000_000, "bindings"),
         flows: keys.number("flows", 16_384, 16..=1_048_576, "connections (and as many associations)"),
-        mailbox_bytes: keys.number("mailbox_bytes", 262_144, 4_096..=64 * MIB, "bytes"),
+        mailbox_bytes: keys.number("mailbox_bytes", 0, 0..=64 * MIB, "bytes (0: by the number of processes)"),
     };
     keys.finish();
     memory

@@ -178,7 +178,7 @@ fn numbers(config: &Config, notes: &Notes) {
         notes.add("sctp.autoclose_s", sctp.autoclose_s, right);
     }
     let room = 2 * limits.message_bytes;
-    if config.memory.mailbox_bytes < room {
+    if config.mailbox_bytes() < room {
         let right = format!("at least {room} bytes: two of the largest messages (limits.message_bytes)");
         notes.add("memory.mailbox_bytes", config.memory.mailbox_bytes, right);
     }

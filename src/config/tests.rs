@@ -71,6 +71,15 @@ fn without_a_file_loopback_is_served_over_what_the_machine_has() {
 }
 
 #[test]
+fn many_processes_have_smaller_mailboxes() {
+    let bytes = |workers, memory| {
+        Config::from_text(&format!("workers = {workers}\n[memory]\n{memory}")).unwrap().mailbox_bytes()
+    };
+    assert_eq!([2, 8, 128].map(|workers| bytes(workers, "")), [2_097_152, 828_504, 262_144]);
+    assert_eq!(bytes(8, "mailbox_bytes = 131072"), 131_072);
+}
+
+#[test]
 fn the_explained_file_says_the_defaults() {
     let explained = Config::from_text(EXPLAINED).unwrap();
     assert_eq!(whole(&explained), whole(&Config::built_in().unwrap()));

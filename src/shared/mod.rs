@@ -87,7 +87,7 @@ impl Places {
             table: Table::plan(plan, config.memory.transactions),
             bindings: bindings::Bindings::plan(plan, config.memory.bindings),
             flows: flows::Flows::plan(plan, config.memory.flows),
-            mailboxes: mailbox::Mailboxes::plan(plan, seats, config.memory.mailbox_bytes),
+            mailboxes: mailbox::Mailboxes::plan(plan, seats, config.mailbox_bytes()),
             broken: broken::Broken::plan(plan),
             open_associations: open_associations::OpenAssociations::plan(plan, seats),
             own_addresses: own_addresses::OwnAddresses::plan(plan),

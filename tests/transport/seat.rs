@@ -36,7 +36,7 @@ pub fn parts_with(seats: usize, mailbox_bytes: usize, flows: usize) -> Parts {
 
 /// With all that this configuration asks for.
 pub fn parts_for(config: &Config) -> Parts {
-    parts_of(config, config.seats(), config.memory.mailbox_bytes)
+    parts_of(config, config.seats(), config.mailbox_bytes())
 }
 
 fn parts_of(config: &Config, seats: usize, mailbox_bytes: usize) -> Parts {

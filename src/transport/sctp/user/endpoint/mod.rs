@@ -1,11 +1,12 @@
 //! An SCTP endpoint in user space (RFC 9260): packets and the time in, packets and events out.
 //!
 //! Owns: the associations of one process on one port, which packet is for which of them, set-up without state (a cookie is sealed,
-//! `cookie`), what is out of the blue (`blue`), and deadlines in their order. The protocol of one association is the crate
-//! `dcsctp`'s. Never a socket, never a clock: whoever owns it sends `packets` and reads `events`.
+//! `cookie`), what is out of the blue (`blue`), what is too much (`bounds`), and deadlines in their order. The protocol of one
+//! association is the crate `dcsctp`'s. Never a socket, never a clock: whoever owns it sends `packets` and reads `events`.
 
 mod association;
 mod blue;
+mod bounds;
 mod cookie;
 pub mod packet;
 #[cfg(test)]
@@ -46,7 +47,7 @@ pub enum Event {
 /// What was refused; grows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Too short, or a wrong checksum.
+    /// Too short, a wrong checksum, or more than a packet may ask.
     pub damaged: u64,
     pub out_of_the_blue: u64,
     pub forged_cookies: u64,
@@ -132,7 +133,9 @@ impl Endpoint {
 
     /// A UDP payload came from `from`.
     pub fn receive(&mut self, from: SocketAddr, bytes: &[u8], now: Tick) {
-        let Some(packet) = Packet::read(bytes).filter(Packet::is_intact) else {
+        let streams = self.options.announced_maximum_incoming_streams;
+        let is_sound = |packet: &Packet<'_>| packet.is_intact() && bounds::are_kept(packet, streams);
+        let Some(packet) = Packet::read(bytes).filter(is_sound) else {
             self.counts.damaged += 1;
             return;
         };

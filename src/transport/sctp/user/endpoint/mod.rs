@@ -27,6 +27,9 @@ use crate::transport::Address;
 pub use self::association::TAG_MARK;
 pub use self::blue::{abort as abort_packet, may_reflect};
 
+/// A shutdown takes no longer than so many times RTO.Max (§9.2).
+const GUARD: u64 = 5;
+
 /// What happened. An association is named by its verification tag: ours, which the peer writes into its packets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -274,6 +277,12 @@ impl Endpoint {
             association.armed = Tick::NEVER;
             association.told = Tick(0);
             woken.push(association.tag);
+            if association.guard <= now {
+                let (tag, peer) = (association.tag, association.peer);
+                self.abort(tag, now);
+                self.events.push_back(Event::Lost { tag, peer });
+                continue;
+            }
             association.pass(now);
             if association.is_connected() && now.since(association.last) >= idle_ms {
                 association.shut_down(now);
@@ -489,11 +498,12 @@ impl Endpoint {
 
     /// Enters an earlier deadline at once; a later one is found out when the entered one comes.
     fn arm(&mut self, slot: usize, now: Tick) {
-        let idle_ms = self.idle_ms;
+        let (idle_ms, guard_ms) = (self.idle_ms, self.options.rto_max.as_millis() as u64 * GUARD);
         let Some(Some(association)) = self.slots.get_mut(slot) else { return };
         let idle = if association.is_connected() { association.last + idle_ms } else { Tick::NEVER };
+        association.guard = if association.is_closing() { association.guard.min(now + guard_ms) } else { Tick::NEVER };
         // Never in this millisecond again: `tick` comes to an end whatever the protocol says.
-        let due = association.due().min(idle).max(now + 1);
+        let due = association.due().min(idle).min(association.guard).max(now + 1);
         if due < association.armed {
             self.deadlines.remove(&(association.armed, slot));
             self.deadlines.insert((due, slot));

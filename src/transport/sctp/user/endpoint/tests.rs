@@ -588,6 +588,28 @@ fn either_end_can_shut_down_or_abort() {
     }
 }
 
+/// Every DATA is answered with SHUTDOWN, and T2 begins anew (§9.2): T5 ends it.
+#[test]
+fn a_peer_that_goes_on_sending_does_not_keep_a_shutdown_open() {
+    let (mut wire, _) = Wire::pair();
+    let peer = wire.hosts[0].peer(SIP);
+    let tag = wire.hosts[1].endpoint.to(peer).expect("an association");
+    wire.hosts[1].endpoint.shut_down(tag, wire.now);
+    for n in 0..19 {
+        let chunks = [data(&wire, n, 0)];
+        assert_eq!(ask(&mut wire, &chunks).1, 0);
+        wire.now = wire.now + 500;
+        wire.hosts[1].endpoint.tick(wire.now);
+        assert_eq!(wire.hosts[1].endpoint.len(), 1, "after {n} packets");
+    }
+    wire.now = wire.now + 500;
+    wire.hosts[1].endpoint.tick(wire.now);
+    assert!(wire.hosts[1].endpoint.is_empty());
+    assert_eq!(wire.hosts[1].endpoint.events.back(), Some(&Event::Lost { tag, peer }));
+    let (_, last) = wire.hosts[1].endpoint.packets.last().expect("ABORT");
+    assert!(Packet::read(last).is_some_and(|packet| packet.has(packet::ABORT)));
+}
+
 #[test]
 fn an_idle_association_is_shut_down() {
     let mut wire = Wire::new(vec![Host::new(1, SIP), Host::new(2, SIP)]);

@@ -144,7 +144,7 @@ counters! {
     Queued = "queued",
     /// Messages dropped because an association's or connection's queue was full or they waited too long.
     QueueFull = "queue_full",
-    /// Messages dropped because another process's mailbox was full.
+    /// Messages dropped because another process's mailbox was full, and packets because it was half full.
     MailboxFull = "mailbox_full",
     /// Messages left because two processes died on them.
     Poisonous = "poisonous",

@@ -122,6 +122,12 @@ impl Endpoint {
         self.by_peer.is_empty()
     }
 
+    /// Places for associations, free ones among them: as many as there ever were at once.
+    #[must_use]
+    pub fn places(&self) -> usize {
+        self.slots.len()
+    }
+
     /// Is there an association that this packet from `ip` is for?
     #[must_use]
     pub fn knows(&self, packet: &Packet<'_>, from: SocketAddr) -> bool {

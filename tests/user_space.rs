@@ -374,7 +374,7 @@ fn a_flood_of_posted_packets_does_not_hold_their_worker_up() {
     });
     assert!(never.is_none());
     say(&format!("{} packets sent, {} posted", turn * sockets.len(), daemon.counter("posted") - before));
-    assert!(daemon.counter("posted") > before + 50, "they came to the right worker");
+    assert!(daemon.counter("posted") > before + 20, "they came to the right worker");
     assert_eq!((daemon.counter("hung"), daemon.workers()), (0, workers));
     pings(&mut peer, 2);
     daemon.stop();

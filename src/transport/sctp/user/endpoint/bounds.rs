@@ -1,6 +1,6 @@
 //! What one packet may ask of the protocol. The crate answers almost every control chunk with a packet of its own, and keeps
-//! something for every stream that it hears of, announced or not: without a bound 64 kB from a peer bring 16,000 packets, and 128 kB of
-//! streams megabytes for each association.
+//! something for every stream that it hears of, announced or not: without a bound 64 kB from a peer bring 16,000 packets, and one
+//! message on each of 65,536 streams keeps megabytes until the association ends.
 //!
 //! Owns: these bounds, which no honest peer meets; looked at before a packet is handed on. Never what a packet means.
 

@@ -1,11 +1,13 @@
 //! Nonsense with right checksums: whatever comes to an SCTP endpoint in user space, it neither panics nor keeps anything.
 //!
-//! Two endpoints talk, and what they say is twisted on its way: bits, lengths, kinds, whole chunks. As many packets as
-//! FUZZ_PACKETS says (200,000 without it); FUZZ_SEED repeats a run.
+//! Two endpoints talk, and what they say is twisted on its way: bits, lengths, kinds, whole chunks. Half of the packets are for young
+//! pairs, which are replaced soon; half for one that lives as long as the run, as a daemon's do. As many packets as FUZZ_PACKETS says
+//! (200,000 without it); FUZZ_SEED repeats a run.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use allocation_counter::measure;
 use dcsctp::api::Options;
 use fastrand::Rng;
 use strowger::timer::Tick;
@@ -13,8 +15,14 @@ use strowger::transport::Address;
 use strowger::transport::sctp::user::endpoint::{Endpoint, Event, packet};
 
 const PORT: u16 = 5060;
-/// Packets until the endpoints are replaced: enough to come into every state.
+/// Packets until a young pair is replaced: enough to come into every state.
 const LIFE: u64 = 5_000;
+/// Bytes that an association may have waiting.
+const QUEUE: usize = 1 << 18;
+/// Associations of one endpoint: with the other one, and with whom twisted packets may come from.
+const MOST: usize = 4;
+/// Bytes that endpoints without associations may have kept: what their tables have grown by.
+const KEPT: i64 = 16 << 10;
 
 fn from_environment(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |text| text.parse().expect(name))
@@ -26,8 +34,8 @@ fn endpoint() -> Endpoint {
         mtu: 1452,
         max_message_size: 65_535,
         max_receiver_window_buffer_size: 1 << 18,
-        max_send_buffer_size: 1 << 18,
-        per_stream_send_queue_limit: 1 << 18,
+        max_send_buffer_size: QUEUE,
+        per_stream_send_queue_limit: QUEUE,
         announced_maximum_incoming_streams: 128,
         rto_max: Duration::from_secs(3),
         ..Options::default()
@@ -38,10 +46,15 @@ fn endpoint() -> Endpoint {
 /// Two endpoints, and packets that were seen between them.
 struct World {
     ends: [Endpoint; 2],
+    /// The associations live long: seldom ended, seldom twisted.
+    calm: bool,
     now: Tick,
     seen: Vec<Vec<u8>>,
     fed: u64,
     messages: u64,
+    /// The association of the first end with the second, and when it was first seen; the longest that one lived, in packets.
+    oldest: (Option<u32>, u64),
+    longest: u64,
 }
 
 fn address(end: usize) -> SocketAddr {
@@ -49,8 +62,45 @@ fn address(end: usize) -> SocketAddr {
 }
 
 impl World {
-    fn new(now: Tick) -> World {
-        World { ends: [endpoint(), endpoint()], now, seen: Vec::new(), fed: 0, messages: 0 }
+    fn new(now: Tick, calm: bool) -> World {
+        let ends = [endpoint(), endpoint()];
+        World { ends, calm, now, seen: Vec::new(), fed: 0, messages: 0, oldest: (None, 0), longest: 0 }
+    }
+
+    /// Goes on until so many packets were fed.
+    fn live_to(&mut self, fed: u64, random: &mut Rng) {
+        while self.fed < fed {
+            self.act(random);
+            self.carry(random);
+            self.look();
+        }
+    }
+
+    /// An endpoint holds what its associations are, and no more.
+    fn look(&mut self) {
+        for end in &self.ends {
+            assert!(end.len() <= MOST && end.places() <= MOST, "{} associations, {} places", end.len(), end.places());
+            assert_eq!(end.tags().count(), end.len(), "each has one tag");
+            // Being set up an association may have as much held back again, and the last message may be longer than what is left.
+            assert!(end.tags().all(|tag| end.queued(tag) <= 2 * QUEUE + 65_535));
+        }
+        let tag = self.ends[0].to(Address::new(address(1).ip(), PORT));
+        if tag != self.oldest.0 {
+            self.oldest = (tag, self.fed);
+        }
+        self.longest = self.longest.max(self.fed - self.oldest.1);
+    }
+
+    /// Ends all associations and forgets what was seen: what is allocated from now on is what the endpoints have kept.
+    fn hush(&mut self) {
+        for end in &mut self.ends {
+            for tag in end.tags().collect::<Vec<_>>() {
+                end.abort(tag, self.now);
+            }
+            assert!(end.is_empty() && end.next_tick() == Tick::NEVER);
+            (end.packets, end.events) = Default::default();
+        }
+        self.seen = Vec::new();
     }
 
     fn act(&mut self, random: &mut Rng) {
@@ -60,8 +110,8 @@ impl World {
         let endpoint = &mut self.ends[end];
         match (endpoint.to(peer), random.u32(0..40)) {
             (None, _) => drop(endpoint.connect(peer, address(1 - end), now)),
-            (Some(tag), 0) => endpoint.shut_down(tag, now),
-            (Some(tag), 1) => endpoint.abort(tag, now),
+            (Some(tag), 0) if !self.calm || random.u32(0..1_000) == 0 => endpoint.shut_down(tag, now),
+            (Some(tag), 1) if !self.calm || random.u32(0..1_000) == 0 => endpoint.abort(tag, now),
             (Some(tag), 2) => {
                 let length = random.usize(0..60_000);
                 let _ = endpoint.send(tag, vec![vec![b'x'; length]], now);
@@ -88,7 +138,8 @@ impl World {
                     let at = random.usize(0..200);
                     self.seen[at].clone_from(&bytes);
                 }
-                for _ in 0..random.u32(0..4) {
+                let copies = if self.calm { u32::from(random.u32(0..20) == 0) } else { random.u32(0..4) };
+                for _ in 0..copies {
                     let twisted = twist(&bytes, &self.seen, random);
                     let from =
                         if random.u32(0..10) == 0 { SocketAddr::from(([192, 0, 2, 9], 1)) } else { address(end) };
@@ -147,30 +198,52 @@ fn memory() -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
 }
 
+/// Young pairs, and the one that lives on.
+struct Run {
+    random: Rng,
+    old: World,
+    young: u64,
+    fed: u64,
+    messages: u64,
+}
+
+impl Run {
+    fn until(&mut self, packets: u64) {
+        while self.fed < packets {
+            let mut young = World::new(self.old.now, false);
+            young.live_to(LIFE, &mut self.random);
+            let before = (self.old.fed, self.old.messages);
+            self.old.live_to(before.0 + LIFE, &mut self.random);
+            self.young += 1;
+            self.fed += young.fed + self.old.fed - before.0;
+            self.messages += young.messages + self.old.messages - before.1;
+        }
+    }
+}
+
 #[test]
 fn nonsense_neither_ends_nor_fills_an_endpoint() {
     let packets = from_environment("FUZZ_PACKETS", 200_000);
     let seed = from_environment("FUZZ_SEED", u64::from(std::process::id()));
     eprintln!("    FUZZ_SEED={seed}, {packets} packets");
-    let mut random = Rng::with_seed(seed);
-    let (mut fed, mut messages, mut lives, mut early) = (0, 0, 0, 0);
-    let mut now = Tick(1_000_000);
-    while fed < packets {
-        let mut world = World::new(now);
-        while world.fed < LIFE {
-            world.act(&mut random);
-            world.carry(&mut random);
-        }
-        assert!(world.ends.iter().all(|end| end.len() <= 4), "associations nobody set up: {}", world.ends[0].len());
-        (fed, messages, lives, now) = (fed + world.fed, messages + world.messages, lives + 1, world.now);
-        if lives == 10 {
-            early = memory();
-        }
-    }
-    let late = memory();
+    let old = World::new(Tick(1_000_000), true);
+    let mut run = Run { random: Rng::with_seed(seed), old, young: 0, fed: 0, messages: 0 };
+    run.until(packets / 10);
+    run.old.hush();
+    let early = memory();
+    let mut late = 0;
+    let kept = measure(|| {
+        run.until(packets);
+        late = memory();
+        run.old.hush();
+    });
     eprintln!(
-        "    {fed} packets, {lives} pairs of endpoints, {messages} messages came through; {early} bytes early, {late} late"
+        "    {} packets, {} to one pair and the others to {} that lived short, {} messages came through; the oldest association \
+         lived for {} packets",
+        run.fed, run.old.fed, run.young, run.messages, run.old.longest
     );
-    assert!(messages > lives, "nothing came through: nothing was tried");
+    eprintln!("    {early} bytes of memory early and {late} late, {} of them kept by the old pair", kept.bytes_current);
+    assert!(run.messages > run.young && run.old.messages > run.young, "nothing came through: nothing was tried");
     assert!(late < early + (8 << 20), "memory grew from {early} to {late} bytes");
+    assert!(kept.bytes_current < KEPT, "{} bytes were kept", kept.bytes_current);
 }

@@ -15,6 +15,7 @@ use strowger::transport::sctp::user::endpoint::packet;
 use support::daemon::{Daemon, counter};
 use support::proxy::Setup;
 use support::sipp::{Scenario, Sipp, names};
+use support::tunnel::TunnelPeer;
 use support::{DOMAIN, Room, patience, say, slow, wait_for};
 
 const HOME: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -330,5 +331,51 @@ fn ten_thousand_forged_inits_and_cookies_leave_nothing() {
     assert_eq!(counter(&status, "associations_up"), 0);
     assert_eq!(counter(&status, "forged_cookies"), 10_500);
     assert!(after < before + (1 << 20), "memory grew from {before} to {after} bytes");
+    daemon.stop();
+}
+
+/// One worker can post faster than another works it off. The other comes round its loop all the same: else the master would take it
+/// for dead after ten seconds, and kill it.
+#[test]
+fn a_flood_of_posted_packets_does_not_hold_their_worker_up() {
+    let room = Room::new("flood");
+    let mailbox = "[memory]\nmailbox_bytes = 4194304\n".to_owned();
+    let setup = Setup { tables: mailbox, ..Setup::in_user_space(HOME, &[Transport::Sctp]) };
+    let daemon = Daemon::start(&room, &setup);
+    let (sip, tunnel) = (setup.address(Transport::Sctp), SocketAddr::new(HOME, setup.tunnel.expect("a tunnel")));
+    let mut peer = TunnelPeer::on(SocketAddr::new(HOME, 0));
+    let tag = peer.call(sip, tunnel.port());
+    let pings = |peer: &mut TunnelPeer, n: usize| {
+        peer.send(tag, b"\r\n\r\n");
+        let pong = wait_for(patience(10), || {
+            peer.turn();
+            (peer.got.len() == n).then_some(())
+        });
+        assert!(pong.is_some(), "no pong");
+    };
+    pings(&mut peer, 1);
+    let theirs = peer.their_tag(tag);
+    // HEARTBEATs of 60 kB are work for their receiver and not answered: that would not fit into a packet.
+    let mut value = vec![0; 60_000];
+    value[1] = 1;
+    value[2..4].copy_from_slice(&60_000_u16.to_be_bytes());
+    let flood = packet::build(peer.at.port(), sip.port(), theirs, 4, 0, &value);
+    // From so many UDP ports that some come to the one worker and some to the other.
+    let sockets: Vec<_> = (0..16).map(|_| std::net::UdpSocket::bind((HOME, 0)).expect("a socket")).collect();
+    let (workers, before) = (daemon.workers(), daemon.counter("posted"));
+    let mut turn = 0;
+    let never: Option<()> = wait_for(Duration::from_secs(13), || {
+        for socket in &sockets {
+            let _ = socket.send_to(&flood, tunnel);
+        }
+        turn += 1;
+        std::thread::sleep(Duration::from_millis(2));
+        None
+    });
+    assert!(never.is_none());
+    say(&format!("{} packets sent, {} posted", turn * sockets.len(), daemon.counter("posted") - before));
+    assert!(daemon.counter("posted") > before + 20, "they came to the right worker");
+    assert_eq!((daemon.counter("hung"), daemon.workers()), (0, workers));
+    pings(&mut peer, 2);
     daemon.stop();
 }

@@ -132,7 +132,7 @@ counters! {
     ClaimedAddress = "claimed_address",
     /// SCTP in user space: packets read (UDP datagrams, RFC 6951).
     SctpPackets = "sctp_packets",
-    /// Of them: too short, or with a wrong checksum.
+    /// Of them: too short, with a wrong checksum, or asking more than one packet may.
     SctpDamaged = "sctp_damaged",
     /// Of them: for no association of ours (RFC 9260 §8.4).
     OutOfTheBlue = "out_of_the_blue",
@@ -144,7 +144,7 @@ counters! {
     Queued = "queued",
     /// Messages dropped because an association's or connection's queue was full or they waited too long.
     QueueFull = "queue_full",
-    /// Messages dropped because another process's mailbox was full.
+    /// Messages dropped because another process's mailbox was full, and packets because it was half full.
     MailboxFull = "mailbox_full",
     /// Messages left because two processes died on them.
     Poisonous = "poisonous",

@@ -66,21 +66,21 @@ pub fn way<H>(
         Transport::Sctp => (desk.associations(), Counter::AssociationsRefused),
         Transport::Tcp | Transport::Udp => (desk.connections(), Counter::ConnectionsRefused),
     };
-    match desk.parts.flows.claim(transport, to.peer, to.listener, desk.seat, limit, now) {
-        Claim::Mine(id) => Way::Open(id, to),
-        Claim::Other(flow) if flow.owner == desk.seat => match holds(flow.id) {
-            Some(handle) => Way::Here(handle),
-            None => {
-                // An entry with nothing behind it, left from a predecessor: the next message opens one.
-                desk.parts.flows.close(flow.id);
+    loop {
+        return match desk.parts.flows.claim(transport, to.peer, to.listener, desk.seat, limit, now) {
+            Claim::Mine(id) => Way::Open(id, to),
+            Claim::Other(flow) if flow.owner == desk.seat => match holds(flow.id) {
+                Some(handle) => Way::Here(handle),
+                // An entry with nothing behind it, left from a predecessor: in its place this process opens one.
+                None if desk.parts.flows.close(flow.id).is_some() => continue,
+                None => Way::Nowhere,
+            },
+            Claim::Other(flow) => Way::There(flow.owner, flow.id),
+            Claim::Full(refusal) => {
+                desk.count_refusal(refused, refusal);
                 Way::Nowhere
             }
-        },
-        Claim::Other(flow) => Way::There(flow.owner, flow.id),
-        Claim::Full(refusal) => {
-            desk.count_refusal(refused, refusal);
-            Way::Nowhere
-        }
+        };
     }
 }
 

@@ -79,6 +79,8 @@ struct Round<'h> {
     inbox: Inbox,
     /// Sources that had more to read than one batch: their edge is gone, so they are remembered here.
     unfinished: Vec<(Token, Ready)>,
+    /// More was posted than the last turn took.
+    posted: bool,
     settings: u64,
     next_deadlines: Tick,
     log_dropped: u64,
@@ -113,6 +115,7 @@ impl<'h> Round<'h> {
             arena: Arena::new(ARENA_SLOTS, ARENA_SLOT_BYTES)?,
             inbox: Inbox::default(),
             unfinished: Vec::new(),
+            posted: false,
             // The master forked us with the newest settings it had; anything newer has a higher version.
             settings: 0,
             next_deadlines: Tick(0),
@@ -185,6 +188,7 @@ impl<'h> Round<'h> {
             until = until.min(self.next_deadlines);
         }
         let to_do = !self.unfinished.is_empty()
+            || self.posted
             || self.corridor.has_losses()
             || !self.corridor.outgoing.sendings.is_empty()
             || !self.inbox.happenings.is_empty();
@@ -225,7 +229,9 @@ impl<'h> Round<'h> {
         if self.unfinished.is_empty() {
             self.unfinished = sources; // empty, but keeps its memory
         }
-        while self.transports.posted(&mut self.arena, &mut self.inbox, now) {
+        // Once: others may post faster than this process works it off, and it must come round to say that it is alive.
+        self.posted = self.transports.posted(&mut self.arena, &mut self.inbox, now);
+        if self.posted {
             self.work_off(now);
         }
         if self.transports.is_due(now) {

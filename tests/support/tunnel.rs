@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use dcsctp::api::Options;
 use strowger::timer::Tick;
 use strowger::transport::Address;
-use strowger::transport::sctp::user::endpoint::{Endpoint, Event};
+use strowger::transport::sctp::user::endpoint::{Endpoint, Event, packet};
 
 pub struct TunnelPeer {
     socket: UdpSocket,
@@ -36,6 +36,25 @@ impl TunnelPeer {
     pub fn restart(&mut self) {
         self.endpoint = endpoint(self.at.port());
         self.up.clear();
+    }
+
+    /// Its packets come from another UDP port from now on, as behind a NAT; its SCTP port stays.
+    pub fn move_away(&mut self) {
+        self.socket = UdpSocket::bind((self.at.ip(), 0)).expect("a socket");
+        self.socket.set_nonblocking(true).expect("non-blocking");
+    }
+
+    /// The tag that it writes into an association's packets.
+    pub fn their_tag(&mut self, tag: u32) -> u32 {
+        self.endpoint.send(tag, vec![b"\r\n".to_vec()], now()).expect("it lives");
+        let tag = self.endpoint.packets.last().and_then(|(_, bytes)| packet::u32_at(bytes, 4)).expect("a packet");
+        self.leave();
+        tag
+    }
+
+    /// Sends a packet that is not its endpoint's.
+    pub fn send_raw(&self, to: SocketAddr, packet: &[u8]) {
+        self.socket.send_to(packet, to).expect("it is sent");
     }
 
     /// Sets an association up with who has this IP address and SCTP port, behind this UDP port: its tag.

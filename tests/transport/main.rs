@@ -13,6 +13,7 @@ mod supervisor;
 mod tcp;
 #[path = "../support/tunnel.rs"]
 mod tunnel;
+mod two_seats;
 mod udp;
 mod user;
 
@@ -24,6 +25,7 @@ fn main() {
         supervisor::TESTS,
         single_owner::TESTS,
         user::TESTS,
+        two_seats::TESTS,
         sctp::tests(),
         layout::tests(),
     ]

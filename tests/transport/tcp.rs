@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use strowger::shared::counters::Counter;
-use strowger::shared::flows::State;
+use strowger::shared::flows::{Claim, Limit, State};
 use strowger::transport::{Happening, Sockets, Transport};
 
 use crate::rig::{Test, child, joined, pause};
@@ -29,6 +29,7 @@ pub const TESTS: &[Test] = tests![
     another_seat_posts_to_the_owner,
     the_timer_process_asks_a_worker_to_open,
     a_dead_workers_connections_are_lost_to_its_successor,
+    an_entry_with_nothing_behind_it_keeps_no_message_back,
     many_connections_are_served,
     an_ipv6_peer_is_served_and_called,
     a_taken_address_is_named_with_advice,
@@ -422,6 +423,19 @@ fn a_dead_workers_connections_are_lost_to_its_successor() {
     let moved: Vec<_> = successor.happenings.iter().filter_map(moved).collect();
     assert_eq!(moved, [2, 3, 4].map(|n| client(n).unwrap()));
     assert_eq!(parts.flows.live(Transport::Tcp), 1);
+}
+
+fn an_entry_with_nothing_behind_it_keeps_no_message_back() {
+    let (mut z, _) = Seat::alone(LISTEN);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap();
+    let limit = Limit { total: 100, per_peer: 50 };
+    let claimed = z.parts.flows.claim(Transport::Tcp, at.into(), 0, 0, limit, z.now());
+    assert!(matches!(claimed, Claim::Mine(_)), "{claimed:?}");
+    z.send(to(Transport::Tcp, at), b"request", client(1));
+    z.until("open", |z| z.count(Counter::ConnectionsOpened) == 1);
+    assert_eq!(read(&mut listener.accept().unwrap().0, 7), b"request");
+    assert!(z.failed().is_empty() && z.parts.flows.live(Transport::Tcp) == 1, "{:?}", z.happenings);
 }
 
 fn many_connections_are_served() {

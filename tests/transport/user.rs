@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use strowger::config::{Config, Stack};
 use strowger::shared::counters::Counter;
+use strowger::shared::flows::{Claim, Limit};
 use strowger::transport::{Flow, Happening, Transport};
 
 use crate::rig::Test;
@@ -22,6 +23,7 @@ pub const TESTS: &[Test] = tests![
     associations_out_over_a_limit_are_not_begun,
     what_finds_no_room_is_counted_and_fails,
     what_status_says_is_right_again_when_all_is_acknowledged,
+    an_entry_with_nothing_behind_it_keeps_no_message_back,
 ];
 
 fn tunnelled() -> Config {
@@ -238,4 +240,16 @@ fn what_status_says_is_right_again_when_all_is_acknowledged() {
         let flow = z.parts.flows.find_by_peer(Transport::Sctp, peer.at.into()).unwrap();
         (flow.path.unacknowledged, flow.queued) == (0, 0)
     });
+}
+
+fn an_entry_with_nothing_behind_it_keeps_no_message_back() {
+    let (mut z, _, mut peers) = house(tunnelled(), 1);
+    let peer = peers[0].address();
+    let limit = Limit { total: 100, per_peer: 50 };
+    let claimed = z.parts.flows.claim(Transport::Sctp, peer, 0, 0, limit, z.now());
+    assert!(matches!(claimed, Claim::Mine(_)), "{claimed:?}");
+    z.send(to(Transport::Sctp, peers[0].at), b"request", client(1));
+    assert!(z.failed().is_empty(), "{:?}", z.happenings);
+    until(&mut z, &mut peers[0], "the request", |_, peer| peer.got.len() == 1);
+    assert_eq!(z.parts.flows.live(Transport::Sctp), 1);
 }

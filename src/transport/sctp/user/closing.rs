@@ -2,7 +2,9 @@
 //! be set up between the same ports (M19).
 //!
 //! Owns: what waits for such an end, bounded as the association's queue is. Then it goes where it would go without the association: a
-//! request over a new one, a response to the sent-by port (A17). Never sends.
+//! request over a new one, a response to the sent-by port (A17). Never sends. What waits dies with this process: its requests are in
+//! shared memory, and the successor sends them again (`User::adopt`); its responses are lost, but for a 2xx to INVITE, which the
+//! callee repeats (RFC 3261 §13.3.1.4).
 
 use std::collections::HashMap;
 

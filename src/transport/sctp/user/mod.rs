@@ -98,8 +98,12 @@ impl User {
             match Packet::read(bytes).and_then(|packet| owner(desk, &line.endpoint, &packet, from)) {
                 Some(seat) => {
                     let to = Flow { peer: from.into(), listener, transport: Transport::Sctp as u8, ..Flow::default() };
-                    // No room: lost like any packet, and sent again.
-                    post(desk, seat, Kind::Packet, &to, None, [bytes, b""], inbox);
+                    // No room: lost like any packet, and sent again. Half the mailbox is for messages, which nobody sends again.
+                    if desk.parts.mailboxes.is_half_full((desk.seat, seat)) {
+                        desk.count(Counter::MailboxFull, 1);
+                    } else {
+                        post(desk, seat, Kind::Packet, &to, None, [bytes, b""], inbox);
+                    }
                 }
                 None => line.endpoint.receive(from, bytes, now),
             }

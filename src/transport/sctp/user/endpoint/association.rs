@@ -40,6 +40,9 @@ pub struct Association {
     pub last: Tick,
     /// When its metrics were last asked for.
     pub told: Tick,
+    /// Being shut down, it is ended then whatever the peer says (T5-shutdown-guard, §9.2), else `Tick::NEVER`: the crate waits for as
+    /// long as the peer goes on sending.
+    pub guard: Tick,
     /// Under which deadline it is entered; `Tick::NEVER`: none.
     pub armed: Tick,
 }
@@ -62,6 +65,7 @@ impl Association {
             most_held: options.max_send_buffer_size,
             last: now,
             told: Tick(0),
+            guard: Tick::NEVER,
             armed: Tick::NEVER,
         }
     }

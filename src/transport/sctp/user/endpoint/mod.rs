@@ -1,11 +1,12 @@
 //! An SCTP endpoint in user space (RFC 9260): packets and the time in, packets and events out.
 //!
 //! Owns: the associations of one process on one port, which packet is for which of them, set-up without state (a cookie is sealed,
-//! `cookie`), what is out of the blue (`blue`), and deadlines in their order. The protocol of one association is the crate
-//! `dcsctp`'s. Never a socket, never a clock: whoever owns it sends `packets` and reads `events`.
+//! `cookie`), what is out of the blue (`blue`), what is too much (`bounds`), and deadlines in their order. The protocol of one
+//! association is the crate `dcsctp`'s. Never a socket, never a clock: whoever owns it sends `packets` and reads `events`.
 
 mod association;
 mod blue;
+mod bounds;
 mod cookie;
 pub mod packet;
 #[cfg(test)]
@@ -25,6 +26,9 @@ use crate::transport::Address;
 
 pub use self::association::TAG_MARK;
 pub use self::blue::{abort as abort_packet, may_reflect};
+
+/// A shutdown takes no longer than so many times RTO.Max (§9.2).
+const GUARD: u64 = 5;
 
 /// What happened. An association is named by its verification tag: ours, which the peer writes into its packets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +50,7 @@ pub enum Event {
 /// What was refused; grows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Too short, or a wrong checksum.
+    /// Too short, a wrong checksum, or more than a packet may ask.
     pub damaged: u64,
     pub out_of_the_blue: u64,
     pub forged_cookies: u64,
@@ -118,6 +122,12 @@ impl Endpoint {
         self.by_peer.is_empty()
     }
 
+    /// Places for associations, free ones among them: as many as there ever were at once.
+    #[must_use]
+    pub fn places(&self) -> usize {
+        self.slots.len()
+    }
+
     /// Is there an association that this packet from `ip` is for?
     #[must_use]
     pub fn knows(&self, packet: &Packet<'_>, from: SocketAddr) -> bool {
@@ -132,7 +142,9 @@ impl Endpoint {
 
     /// A UDP payload came from `from`.
     pub fn receive(&mut self, from: SocketAddr, bytes: &[u8], now: Tick) {
-        let Some(packet) = Packet::read(bytes).filter(Packet::is_intact) else {
+        let streams = self.options.announced_maximum_incoming_streams;
+        let is_sound = |packet: &Packet<'_>| packet.is_intact() && bounds::are_kept(packet, streams);
+        let Some(packet) = Packet::read(bytes).filter(is_sound) else {
             self.counts.damaged += 1;
             return;
         };
@@ -271,6 +283,12 @@ impl Endpoint {
             association.armed = Tick::NEVER;
             association.told = Tick(0);
             woken.push(association.tag);
+            if association.guard <= now {
+                let (tag, peer) = (association.tag, association.peer);
+                self.abort(tag, now);
+                self.events.push_back(Event::Lost { tag, peer });
+                continue;
+            }
             association.pass(now);
             if association.is_connected() && now.since(association.last) >= idle_ms {
                 association.shut_down(now);
@@ -486,11 +504,12 @@ impl Endpoint {
 
     /// Enters an earlier deadline at once; a later one is found out when the entered one comes.
     fn arm(&mut self, slot: usize, now: Tick) {
-        let idle_ms = self.idle_ms;
+        let (idle_ms, guard_ms) = (self.idle_ms, self.options.rto_max.as_millis() as u64 * GUARD);
         let Some(Some(association)) = self.slots.get_mut(slot) else { return };
         let idle = if association.is_connected() { association.last + idle_ms } else { Tick::NEVER };
+        association.guard = if association.is_closing() { association.guard.min(now + guard_ms) } else { Tick::NEVER };
         // Never in this millisecond again: `tick` comes to an end whatever the protocol says.
-        let due = association.due().min(idle).max(now + 1);
+        let due = association.due().min(idle).min(association.guard).max(now + 1);
         if due < association.armed {
             self.deadlines.remove(&(association.armed, slot));
             self.deadlines.insert((due, slot));

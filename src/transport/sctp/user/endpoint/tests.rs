@@ -6,7 +6,7 @@ use std::time::Duration;
 use dcsctp::api::Options;
 
 use super::packet::{self, Packet};
-use super::{Endpoint, Event, How, TAG_MARK};
+use super::{Endpoint, Event, How, TAG_MARK, bounds};
 use crate::timer::Tick;
 use crate::transport::Address;
 
@@ -476,6 +476,94 @@ fn messages_of_one_turn_share_packets() {
     assert!(wire.crossed.len() > before);
 }
 
+/// Gives the second host of a pair a packet of these chunks, as from the first: how many packets it answers, and how many were refused.
+fn ask(wire: &mut Wire, chunks: &[Vec<u8>]) -> (usize, u64) {
+    let (from, now) = (wire.hosts[0].udp, wire.now);
+    let host = &mut wire.hosts[1].endpoint;
+    let tag = host.to(Address::new(from.ip(), SIP)).expect("an association");
+    let mut bytes = packet::build(SIP, SIP, tag, 0, 0, &[]);
+    bytes.truncate(packet::HEADER);
+    chunks.iter().for_each(|chunk| bytes.extend_from_slice(chunk));
+    packet::mend(&mut bytes);
+    (host.counts, host.packets) = (super::Counts::default(), Vec::new());
+    host.receive(from, &bytes, now);
+    let heard: Vec<_> = host.events.drain(..).collect();
+    let answer = (host.packets.len(), host.counts.damaged);
+    wire.hosts[1].seen.extend(heard);
+    answer
+}
+
+fn chunk(kind: u8, flags: u8, value: &[u8]) -> Vec<u8> {
+    packet::build(0, 0, 0, kind, flags, value).split_off(packet::HEADER)
+}
+
+#[test]
+fn one_packet_brings_sixteen_answers_at_most() {
+    let (mut wire, _) = Wire::pair();
+    let heartbeat = chunk(4, 0, &[0, 1, 0, 4]);
+    let unknown = chunk(0xff, 0, &[]);
+    let without_data = chunk(0, 7, &[0; 12]);
+    for chunk in [heartbeat, unknown, without_data] {
+        assert_eq!(
+            ask(&mut wire, &vec![chunk.clone(); bounds::MOST_CONTROLS]),
+            (bounds::MOST_CONTROLS, 0),
+            "{chunk:?}"
+        );
+        assert_eq!(ask(&mut wire, &vec![chunk; bounds::MOST_CONTROLS + 1]), (0, 1));
+    }
+}
+
+#[test]
+fn a_packet_of_very_many_messages_is_heard() {
+    let (mut wire, _) = Wire::pair();
+    let chunks: Vec<_> = (0..1_000).map(|n| data(&wire, n, 0)).collect();
+    assert_eq!(ask(&mut wire, &chunks).1, 0);
+    assert_eq!(wire.hosts[1].messages().len(), 1_000);
+}
+
+/// The `n`th message of the first host of a pair, which has sent none: DATA, unordered and whole.
+fn data(wire: &Wire, n: u32, stream: u16) -> Vec<u8> {
+    // Its first TSN: of its INIT (§3.3.2).
+    let init = &wire.crossed[0].2;
+    let tsn = packet::u32_at(init, 28).expect("a TSN").wrapping_add(n);
+    chunk(0, 7, &[&tsn.to_be_bytes()[..], &stream.to_be_bytes(), &[0; 6], b"data"].concat())
+}
+
+/// The protocol would keep something for each.
+#[test]
+fn streams_that_were_not_announced_are_not_heard_of() {
+    let (mut wire, _) = Wire::pair();
+    let announced = options(SIP).announced_maximum_incoming_streams;
+    let chunks = [data(&wire, 0, announced - 1)];
+    assert_eq!(ask(&mut wire, &chunks).1, 0);
+    let chunks = [data(&wire, 1, 0), data(&wire, 2, announced)];
+    assert_eq!(ask(&mut wire, &chunks).1, 1);
+    let skipped = |kind, entry: usize, streams: &[u16]| {
+        let mut value = vec![0; 4];
+        for stream in streams {
+            value.extend_from_slice(&stream.to_be_bytes());
+            value.resize(value.len() + entry - 2, 0);
+        }
+        [chunk(kind, 0, &value)]
+    };
+    assert_eq!(ask(&mut wire, &skipped(192, 4, &[0, announced - 1])).1, 0);
+    for (kind, entry) in [(192, 4), (194, 8)] {
+        assert_eq!(ask(&mut wire, &skipped(kind, entry, &[0, announced])).1, 1);
+    }
+    assert_eq!(wire.hosts[1].messages().len(), 1);
+}
+
+#[test]
+fn a_re_config_has_two_parameters_at_most() {
+    let (mut wire, _) = Wire::pair();
+    // Requests to reset all of our streams; each is answered in the same packet.
+    let request = [0, 14, 0, 8, 0, 0, 0, 1];
+    assert_eq!(ask(&mut wire, &[chunk(130, 0, &request.repeat(2))]), (1, 0));
+    assert_eq!(ask(&mut wire, &[chunk(130, 0, &request.repeat(3))]), (0, 1));
+    // One whose length is a lie has no end.
+    assert_eq!(ask(&mut wire, &[chunk(130, 0, &[0; 64])]), (0, 1));
+}
+
 // The rest of an association's life.
 
 #[test]
@@ -498,6 +586,28 @@ fn either_end_can_shut_down_or_abort() {
             assert_eq!(wire.hosts[end].count(|event| matches!(event, Event::Closed { .. })), usize::from(in_order));
         }
     }
+}
+
+/// Every DATA is answered with SHUTDOWN, and T2 begins anew (§9.2): T5 ends it.
+#[test]
+fn a_peer_that_goes_on_sending_does_not_keep_a_shutdown_open() {
+    let (mut wire, _) = Wire::pair();
+    let peer = wire.hosts[0].peer(SIP);
+    let tag = wire.hosts[1].endpoint.to(peer).expect("an association");
+    wire.hosts[1].endpoint.shut_down(tag, wire.now);
+    for n in 0..19 {
+        let chunks = [data(&wire, n, 0)];
+        assert_eq!(ask(&mut wire, &chunks).1, 0);
+        wire.now = wire.now + 500;
+        wire.hosts[1].endpoint.tick(wire.now);
+        assert_eq!(wire.hosts[1].endpoint.len(), 1, "after {n} packets");
+    }
+    wire.now = wire.now + 500;
+    wire.hosts[1].endpoint.tick(wire.now);
+    assert!(wire.hosts[1].endpoint.is_empty());
+    assert_eq!(wire.hosts[1].endpoint.events.back(), Some(&Event::Lost { tag, peer }));
+    let (_, last) = wire.hosts[1].endpoint.packets.last().expect("ABORT");
+    assert!(Packet::read(last).is_some_and(|packet| packet.has(packet::ABORT)));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::os::fd::AsFd;
 
 use super::send::{self, Verdict};
-use super::way::Way;
+use super::way::{self, Way};
 use super::{Desk, Item, SndInfo};
 use crate::message::branch::BranchId;
 use crate::shared::counters::Counter;
@@ -122,7 +122,7 @@ fn try_again(desk: &mut Desk, key: &Key, queue: &mut Queue, sip: SndInfo, inbox:
     while let Some(first) = queue.messages.front() {
         if first.way.association == 0 {
             // Meanwhile there may be an association, on whichever socket.
-            match Way::by_address(desk, key.listener, first.way.peer, 0, now) {
+            match Way::anew(desk, key.listener, first.way.peer, now) {
                 Ok(way) => {
                     if let Some(first) = queue.messages.front_mut() {
                         first.way = way;
@@ -130,7 +130,7 @@ fn try_again(desk: &mut Desk, key: &Key, queue: &mut Queue, sip: SndInfo, inbox:
                 }
                 Err(counter) => {
                     desk.count(counter, 1);
-                    fail_first(queue, inbox);
+                    fail_first(desk, key, queue, inbox);
                     continue;
                 }
             }
@@ -139,12 +139,12 @@ fn try_again(desk: &mut Desk, key: &Key, queue: &mut Queue, sip: SndInfo, inbox:
         let (socket, association) = (first.way.socket, first.way.association);
         let fd = desk.ends.get(usize::from(key.listener)).and_then(|end| end.fds.get(usize::from(socket)));
         let Some(fd) = fd.map(AsFd::as_fd) else {
-            fail_first(queue, inbox);
+            fail_first(desk, key, queue, inbox);
             continue;
         };
         if now.since(first.since) > TOO_LATE_MS {
             desk.count(Counter::QueueFull, 1);
-            fail_first(queue, inbox);
+            fail_first(desk, key, queue, inbox);
             continue;
         }
         let messages = queue.messages.iter().take(BATCH);
@@ -184,6 +184,7 @@ fn try_again(desk: &mut Desk, key: &Key, queue: &mut Queue, sip: SndInfo, inbox:
                 match queue.messages.front_mut() {
                     Some(first) if first.way.association != 0 && (closing || first.client.is_none()) => {
                         first.way.association = 0;
+                        inbox.moved(first.client);
                     }
                     _ => {
                         if let Some(lost) = pop_first(queue) {
@@ -195,16 +196,17 @@ fn try_again(desk: &mut Desk, key: &Key, queue: &mut Queue, sip: SndInfo, inbox:
             }
             Verdict::Failed => {
                 desk.parts.counters.add(desk.seat, Counter::SendFailed, 1);
-                fail_first(queue, inbox);
+                fail_first(desk, key, queue, inbox);
             }
         }
     }
     true
 }
 
-fn fail_first(queue: &mut Queue, inbox: &mut Inbox) {
+fn fail_first(desk: &Desk, key: &Key, queue: &mut Queue, inbox: &mut Inbox) {
     if let Some(failed) = pop_first(queue) {
         inbox.send_failed(failed.client);
+        way::given_up(desk, key.listener, failed.way.peer);
     }
 }
 

@@ -25,6 +25,7 @@ pub const TESTS: &[Test] = tests![
     a_table_of_any_size_takes_as_many_flows_and_no_more,
     an_association_is_found_by_each_of_its_addresses,
     an_association_that_is_set_up_counts_until_it_is_up_or_given_up,
+    what_waits_for_an_association_is_counted_together,
     flows_are_right_again_after_processes_died_in_them,
 ];
 
@@ -257,6 +258,21 @@ fn an_association_that_is_set_up_counts_until_it_is_up_or_given_up() {
     let live = flows.live(Transport::Sctp);
     assert!(flows.associated(78, &both, (3, 0), WIDE, Tick(11)).unwrap().1);
     assert_eq!(flows.live(Transport::Sctp), live - 1);
+}
+
+fn what_waits_for_an_association_is_counted_together() {
+    let flows = parts(2, 4096).flows;
+    flows.associated(77, &[peer(1)], (0, 0), WIDE, Tick(1)).unwrap();
+    let queued = || flows.find_association(77).unwrap().queued;
+    assert!(flows.queue(77, 60, 100) && flows.queue(77, 40, 100) && !flows.queue(77, 1, 100));
+    assert_eq!(queued(), 100);
+    flows.unqueue(77, 30);
+    assert!(!flows.queue(77, 31, 100) && flows.queue(77, 30, 100));
+    // A successor, who does not know what of it died with its predecessor, begins anew.
+    flows.unqueue(77, usize::MAX);
+    flows.unqueue(77, 1);
+    assert_eq!(queued(), 0);
+    assert!(flows.queue(78, 1_000, 100), "not known here, not counted");
 }
 
 fn flows_are_right_again_after_processes_died_in_them() {

@@ -339,13 +339,26 @@ impl Flows {
         Some(join(Transport::Sctp, index, entry.generation))
     }
 
-    /// Bytes that wait for room on an association, as the process in whose queue they are sees it.
-    pub fn note_queued(&self, association: u32, bytes: usize) {
-        let Some(mut held) = self.lock(Transport::Sctp) else { return };
+    /// So many bytes more wait for room on an association of the kernel's, in one process or another. False: with them it would be more
+    /// than `most`. What waits for one that is not known here is not counted.
+    #[must_use]
+    pub fn queue(&self, association: u32, bytes: usize, most: usize) -> bool {
+        self.change_queued(association, |queued| Some(queued + bytes).filter(|queued| *queued <= most)).unwrap_or(true)
+    }
+
+    /// So many wait no more.
+    pub fn unqueue(&self, association: u32, bytes: usize) {
+        let _ = self.change_queued(association, |queued| Some(queued.saturating_sub(bytes)));
+    }
+
+    /// None: it is not known. False: it stays as it is.
+    fn change_queued(&self, association: u32, change: impl FnOnce(usize) -> Option<usize>) -> Option<bool> {
+        let mut held = self.lock(Transport::Sctp)?;
         let mut table = held.table();
-        if let Some(entry) = table.by_association(association).and_then(|index| table.entry_mut(index)) {
-            entry.queued = u32::try_from(bytes).unwrap_or(u32::MAX);
-        }
+        let entry = table.by_association(association).and_then(|index| table.entry_mut(index))?;
+        let queued = change(entry.queued as usize).and_then(|queued| u32::try_from(queued).ok());
+        entry.queued = queued.unwrap_or(entry.queued);
+        Some(queued.is_some())
     }
 
     /// Messages came or went on a connection.

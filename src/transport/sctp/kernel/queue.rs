@@ -1,7 +1,8 @@
 //! Associations that have no room now.
 //!
-//! Owns: one bounded queue for each, tried again every few milliseconds, because the kernel gives no sign when one association has
-//! room again (M08, M09). Never blocks another association.
+//! Owns: a queue for each, tried again every few milliseconds, because the kernel gives no sign when one association has room again
+//! (M08, M09). Every process has its own, but all that wait for one association have one bound together, counted in its entry of
+//! `flows`. Never blocks another association.
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::AsFd;
@@ -17,7 +18,8 @@ use crate::transport::{Address, Inbox};
 
 /// Milliseconds between two tries.
 const RETRY_MS: u64 = 5;
-/// Milliseconds (64 * T1) after which nobody waits for a message any more.
+/// Milliseconds after which nobody waits for a message any more: 64 * T1, with the T1 of RFC 3261. By then a request has failed with its
+/// timer B or F here, and what a response answers, with the timer of whoever sent it, whose T1 is not ours to set: hence fixed.
 const TOO_LATE_MS: u64 = 32_000;
 /// Messages of one try.
 const BATCH: usize = 32;
@@ -63,7 +65,8 @@ impl Queues {
         !self.by_key.is_empty() && self.by_key.contains_key(key)
     }
 
-    /// Puts a message behind the others, or fails it when the queue is full.
+    /// Puts a message behind the others, or fails it when as much waits as may. The usual message does not come here, so the lock of
+    /// `flows` is not taken for it.
     pub fn push(
         &mut self,
         desk: &Desk,
@@ -75,14 +78,16 @@ impl Queues {
     ) {
         let queue = self.by_key.entry(key).or_default();
         let bytes = pieces.concat();
-        if queue.bytes + bytes.len() > desk.limits.association_queue_bytes {
-            desk.count(Counter::QueueFull, 1);
-            inbox.send_failed(client);
-        } else {
+        let most = desk.limits.association_queue_bytes;
+        // Where there is no association yet, there is no entry, and the bound is this process's.
+        if queue.bytes + bytes.len() <= most && desk.parts.flows.queue(key.association, bytes.len(), most) {
             desk.count(Counter::Queued, 1);
             queue.bytes += bytes.len();
             self.bytes += bytes.len();
             queue.messages.push_back(Waiting { bytes, way, client, since: now });
+        } else {
+            desk.count(Counter::QueueFull, 1);
+            inbox.send_failed(client);
         }
         self.retry.get_or_insert(now + RETRY_MS);
     }
@@ -108,8 +113,8 @@ impl Queues {
             let before = queue.bytes;
             let emptied = try_again(desk, key, queue, sip, inbox, now);
             *bytes = (*bytes + queue.bytes).saturating_sub(before);
-            if key.association != 0 {
-                desk.parts.flows.note_queued(key.association, queue.bytes);
+            if key.association != 0 && queue.bytes != before {
+                desk.parts.flows.unqueue(key.association, before - queue.bytes);
             }
             !emptied
         });

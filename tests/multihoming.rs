@@ -1,20 +1,22 @@
-//! An association of two paths, of which one is cut while calls go on (A27): two namespaces, two cables between them. Only in the
-//! virtual machine, because it makes network devices.
+//! An association of two paths, of which one is cut while calls go on (A27): two namespaces, two cables between them; and one that
+//! claims a path it does not have (M39). Only in the virtual machine, because it makes and changes network devices.
 
 mod support;
 
 use std::io::Read;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
+use socket2::Socket;
 use strowger::transport::Transport;
 use support::daemon::{Daemon, counter};
 use support::proxy::Setup;
 use support::raw::Peer;
 use support::sipp::{Scenario, Sipp, names, register};
 use support::{Room, patience, say, tally_sctp, wait_for};
+use sys::sctp::Settings;
 
 const FAR: &str = "far";
 
@@ -75,68 +77,135 @@ fn paths(daemon: &Daemon) -> Vec<(String, String)> {
     path_lines(daemon).iter().map(|path| (text(&path["address"]), text(&path["state"]))).collect()
 }
 
-/// Nothing comes through to this address any more.
-struct Deaf;
+/// Packets that the loopback device drops, by what `u32` matches in them.
+struct Dropped;
 
-impl Deaf {
-    fn at(ip: &str) -> Deaf {
+impl Dropped {
+    fn first(what: &str) -> Dropped {
         run("tc qdisc add dev lo ingress");
-        run(&format!("tc filter add dev lo parent ffff: protocol ip u32 match ip dst {ip}/32 action drop"));
-        Deaf
+        let dropped = Dropped;
+        dropped.also(what);
+        dropped
+    }
+
+    fn also(&self, what: &str) {
+        run(&format!("tc filter add dev lo parent ffff: protocol ip u32 {what} action drop"));
     }
 }
 
-impl Drop for Deaf {
+impl Drop for Dropped {
     fn drop(&mut self) {
         let _ = Command::new("tc").args(["qdisc", "del", "dev", "lo", "ingress"]).status();
     }
 }
 
+const CLAIMED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 77));
+
+fn socket(addresses: &[SocketAddr]) -> Socket {
+    Socket::from(sys::sctp::one_to_many(addresses, &Settings::default(), false).expect("a socket").0)
+}
+
+/// Waits for a MESSAGE.
+fn hears(socket: &Socket, limit: Duration) -> bool {
+    let found = wait_for(limit, || {
+        let mut bytes = [0; 4096];
+        std::thread::sleep(Duration::from_millis(20));
+        let read = (&*socket).read(&mut bytes).ok()?;
+        bytes[..read].starts_with(b"MESSAGE").then_some(())
+    });
+    found.is_some()
+}
+
 /// M39: the kernel takes the addresses that a peer lists in its INIT for its own, and sends there over its association, before
-/// anybody has confirmed them.
+/// anybody has confirmed them. Here one has set up an association so, and a phone is registered at the address that it claims.
+struct Lie {
+    daemon: Daemon,
+    liar: Option<Socket>,
+    /// Of the liar, and of who is registered.
+    port: u16,
+    phone: Peer,
+    _room: Room,
+}
+
+impl Lie {
+    fn told(name: &str) -> Lie {
+        let room = Room::new(name);
+        let home = IpAddr::from([127, 0, 0, 1]);
+        let setup = Setup::on(home, &[Transport::Sctp, Transport::Udp]);
+        let daemon = Daemon::start(&room, &setup);
+        let port = support::free_port(home).port();
+        let liar = socket(&[home, CLAIMED].map(|ip| SocketAddr::new(ip, port)));
+        let hello = "OPTIONS sip:example.test SIP/2.0\r\nVia: SIP/2.0/SCTP 127.0.0.1;branch=z9hG4bKliar\r\nMax-Forwards: 70\r\n\
+                     From: <sip:l@example.test>;tag=1\r\nTo: <sip:example.test>\r\nCall-ID: liar\r\nCSeq: 1 OPTIONS\r\n\
+                     Content-Length: 0\r\n\r\n";
+        liar.send_to(hello.as_bytes(), &setup.address(Transport::Sctp).into()).expect("OPTIONS is sent");
+        let known = wait_for(patience(5), || (daemon.counter("associations_up") == 1).then_some(()));
+        assert!(known.is_some(), "no association");
+        let phone = Peer::connect(Transport::Udp, setup.address(Transport::Udp)).expect("a phone");
+        let contact = format!("Contact: <sip:v@{};transport=sctp>\r\n", SocketAddr::new(CLAIMED, port));
+        phone.send(phone.request_with("REGISTER", "v", "reg-v", &contact, "").as_bytes()).expect("REGISTER is sent");
+        assert!(phone.receive_starting("SIP/2.0 200", patience(3)).is_some(), "no 200");
+        Lie { daemon, liar: Some(liar), port, phone, _room: room }
+    }
+
+    fn message(&self, id: &str) {
+        self.phone.send(self.phone.request("MESSAGE", "v", id).as_bytes()).expect("MESSAGE is sent");
+    }
+
+    /// The liar ends at once.
+    fn hush(&mut self) {
+        let liar = self.liar.take().expect("it lives");
+        liar.set_linger(Some(Duration::ZERO)).expect("no lingering");
+    }
+
+    /// The liar's association, when somebody wants the address.
+    fn is_aborted(&self) -> bool {
+        wait_for(patience(3), || (self.daemon.counter("associations_lost") == 1).then_some(())).is_some()
+    }
+}
+
 #[test]
 fn an_address_that_is_only_claimed_gets_nobodys_requests() {
     if std::env::var_os("IN_VM").is_none() {
         say("a claimed address: changes the loopback device, so only in the virtual machine");
         return;
     }
-    let _deaf = Deaf::at("127.0.0.77");
-    let room = Room::new("claimed");
-    let home = IpAddr::from([127, 0, 0, 1]);
-    let setup = Setup::on(home, &[Transport::Sctp, Transport::Udp]);
-    let daemon = Daemon::start(&room, &setup);
-    let port = support::free_port(home).port();
-    let claimed = SocketAddr::from(([127, 0, 0, 77], port));
-    let both = [SocketAddr::new(home, port), claimed];
-    let (liar, _) =
-        sys::sctp::one_to_many(&both, &sys::sctp::Settings::default(), false).expect("a socket of two addresses");
-    let liar = socket2::Socket::from(liar);
-    let hello = "OPTIONS sip:example.test SIP/2.0\r\nVia: SIP/2.0/SCTP 127.0.0.1;branch=z9hG4bKliar\r\nMax-Forwards: 70\r\n\
-                 From: <sip:l@example.test>;tag=1\r\nTo: <sip:example.test>\r\nCall-ID: liar\r\nCSeq: 1 OPTIONS\r\n\
-                 Content-Length: 0\r\n\r\n";
-    liar.send_to(hello.as_bytes(), &setup.address(Transport::Sctp).into()).expect("OPTIONS is sent");
-    let known = wait_for(patience(5), || (daemon.counter("associations_up") == 1).then_some(()));
-    assert!(known.is_some(), "no association");
-
-    let phone = Peer::connect(Transport::Udp, setup.address(Transport::Udp)).expect("a phone");
-    let contact = format!("Contact: <sip:v@{claimed};transport=sctp>\r\n");
-    phone.send(phone.request_with("REGISTER", "v", "reg-v", &contact, "").as_bytes()).expect("REGISTER is sent");
-    assert!(phone.receive_starting("SIP/2.0 200", patience(3)).is_some(), "no 200");
-    let heard = |limit: Duration| {
-        wait_for(limit, || {
-            let mut bytes = [0; 4096];
-            std::thread::sleep(Duration::from_millis(20));
-            let read = (&liar).read(&mut bytes).ok()?;
-            bytes[..read].starts_with(b"MESSAGE").then_some(())
-        })
-    };
+    // Nothing comes through to it any more.
+    let _deaf = Dropped::first(&format!("match ip dst {CLAIMED}/32"));
+    let lie = Lie::told("claimed");
     for (id, wait) in [("early", Duration::ZERO), ("late", Duration::from_secs(6))] {
         std::thread::sleep(wait);
-        phone.send(phone.request("MESSAGE", "v", id).as_bytes()).expect("MESSAGE is sent");
-        assert!(heard(Duration::from_secs(2)).is_none(), "who only claims an address got its owner's request ({id})");
+        assert_eq!(lie.daemon.counter("associations_lost"), 0, "nobody wanted the address, or not for long ({id})");
+        lie.message(id);
+        let liar = lie.liar.as_ref().expect("it lives");
+        assert!(!hears(liar, Duration::from_secs(2)), "who only claims an address got its owner's request ({id})");
     }
-    assert!(daemon.counter("claimed_address") >= 1);
-    daemon.stop();
+    assert!(lie.daemon.counter("claimed_address") >= 1);
+    assert!(lie.is_aborted(), "it keeps others from the address's owner");
+    lie.daemon.stop();
+}
+
+#[test]
+fn an_address_that_was_only_claimed_is_reached_at_its_owner() {
+    if std::env::var_os("IN_VM").is_none() {
+        say("the owner of a claimed address: changes the loopback device, so only in the virtual machine");
+        return;
+    }
+    // Who is there hears no HEARTBEAT (the first chunk's type is 4): else it would abort what it knows nothing of.
+    let dropped = Dropped::first(&format!("match ip dst {CLAIMED}/32 match u8 0x04 0xff at 32"));
+    let mut lie = Lie::told("owner");
+    // The liar makes room for the owner, on this one machine, and the daemon does not hear of it.
+    dropped.also(&format!("match ip src 127.0.0.1/32 match u8 132 0xff at 9 match u16 {} 0xffff at 20", lie.port));
+    lie.hush();
+    let owner = socket(&[SocketAddr::new(CLAIMED, lie.port)]);
+    lie.message("early");
+    assert!(!hears(&owner, Duration::from_secs(1)), "there is an association with this address");
+    assert_eq!((lie.daemon.counter("associations_lost"), lie.daemon.counter("associations_up")), (0, 1));
+    std::thread::sleep(Duration::from_secs(6));
+    lie.message("late");
+    assert!(hears(&owner, patience(5)), "the owner of the address does not get what is meant for it");
+    assert!(lie.is_aborted());
+    lie.daemon.stop();
 }
 
 #[test]

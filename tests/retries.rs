@@ -5,6 +5,8 @@ mod support;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use strowger::transport::Transport;
 use support::daemon::{Daemon, counter};
@@ -375,6 +377,37 @@ fn status_shows_what_an_association_in_the_kernel_does() {
     if !left_to_the_vm("the status of associations") {
         status_shows(KernelPeer::new());
     }
+}
+
+/// A worker hears late of the end of an association (M27). Meanwhile another one met it, and set up a new one: what went over that is
+/// not lost with the old one (A19).
+#[test]
+fn late_news_of_an_associations_end_fails_nothing_that_went_over_the_next() {
+    if left_to_the_vm("late news of an association's end") {
+        return;
+    }
+    let mut house = House::new(KernelPeer::new(), "");
+    house.invite("6");
+    let (first, invite) = house.callee.next("INVITE");
+    house.callee.tell(first, &answer(&invite, "200 OK", ""));
+    house.caller_hears("200");
+    let (flow, _) = shown(&house.daemon);
+    let seat = flow["seat"].as_u64().expect("a worker of its own") as usize;
+    let reader = Pid::from_raw(house.daemon.workers()[seat]);
+    kill(reader, Signal::SIGSTOP).expect("it stops");
+    house.callee.abort(first);
+    house.invite("7");
+    let (second, invite) = house.callee.next("INVITE");
+    assert_ne!(first, second);
+    house.counts(&[("associations_lost", 0)]);
+    kill(reader, Signal::SIGCONT).expect("it goes on");
+    let told = wait_for(patience(3), || (house.daemon.counter("associations_lost") == 1).then_some(()));
+    assert!(told.is_some(), "nobody read of the end");
+    assert!(house.caller.receive_starting("SIP/2.0 5", patience(1)).is_none(), "failed with the old association");
+    house.callee.tell(second, &answer(&invite, "200 OK", ""));
+    house.caller_hears("200");
+    house.counts(&[("associations_up", 2), ("associations_lost", 1), ("send_retries", 0)]);
+    house.end();
 }
 
 /// A peer that restarts has forgotten what it had of ours (M38).

@@ -37,8 +37,8 @@ pub enum Happening {
     SendFailed { client: BranchId },
     /// SCTP gave up the message with this client transaction's request. `lost`: because its association is gone, which `Lost` tells, too.
     Undelivered { client: BranchId, lost: bool },
-    /// The request of this client transaction had been posted for a connection that is gone, and goes over another one: the loss of
-    /// the first is not its loss.
+    /// The request of this client transaction had been posted, or waited, for a connection or association that is gone, and goes over
+    /// another one: the loss of the first is not its loss.
     Moved { client: BranchId },
 }
 
@@ -67,6 +67,12 @@ impl Inbox {
     pub(super) fn undelivered(&mut self, client: Option<BranchId>, lost: bool) {
         if let Some(client) = client {
             self.happenings.push(Happening::Undelivered { client, lost });
+        }
+    }
+
+    pub(super) fn moved(&mut self, client: Option<BranchId>) {
+        if let Some(client) = client {
+            self.happenings.push(Happening::Moved { client });
         }
     }
 

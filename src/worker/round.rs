@@ -17,7 +17,7 @@ use super::corridor::{Arrived, Corridor};
 use super::{Duty, House, Seat, clock};
 use crate::config::exit;
 use crate::log::{self, Role};
-use crate::shared::flows::FlowView;
+use crate::shared::flows::{FlowView, State};
 use crate::shared::{Counter, Phase};
 use crate::timer::Tick;
 use crate::transport::{Happening, Inbox, Ready, Transports, interfaces};
@@ -273,7 +273,7 @@ impl<'h> Round<'h> {
                             let newer = self.house.shared.flows.find_by_peer(transport, peer);
                             let newer = newer.filter(|flow| flow.id != id && is_newer(flow, association));
                             // And what another process has sent while this round went on, over the lost one.
-                            let until = newer.map_or_else(clock::now, |flow| Tick(flow.opened.0.saturating_sub(1)));
+                            let until = newer.map_or_else(clock::now, |flow| Tick(flow.begun.0.saturating_sub(1)));
                             self.corridor.lost(transport, peer, until);
                         }
                     }
@@ -319,8 +319,10 @@ impl<'h> Round<'h> {
     }
 }
 
-/// Than the lost one? The kernel numbers its associations upwards (M42); one that is older, or this very one, may just have been entered
-/// by a process that has read of its beginning, but not of its end (M27).
+/// Than the lost one? The kernel numbers its associations upwards (M42), when they come up; one that is older, or this very one, may just
+/// have been entered by a process that has read of its beginning, but not of its end (M27). One is set up where the kernel has none.
 fn is_newer(flow: &FlowView, association: u32) -> bool {
-    association == 0 || (1..1 << 31).contains(&flow.association.wrapping_sub(association))
+    association == 0
+        || flow.state == State::Opening
+        || (1..1 << 31).contains(&flow.association.wrapping_sub(association))
 }

@@ -1,13 +1,14 @@
-//! A socket for each worker (SO_REUSEPORT): kernel SCTP on loopback.
+//! A socket for each worker (SO_REUSEPORT), and what two workers do together: kernel SCTP on loopback.
 
 use std::net::SocketAddr;
 
 use strowger::config::{Config, Layout};
 use strowger::shared::counters::Counter;
-use strowger::transport::{Parts, Sockets, Transport};
+use strowger::transport::{Flow, Parts, Sockets, Transport};
+use sys::datagram::{Item, Sender, SndInfo, To};
 
-use crate::rig::Test;
-use crate::sctp::{LISTEN, Peer};
+use crate::rig::{Test, child, joined};
+use crate::sctp::{LISTEN, Peer, socket_of};
 use crate::seat::{Seat, client, config, parts, to};
 use crate::tests;
 
@@ -17,6 +18,9 @@ pub fn tests() -> &'static [Test] {
             an_association_has_one_reader_and_every_process_sends_on_it,
             two_processes_set_up_one_association,
             a_request_meets_an_association_that_its_peer_sets_up,
+            what_one_process_sets_up_counts_for_the_other,
+            what_waits_for_a_stalled_peer_has_one_bound_for_both,
+            what_one_of_two_left_open_leaves_with_its_successor,
             a_successor_reads_what_came_meanwhile,
             a_second_daemon_is_refused,
         ];
@@ -35,13 +39,31 @@ struct Pair {
 
 impl Pair {
     fn new() -> Pair {
+        Pair::with(|_| {})
+    }
+
+    fn with(change: impl Fn(&mut Config)) -> Pair {
         let mut config = config(2, LISTEN);
         config.sctp.layout = Layout::PerWorker;
+        change(&mut config);
         let sockets = Sockets::open(&config).unwrap();
         let parts = parts(3, 1 << 16);
         let at = sockets.listeners()[0].addresses[0];
         let seats = (0..2).map(|seat| Seat::new(&config, &sockets, parts, seat)).collect();
         Pair { config, sockets, parts, seats, at }
+    }
+
+    /// An association that the peer sets up, and the seat that reads it.
+    fn associate(&mut self, peer: &mut Peer) -> (Flow, usize) {
+        peer.send(self.at, b"hello");
+        let before: Vec<_> = self.seats.iter().map(|seat| seat.got.len()).collect();
+        for _ in 0..500 {
+            self.seats.iter_mut().for_each(Seat::turn);
+            if let Some(reader) = (0..2).find(|seat| self.seats[*seat].got.len() > before[*seat]) {
+                return (self.seats[reader].got.last().unwrap().from, reader);
+            }
+        }
+        panic!("nobody heard of it");
     }
 
     /// Turns both until the peer has `n` messages.
@@ -125,6 +147,74 @@ fn a_request_meets_an_association_that_its_peer_sets_up() {
     assert_eq!(z.seats[0].count(Counter::Queued), 0);
     z.until_live(10);
     assert!(z.seats[0].happenings.is_empty());
+}
+
+fn what_one_process_sets_up_counts_for_the_other() {
+    // M20.
+    let mut z = Pair::with(|config| config.live.limits.associations_per_peer = 3);
+    let mut peers: Vec<_> = (0..6).map(|_| Peer::new()).collect();
+    for (n, peer) in peers.iter().enumerate() {
+        z.seats[n % 2].send(to(Transport::Sctp, peer.at), b"request", client(7));
+    }
+    let failed: Vec<_> = z.seats.iter().map(|seat| seat.failed().len()).collect();
+    assert_eq!((failed, z.seats[0].count(Counter::AssociationsRefused)), (vec![1, 2], 3));
+    z.until_live(3);
+    let heard: Vec<_> = peers.iter_mut().map(|peer| peer.read().len()).collect();
+    assert_eq!(heard, [1, 1, 1, 0, 0, 0]);
+    assert_eq!(z.seats[0].count(Counter::AssociationsUp), 3);
+}
+
+fn what_waits_for_a_stalled_peer_has_one_bound_for_both() {
+    // M05.
+    let mut z = Pair::new();
+    let (mut stalled, mut other) = (Peer::new(), Peer::new());
+    let ((to_stalled, _), (to_other, _)) = (z.associate(&mut stalled), z.associate(&mut other));
+    let waits = |z: &Pair| z.seats.iter().map(|seat| seat.transports.queued_bytes()).collect::<Vec<_>>();
+    let mut put = 0;
+    while z.seats[0].count(Counter::QueueFull) < 20 {
+        assert!(put < 10_000, "no bound");
+        for seat in &mut z.seats {
+            (0..5).for_each(|_| seat.put(to_stalled, &[b'x'; 4000], client(1)));
+            seat.put(to_other, b"still here", None);
+            seat.flush();
+        }
+        put += 10;
+        assert_eq!(other.read().len(), 2);
+    }
+    let (waiting, most) = (waits(&z), z.config.live.limits.association_queue_bytes);
+    println!("    wait for a peer that does not read: {waiting:?} bytes");
+    assert!(!waiting.contains(&0) && (most - 4000..=most).contains(&waiting.iter().sum()), "{waiting:?}");
+    assert_eq!(z.parts.flows.find(to_stalled.id).unwrap().queued as usize, waiting.iter().sum::<usize>());
+    // All that did not fail comes, and there is room again.
+    let failed: usize = z.seats.iter().map(|seat| seat.failed().len()).sum();
+    z.until(&mut stalled, put - failed);
+    (0..2).for_each(|_| z.seats.iter_mut().for_each(Seat::turn));
+    assert_eq!((waits(&z), z.parts.flows.find(to_stalled.id).unwrap().queued), (vec![0, 0], 0));
+}
+
+fn what_one_of_two_left_open_leaves_with_its_successor() {
+    // M29, over associations of either socket.
+    let mut z = Pair::new();
+    let mut peers: Vec<_> = (0..8).map(|_| Peer::new()).collect();
+    let flows: Vec<_> = peers.iter_mut().map(|peer| z.associate(peer)).collect();
+    assert!([0, 1].iter().all(|seat| flows.iter().any(|(_, reader)| reader == seat)), "as likely as 1 in 128");
+    let dead = child(|| {
+        for (flow, _) in &flows {
+            assert!(z.parts.open_associations.note(0, 0, flow.association));
+            let info = Some(SndInfo { unordered: true, ..SndInfo::default() });
+            let item = Item { to: To::Association(flow.association), pieces: [b"held back", b""], sctp: info };
+            let (sent, error) = Sender::new(1).send(socket_of(&z.seats[0], &z.sockets, *flow), 1, true, |_| item);
+            assert!(sent == 1, "{error:?}");
+        }
+    });
+    joined(dead);
+    (0..3).for_each(|_| z.seats[1].turn());
+    assert!(peers.iter_mut().all(|peer| peer.read().is_empty()), "the survivor closes nothing");
+    z.seats[0] = Seat::new(&z.config, &z.sockets, z.parts, 0);
+    let Seat { transports, inbox, .. } = &mut z.seats[0];
+    transports.adopt(inbox);
+    peers.iter_mut().for_each(|peer| z.until(peer, 1));
+    assert_eq!((z.parts.open_associations.noted(0).count(), z.parts.flows.live(Transport::Sctp)), (0, 8));
 }
 
 fn a_successor_reads_what_came_meanwhile() {

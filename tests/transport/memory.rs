@@ -24,6 +24,8 @@ pub const TESTS: &[Test] = tests![
     limits_hold_in_total_and_per_peer_ip,
     a_table_of_any_size_takes_as_many_flows_and_no_more,
     an_association_is_found_by_each_of_its_addresses,
+    an_association_that_is_set_up_counts_until_it_is_up_or_given_up,
+    what_waits_for_an_association_is_counted_together,
     flows_are_right_again_after_processes_died_in_them,
 ];
 
@@ -228,6 +230,49 @@ fn an_association_is_found_by_each_of_its_addresses() {
     assert_eq!(found(2), None, "takes no requests");
     flows.close(id);
     assert!(flows.find_association(77).is_none());
+}
+
+fn an_association_that_is_set_up_counts_until_it_is_up_or_given_up() {
+    use strowger::shared::flows::Refusal;
+    let flows = parts(2, 4096).flows;
+    let limit = Limit { total: 10, per_peer: 2 };
+    let opening = |port, now| flows.opening(peer(1).with_port(port), (3, 0), limit, Tick(now));
+    let id = opening(1, 5).unwrap();
+    // Any process that goes there too finds the same one.
+    assert_eq!(opening(1, 6), Ok(id));
+    assert_ne!(flows.opening(peer(1).with_port(1), (4, 0), limit, Tick(6)), Ok(id), "another listener");
+    assert_eq!(opening(2, 6), Err(Refusal::Peer));
+    // It is up, on the socket of whoever was quicker, and found by its id.
+    assert!(flows.find_association(77).is_none());
+    assert_eq!(flows.associated(77, &[peer(1).with_port(1)], (3, 1), limit, Tick(9)), Ok((id, true)));
+    let view = flows.find_association(77).unwrap();
+    assert_eq!((view.id, view.state, view.owner, view.begun, view.opened), (id, State::Open, 1, Tick(5), Tick(9)));
+    assert!(flows.find_opening(peer(1).with_port(1), 3).is_none());
+    assert_eq!(flows.associated(77, &[peer(1).with_port(1)], (3, 1), limit, Tick(9)), Ok((id, false)));
+    // Given up: another takes the place.
+    let other = flows.find_opening(peer(1).with_port(1), 4).unwrap();
+    assert!(flows.close(other.id).is_some() && opening(2, 10).is_ok());
+    // Two that were set up to two addresses of one peer are one.
+    let both = [peer(2), peer(3)];
+    assert!(both.iter().all(|address| flows.opening(*address, (3, 0), WIDE, Tick(10)).is_ok()));
+    let live = flows.live(Transport::Sctp);
+    assert!(flows.associated(78, &both, (3, 0), WIDE, Tick(11)).unwrap().1);
+    assert_eq!(flows.live(Transport::Sctp), live - 1);
+}
+
+fn what_waits_for_an_association_is_counted_together() {
+    let flows = parts(2, 4096).flows;
+    flows.associated(77, &[peer(1)], (0, 0), WIDE, Tick(1)).unwrap();
+    let queued = || flows.find_association(77).unwrap().queued;
+    assert!(flows.queue(77, 60, 100) && flows.queue(77, 40, 100) && !flows.queue(77, 1, 100));
+    assert_eq!(queued(), 100);
+    flows.unqueue(77, 30);
+    assert!(!flows.queue(77, 31, 100) && flows.queue(77, 30, 100));
+    // A successor, who does not know what of it died with its predecessor, begins anew.
+    flows.unqueue(77, usize::MAX);
+    flows.unqueue(77, 1);
+    assert_eq!(queued(), 0);
+    assert!(flows.queue(78, 1_000, 100), "not known here, not counted");
 }
 
 fn flows_are_right_again_after_processes_died_in_them() {

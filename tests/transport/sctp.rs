@@ -1,9 +1,10 @@
-//! Kernel SCTP on loopback. Skipped, and said so, where the kernel has none.
+//! Kernel SCTP on loopback, in both layouts. Skipped, and said so, where the kernel has none.
 
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 
-use strowger::config::{NextHop, Target};
+use strowger::config::{Config, Layout, NextHop, Target};
 use strowger::message::branch::{self, BranchId};
 use strowger::shared::counters::Counter;
 use strowger::transport::{Flow, FlowId, Happening, Sockets, Transport};
@@ -11,12 +12,19 @@ use sys::datagram::{Arena, Item, Received, Receiver, Sender, SndInfo, To};
 use sys::sctp::{AssociationState, Notification, Settings, parse_notification};
 
 use crate::rig::{Test, child, joined, pause};
-use crate::seat::{Seat, client, config, parts, to};
-use crate::tests;
+use crate::seat::{self, Seat, client, parts, to};
+
+/// Each test twice: with one worker and one socket, and with two workers that have each their own, the daemon's default.
+macro_rules! in_both_layouts {
+    ($($name:ident),* $(,)?) => { &[
+        $((stringify!($name), || laid_out(Layout::Shared, $name)),)*
+        $((concat!(stringify!($name), "_with_a_socket_for_each_worker"), || laid_out(Layout::PerWorker, $name)),)*
+    ] };
+}
 
 pub fn tests() -> &'static [Test] {
     if sys::sctp::supported() {
-        return tests![
+        return in_both_layouts![
             messages_go_both_ways_on_stream_0_unordered,
             messages_go_on_the_stream_and_in_the_order_that_is_configured,
             a_request_reuses_the_association_of_its_peer,
@@ -30,6 +38,8 @@ pub fn tests() -> &'static [Test] {
             a_request_meets_a_shutdown_and_goes_over_a_new_association,
             associations_over_the_limit_are_aborted,
             associations_out_over_the_limit_are_not_begun,
+            associations_out_over_the_limit_of_one_peer_are_not_begun,
+            what_could_not_be_set_up_does_not_count,
             what_outlived_its_time_failed_and_its_association_did_not,
             a_response_whose_association_is_gone_goes_to_the_sent_by_port,
             responses_whose_association_is_gone_are_not_held_back_for_one_another,
@@ -42,6 +52,26 @@ pub fn tests() -> &'static [Test] {
     }
     println!("SCTP tests skipped: this kernel has no SCTP");
     &[]
+}
+
+/// Of the one test that this process runs.
+static LAYOUT: OnceLock<Layout> = OnceLock::new();
+
+fn laid_out(layout: Layout, test: fn()) {
+    LAYOUT.set(layout).unwrap();
+    test();
+}
+
+/// A daemon in the layout of this test.
+fn config(listen: &[(Transport, &str)]) -> Config {
+    let layout = *LAYOUT.get().unwrap();
+    let mut config = seat::config(if layout == Layout::Shared { 1 } else { 2 }, listen);
+    config.sctp.layout = layout;
+    config
+}
+
+fn daemon(listen: &[(Transport, &str)]) -> (Seat, Vec<SocketAddr>) {
+    Seat::alone_with(&config(listen))
 }
 
 pub const LISTEN: &[(Transport, &str)] = &[(Transport::Sctp, "127.0.0.1:0")];
@@ -121,6 +151,12 @@ fn associate(a: &mut Peer, z: &mut Seat, at: SocketAddr) -> Flow {
     z.got.last().unwrap().from
 }
 
+/// The socket that its association belongs to.
+pub fn socket_of<'s>(z: &Seat, sockets: &'s Sockets, flow: Flow) -> BorrowedFd<'s> {
+    let number = z.parts.flows.find(flow.id).unwrap().owner;
+    sockets.listeners()[0].sockets(0)[number].as_fd()
+}
+
 /// A request with our branch.
 fn request(id: BranchId) -> Vec<u8> {
     let mut bytes = b"OPTIONS sip:z SIP/2.0\r\nVia: SIP/2.0/SCTP a.test;branch=".to_vec();
@@ -131,7 +167,7 @@ fn request(id: BranchId) -> Vec<u8> {
 }
 
 fn messages_go_both_ways_on_stream_0_unordered() {
-    let (mut z, at) = Seat::alone(LISTEN);
+    let (mut z, at) = daemon(LISTEN);
     let mut a = Peer::new();
     let from = associate(&mut a, &mut z, at[0]);
     assert_eq!((z.got[0].text().as_str(), SocketAddr::from(from.peer)), ("hello", a.at));
@@ -151,7 +187,7 @@ fn messages_go_both_ways_on_stream_0_unordered() {
 }
 
 fn messages_go_on_the_stream_and_in_the_order_that_is_configured() {
-    let mut config = config(1, LISTEN);
+    let mut config = config(LISTEN);
     // More streams than the kernel has by itself (M35).
     (config.sctp.stream, config.sctp.unordered) = (20, false);
     let (mut z, at) = Seat::alone_with(&config);
@@ -169,7 +205,7 @@ fn messages_go_on_the_stream_and_in_the_order_that_is_configured() {
 
 fn a_request_reuses_the_association_of_its_peer() {
     // A15, M02.
-    let (mut z, at) = Seat::alone(LISTEN);
+    let (mut z, at) = daemon(LISTEN);
     let mut a = Peer::new();
     let from = associate(&mut a, &mut z, at[0]);
     for n in 0..10 {
@@ -183,7 +219,7 @@ fn a_request_reuses_the_association_of_its_peer() {
 
 fn a_ping_is_answered() {
     // A29.
-    let (mut z, at) = Seat::alone(LISTEN);
+    let (mut z, at) = daemon(LISTEN);
     let mut a = Peer::new();
     a.send(at[0], b"\r\n\r\n");
     a.send(at[0], b"\r\n");
@@ -194,7 +230,7 @@ fn a_ping_is_answered() {
 
 fn a_peer_that_is_not_there_is_lost_and_its_requests_fail() {
     // A19, M01.
-    let (mut z, _) = Seat::alone(LISTEN);
+    let (mut z, _) = daemon(LISTEN);
     let nobody: SocketAddr = "127.0.0.1:9".parse().unwrap();
     let ids = [3, 4].map(|slot| BranchId { slot, generation: 70_000 + slot });
     for id in ids {
@@ -215,7 +251,7 @@ fn a_peer_that_is_not_there_is_lost_and_its_requests_fail() {
 
 fn a_stalled_peer_does_not_stop_another() {
     // M05, M08.
-    let (mut z, at) = Seat::alone(LISTEN);
+    let (mut z, at) = daemon(LISTEN);
     assert_eq!(sys::sctp::sysctl("sndbuf_policy").unwrap(), 1, "set by the daemon before the socket was made");
     let (mut stalled, mut other) = (Peer::new(), Peer::new());
     let (to_stalled, to_other) = (associate(&mut stalled, &mut z, at[0]), associate(&mut other, &mut z, at[0]));
@@ -245,7 +281,7 @@ fn a_stalled_peer_does_not_stop_another() {
 
 fn a_message_in_pieces_aborts_its_association_and_no_other() {
     // M11, M13: the window, half of the receive buffer, is used up before the message ends.
-    let mut config = config(1, LISTEN);
+    let mut config = config(LISTEN);
     config.sctp.socket_rcvbuf_bytes = 100_000;
     let (mut z, at) = Seat::alone_with(&config);
     let wide = Settings { nodelay: true, sndbuf: 4 << 20, ..Settings::default() };
@@ -269,7 +305,7 @@ fn snmp(name: &str) -> u64 {
 }
 
 fn a_turns_messages_are_bundled() {
-    let (mut z, at) = Seat::alone(LISTEN);
+    let (mut z, at) = daemon(LISTEN);
     let (mut a, mut b) = (Peer::new(), Peer::new());
     let (to_a, to_b) = (associate(&mut a, &mut z, at[0]), associate(&mut b, &mut z, at[0]));
     let before = (snmp("SctpOutUnorderChunks"), snmp("SctpOutSCTPPacks"));
@@ -298,17 +334,17 @@ fn what_a_dead_worker_left_open_leaves_with_its_successor() {
 }
 
 fn left_open(n: usize, bytes: usize) {
-    let config = config(1, LISTEN);
+    let config = config(LISTEN);
     let sockets = Sockets::open(&config).unwrap();
     let at = sockets.listeners()[0].addresses[0];
-    let parts = parts(2, 1 << 16);
+    let parts = parts(3, 1 << 16);
     let mut a = Peer::new();
     let dead = child(|| {
-        let mut z = Seat::new(&config, &sockets, parts, 0);
+        let mut z = Seat::all(&config, &sockets, parts);
         let from = associate(&mut a, &mut z, at);
         assert!(parts.open_associations.note(0, 0, from.association));
         // The first call of a turn, and not the second.
-        let fd = sockets.listeners()[0].sockets(0)[0].as_fd();
+        let fd = socket_of(&z, &sockets, from);
         let info = Some(SndInfo { unordered: true, ..SndInfo::default() });
         let held = vec![b'x'; bytes];
         let item = Item { to: To::Association(from.association), pieces: [&held, b""], sctp: info };
@@ -320,7 +356,7 @@ fn left_open(n: usize, bytes: usize) {
     // What fills a packet leaves by itself.
     let early = a.read().len();
     assert!(early < n, "held by MSG_MORE");
-    let mut successor = Seat::new(&config, &sockets, parts, 0);
+    let mut successor = Seat::all(&config, &sockets, parts);
     successor.transports.adopt(&mut successor.inbox);
     pause(150);
     let late = a.read();
@@ -335,7 +371,7 @@ fn left_open(n: usize, bytes: usize) {
 
 fn an_idle_association_is_closed_and_nothing_fails() {
     // M18, A19.
-    let mut config = config(1, LISTEN);
+    let mut config = config(LISTEN);
     config.sctp.autoclose_s = 1;
     let (mut z, at) = Seat::alone_with(&config);
     let mut a = Peer::new();
@@ -347,7 +383,7 @@ fn an_idle_association_is_closed_and_nothing_fails() {
 
 fn a_request_meets_a_shutdown_and_goes_over_a_new_association() {
     // M19.
-    let (mut z, at) = Seat::alone(LISTEN);
+    let (mut z, at) = daemon(LISTEN);
     let mut a = Peer::new();
     for n in 1..20 {
         associate(&mut a, &mut z, at[0]);
@@ -365,7 +401,7 @@ fn a_request_meets_a_shutdown_and_goes_over_a_new_association() {
 
 fn associations_over_the_limit_are_aborted() {
     // M20.
-    let mut config = config(1, LISTEN);
+    let mut config = config(LISTEN);
     config.live.limits.associations_per_peer = 2;
     let (mut z, at) = Seat::alone_with(&config);
     let mut peers = [Peer::new(), Peer::new(), Peer::new()];
@@ -378,7 +414,7 @@ fn associations_over_the_limit_are_aborted() {
 
 fn associations_out_over_the_limit_are_not_begun() {
     // M20.
-    let mut config = config(1, LISTEN);
+    let mut config = config(LISTEN);
     config.live.limits.associations = 3;
     let (mut z, at) = Seat::alone_with(&config);
     let mut peers: Vec<_> = (0..7).map(|_| Peer::new()).collect();
@@ -392,7 +428,8 @@ fn associations_out_over_the_limit_are_not_begun() {
     request(&mut z, 5);
     z.flush();
     assert_eq!((z.failed().len(), z.count(Counter::AssociationsRefused)), (3, 3));
-    z.until("two more are up", |z| z.parts.flows.live(Transport::Sctp) == 3);
+    z.until("two more are up", |z| z.count(Counter::AssociationsUp) == 3);
+    assert_eq!(z.parts.flows.live(Transport::Sctp), 3);
     // A known one is no new one.
     request(&mut z, 1);
     z.flush();
@@ -402,9 +439,53 @@ fn associations_out_over_the_limit_are_not_begun() {
     assert_eq!(peers.iter().filter(|peer| peer.up != 0).count(), 3);
 }
 
+fn associations_out_over_the_limit_of_one_peer_are_not_begun() {
+    // M20. What is being set up counts, and what is up and was not read of.
+    let mut config = config(LISTEN);
+    config.live.limits.associations_per_peer = 3;
+    let (mut z, at) = Seat::alone_with(&config);
+    let mut peers: Vec<_> = (0..7).map(|_| Peer::new()).collect();
+    associate(&mut peers[0], &mut z, at[0]);
+    for (n, peer) in (1..).zip(&peers[1..5]) {
+        z.put(to(Transport::Sctp, peer.at), b"request", client(n));
+    }
+    z.flush();
+    assert_eq!((z.failed().len(), z.count(Counter::AssociationsRefused)), (2, 2));
+    z.send(to(Transport::Sctp, peers[5].at), b"request", client(5));
+    assert_eq!((z.failed().len(), z.count(Counter::AssociationsRefused)), (3, 3));
+    z.until("two more are up", |z| z.count(Counter::AssociationsUp) == 3);
+    z.turn();
+    // None was begun and aborted.
+    let mut heard: Vec<_> = peers.iter_mut().map(|peer| peer.read().len()).collect();
+    assert_eq!(heard.split_off(1), [1, 1, 0, 0, 0, 0]);
+    assert_eq!((z.lost(), z.count(Counter::AssociationsRefused)), (0, 3));
+    // The place of one that ends is another's.
+    let gone = peers.remove(1);
+    drop(gone);
+    z.until("closed", |z| z.parts.flows.live(Transport::Sctp) == 2);
+    z.send(to(Transport::Sctp, peers[5].at), b"request", client(6));
+    assert_eq!(peers[5].until(&mut z, 1)[0].1, b"request");
+}
+
+fn what_could_not_be_set_up_does_not_count() {
+    // M20.
+    let mut config = config(LISTEN);
+    (config.live.limits.associations, config.live.limits.associations_per_peer) = (1, 1);
+    let (mut z, _) = Seat::alone_with(&config);
+    // Nobody listens; nobody is there; there is no such address.
+    for (n, nobody) in (1..).zip(["127.0.0.1:9", "192.0.2.1:5060", "0.0.0.0:9"]) {
+        z.send(to(Transport::Sctp, nobody.parse().unwrap()), b"request", client(n));
+        z.until("given up", |z| z.parts.flows.live(Transport::Sctp) == 0);
+    }
+    let mut a = Peer::new();
+    z.send(to(Transport::Sctp, a.at), b"request", client(4));
+    assert_eq!(a.until(&mut z, 1)[0].1, b"request");
+    assert_eq!(z.count(Counter::AssociationsRefused), 0);
+}
+
 fn what_outlived_its_time_failed_and_its_association_did_not() {
     // M30.
-    let mut config = config(1, LISTEN);
+    let mut config = config(LISTEN);
     config.sctp.send_ttl_ms = 300;
     let (mut z, at) = Seat::alone_with(&config);
     let mut stalled = Peer::on("127.0.0.1:0", &Settings { nodelay: true, rcvbuf: 20_000, ..Settings::default() });
@@ -424,7 +505,7 @@ fn what_outlived_its_time_failed_and_its_association_did_not() {
 
 fn a_response_whose_association_is_gone_goes_to_the_sent_by_port() {
     // A17, M03.
-    let (mut z, at) = Seat::alone(LISTEN);
+    let (mut z, at) = daemon(LISTEN);
     let (mut a, mut sent_by) = (Peer::new(), Peer::new());
     let mut from = associate(&mut a, &mut z, at[0]);
     sys::sctp::abort(a.fd.as_fd(), a.up).unwrap();
@@ -437,7 +518,7 @@ fn a_response_whose_association_is_gone_goes_to_the_sent_by_port() {
 
 fn responses_whose_association_is_gone_are_not_held_back_for_one_another() {
     // A17. Of a bundle all but the last leave with MSG_MORE; here each goes to another place.
-    let (mut z, at) = Seat::alone(LISTEN);
+    let (mut z, at) = daemon(LISTEN);
     let (mut a, mut b, mut c) = (Peer::new(), Peer::new(), Peer::new());
     let from = associate(&mut a, &mut z, at[0]);
     drop(a);
@@ -453,7 +534,7 @@ fn responses_whose_association_is_gone_are_not_held_back_for_one_another() {
 }
 
 fn a_peer_is_found_by_its_second_address() {
-    let (mut z, at) = Seat::alone(&[(Transport::Sctp, "127.0.0.1:0 127.0.0.2:0")]);
+    let (mut z, at) = daemon(&[(Transport::Sctp, "127.0.0.1:0 127.0.0.2:0")]);
     let two = "127.0.0.1:0 127.0.0.2:0";
     let mut a = Peer::on(two, &Settings { nodelay: true, hbinterval_ms: 200, ..Settings::default() });
     let from = associate(&mut a, &mut z, at[0]);
@@ -468,7 +549,7 @@ fn a_peer_is_found_by_its_second_address() {
 
 fn the_address_that_is_named_first_is_the_primary_one() {
     // RFC 9260 §6.4. The peer sets up from its first address.
-    let mut config = config(1, &[(Transport::Sctp, "127.0.0.1:0 127.0.0.2:0")]);
+    let mut config = config(&[(Transport::Sctp, "127.0.0.1:0 127.0.0.2:0")]);
     let two = "127.0.0.1:0 127.0.0.2:0";
     let mut a = Peer::on(two, &Settings { nodelay: true, hbinterval_ms: 200, ..Settings::default() });
     let second = SocketAddr::new("127.0.0.2".parse().unwrap(), a.at.port());
@@ -476,16 +557,16 @@ fn the_address_that_is_named_first_is_the_primary_one() {
     config.live.next_hop =
         vec![NextHop { domain: "a.test".into(), targets: targets.to_vec(), encapsulation_port: None }];
     let sockets = Sockets::open(&config).unwrap();
-    let mut z = Seat::new(&config, &sockets, parts(2, 1 << 16), 0);
+    let mut z = Seat::all(&config, &sockets, parts(3, 1 << 16));
     let from = associate(&mut a, &mut z, sockets.listeners()[0].addresses[0]);
-    let fd = sockets.listeners()[0].sockets(0)[0].as_fd();
+    let fd = socket_of(&z, &sockets, from);
     let primary = || sys::sctp::status(fd, from.association).unwrap().primary;
     z.until("the other one", |_| primary() == Some(second));
 }
 
 fn a_refused_peers_message_is_not_heard_and_no_response_opens_what_is_refused() {
     // M20.
-    let mut config = config(1, LISTEN);
+    let mut config = config(LISTEN);
     config.live.limits.associations = 1;
     let (mut z, at) = Seat::alone_with(&config);
     let (mut a, mut b, mut c) = (Peer::new(), Peer::new(), Peer::new());
@@ -504,7 +585,7 @@ fn a_refused_peers_message_is_not_heard_and_no_response_opens_what_is_refused() 
 }
 
 fn a_drained_daemon_shuts_its_associations_down() {
-    let (mut z, at) = Seat::alone(LISTEN);
+    let (mut z, at) = daemon(LISTEN);
     let mut a = Peer::new();
     associate(&mut a, &mut z, at[0]);
     assert_ne!(a.up, 0);
@@ -518,7 +599,7 @@ fn a_drained_daemon_shuts_its_associations_down() {
 }
 
 fn an_ipv6_peer_is_served_and_called() {
-    let (mut z, at) = Seat::alone(&[(Transport::Sctp, "127.0.0.1:0"), (Transport::Sctp, "[::1]:0")]);
+    let (mut z, at) = daemon(&[(Transport::Sctp, "127.0.0.1:0"), (Transport::Sctp, "[::1]:0")]);
     let six = Settings { nodelay: true, ..Settings::default() };
     let (mut a, mut b) = (Peer::on("[::1]:0", &six), Peer::on("[::1]:0", &six));
     let from = associate(&mut a, &mut z, at[1]);

@@ -156,6 +156,8 @@ pub struct Seat {
     pub skew: u64,
     /// Milliseconds that a turn waits for something to come.
     pub wait_ms: u64,
+    /// The daemon's other workers, each with its own poll: turned with this one, and what they hear is told here.
+    fellows: Vec<Seat>,
 }
 
 impl Seat {
@@ -173,7 +175,16 @@ impl Seat {
             happenings: Vec::new(),
             skew: 0,
             wait_ms: 20,
+            fellows: Vec::new(),
         }
+    }
+
+    /// Worker 0 with all others of this daemon.
+    pub fn all(config: &Config, sockets: &Sockets, parts: Parts) -> Seat {
+        let mut first = Seat::new(config, sockets, parts, 0);
+        first.fellows = (1..config.workers).map(|seat| Seat::new(config, sockets, parts, seat)).collect();
+        first.fellows.iter_mut().for_each(|fellow| fellow.wait_ms = 0);
+        first
     }
 
     /// One daemon of one worker on these listeners.
@@ -184,7 +195,7 @@ impl Seat {
     pub fn alone_with(config: &Config) -> (Seat, Vec<SocketAddr>) {
         let sockets = Sockets::open(config).unwrap();
         let addresses = sockets.listeners().iter().map(|listener| listener.addresses[0]).collect();
-        (Seat::new(config, &sockets, parts(2, 1 << 20), 0), addresses)
+        (Seat::all(config, &sockets, parts(config.workers + 1, 1 << 20)), addresses)
     }
 
     pub fn now(&self) -> Tick {
@@ -211,6 +222,16 @@ impl Seat {
 
     /// Polls once, at most for `wait_ms`; `answer` may answer each message before the flush.
     pub fn turn_with(&mut self, mut answer: impl FnMut(&Got, &mut Outgoing)) {
+        self.turn_itself(&mut answer);
+        for fellow in &mut self.fellows {
+            fellow.skew = self.skew;
+            fellow.turn_itself(&mut answer);
+            self.got.append(&mut fellow.got);
+            self.happenings.append(&mut fellow.happenings);
+        }
+    }
+
+    fn turn_itself(&mut self, mut answer: impl FnMut(&Got, &mut Outgoing)) {
         let mut events = Events::with_capacity(64);
         let wait_ms = if self.transports.before_sleep() { self.wait_ms } else { 0 };
         // Interrupted by SIGCONT: then nothing came.

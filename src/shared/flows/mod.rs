@@ -41,6 +41,9 @@ pub struct FlowView {
     pub peers: [Address; ADDRESSES],
     /// Bytes that wait for room.
     pub queued: u32,
+    /// When its set-up began: what was sent before did not go over it.
+    pub begun: Tick,
+    /// The same, but of an association that we set up over the kernel's SCTP: when it came up.
     pub opened: Tick,
     /// When something last came or went (as often as its owner noted it).
     pub last: Tick,
@@ -240,8 +243,42 @@ impl Flows {
         self.enter(&mut held.table(), &new, limit).map(|(index, generation)| join(transport, index, generation))
     }
 
+    /// An association is about to be set up to this peer, on this socket of the listener: it counts from now on. Once only, while it is
+    /// being set up.
+    ///
+    /// # Errors
+    /// A limit is reached: do not.
+    pub fn opening(
+        &self,
+        peer: Address,
+        (listener, socket): (u8, u8),
+        limit: Limit,
+        now: Tick,
+    ) -> Result<FlowId, Refusal> {
+        let (hashed, ip_hash) = (self.hashed(peer), self.ip_hash(peer));
+        let transport = Transport::Sctp;
+        let mut held = self.lock(transport).ok_or(Refusal::Table)?;
+        let mut table = held.table();
+        if let Some((index, entry)) = table.by_peer(hashed, |entry| is_opening(entry, listener)) {
+            return Ok(join(transport, index, entry.generation));
+        }
+        let (peers, owner, state) = (&[hashed], u16::from(socket), State::Opening);
+        let new = New { peers, ip_hash, association: 0, encapsulation: 0, owner, listener, state, now };
+        self.enter(&mut table, &new, limit).map(|(index, generation)| join(transport, index, generation))
+    }
+
+    /// The association that is being set up to this peer.
+    #[must_use]
+    pub fn find_opening(&self, peer: Address, listener: u8) -> Option<FlowView> {
+        let hashed = self.hashed(peer);
+        let mut held = self.lock(Transport::Sctp)?;
+        let table = held.table();
+        let found = table.by_peer(hashed, |entry| is_opening(entry, listener));
+        found.map(|(index, entry)| view(Transport::Sctp, index, entry))
+    }
+
     /// An association came up on this socket of the listener, whoever set it up, or its addresses changed. True with it: it was not
-    /// known.
+    /// known, or only as one that was being set up.
     ///
     /// # Errors
     /// A limit is reached: abort it.
@@ -262,10 +299,27 @@ impl Flows {
         let transport = Transport::Sctp;
         let mut held = self.lock(transport).ok_or(Refusal::Table)?;
         let mut table = held.table();
-        if let Some(index) = table.by_association(association) {
+        let mut known = table.by_association(association);
+        let is_new = known.is_none();
+        // What was being set up to one of its addresses has become this one: two of one peer, too.
+        for peer in hashed {
+            while let Some(index) = table.by_peer(*peer, |entry| is_opening(entry, listener)).map(|(index, _)| index) {
+                if known.is_some() {
+                    table.remove(index);
+                    continue;
+                }
+                table.set_association(index, association);
+                if let Some(entry) = table.entry_mut(index) {
+                    entry.set_up_ms = u32::try_from(now.since(entry.opened)).unwrap_or(u32::MAX);
+                    (entry.state, entry.owner, entry.opened) = (State::Open as u8, u16::from(socket), now);
+                }
+                known = Some(index);
+            }
+        }
+        if let Some(index) = known {
             table.set_peers(index, hashed);
             let generation = table.entry(index).map_or(0, |entry| entry.generation);
-            return Ok((join(transport, index, generation), false));
+            return Ok((join(transport, index, generation), is_new));
         }
         let ip_hash = peers.first().map_or(0, |peer| self.ip_hash(*peer));
         let (owner, state) = (u16::from(socket), State::Open);
@@ -285,13 +339,26 @@ impl Flows {
         Some(join(Transport::Sctp, index, entry.generation))
     }
 
-    /// Bytes that wait for room on an association, as the process in whose queue they are sees it.
-    pub fn note_queued(&self, association: u32, bytes: usize) {
-        let Some(mut held) = self.lock(Transport::Sctp) else { return };
+    /// So many bytes more wait for room on an association of the kernel's, in one process or another. False: with them it would be more
+    /// than `most`. What waits for one that is not known here is not counted.
+    #[must_use]
+    pub fn queue(&self, association: u32, bytes: usize, most: usize) -> bool {
+        self.change_queued(association, |queued| Some(queued + bytes).filter(|queued| *queued <= most)).unwrap_or(true)
+    }
+
+    /// So many wait no more.
+    pub fn unqueue(&self, association: u32, bytes: usize) {
+        let _ = self.change_queued(association, |queued| Some(queued.saturating_sub(bytes)));
+    }
+
+    /// None: it is not known. False: it stays as it is.
+    fn change_queued(&self, association: u32, change: impl FnOnce(usize) -> Option<usize>) -> Option<bool> {
+        let mut held = self.lock(Transport::Sctp)?;
         let mut table = held.table();
-        if let Some(entry) = table.by_association(association).and_then(|index| table.entry_mut(index)) {
-            entry.queued = u32::try_from(bytes).unwrap_or(u32::MAX);
-        }
+        let entry = table.by_association(association).and_then(|index| table.entry_mut(index))?;
+        let queued = change(entry.queued as usize).and_then(|queued| u32::try_from(queued).ok());
+        entry.queued = queued.unwrap_or(entry.queued);
+        Some(queued.is_some())
     }
 
     /// Messages came or went on a connection.
@@ -482,6 +549,11 @@ fn usable(entry: &Entry) -> bool {
     matches!(State::from_u8(entry.state), Some(State::Opening | State::Open))
 }
 
+/// Is it being set up, over the kernel's SCTP, from this listener?
+fn is_opening(entry: &Entry, listener: u8) -> bool {
+    entry.state == State::Opening as u8 && entry.listener == listener
+}
+
 fn number(transport: Transport) -> Option<usize> {
     match transport {
         Transport::Udp => None,
@@ -518,6 +590,7 @@ fn view(transport: Transport, index: u32, entry: &Entry) -> FlowView {
         path: entry.path,
         peers: entry.peers,
         queued: entry.queued,
+        begun: Tick(entry.opened.0.saturating_sub(u64::from(entry.set_up_ms))),
         opened: entry.opened,
         last: entry.last,
         received: entry.received,

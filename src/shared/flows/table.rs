@@ -45,7 +45,6 @@ pub struct PathNote {
     pub peer_window: u32,
     /// Chunks that the peer has not acknowledged yet, those that wait for room among them.
     pub unacknowledged: u32,
-    pub unused: u32,
 }
 
 /// One connection or association. All zero: free and never used. Index 0 is no entry; "link" is an entry's index times
@@ -74,6 +73,8 @@ pub struct Entry {
     pub requested: u8,
     unused: u8,
     pub path: PathNote,
+    /// How long before `opened` its set-up began, milliseconds.
+    pub set_up_ms: u32,
     pub opened: Tick,
     pub last: Tick,
     pub received: u64,
@@ -248,6 +249,7 @@ impl FlowTable<'_> {
             requested: 0,
             unused: 0,
             path: PathNote::default(),
+            set_up_ms: 0,
             opened: new.now,
             last: new.now,
             received: 0,

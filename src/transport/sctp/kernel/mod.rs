@@ -134,6 +134,7 @@ impl Kernel {
         let desk = &*desk;
         desk.parts.flows.for_each(Transport::Sctp, |flow| {
             if desk.end(flow.listener).is_some_and(|end| end.carrier == Carrier::KernelSctp)
+                && flow.state != State::Opening
                 && let Some(fd) = desk.socket(socket_of(flow))
                 && desk.parts.flows.set_state(flow.id, State::Closing)
             {

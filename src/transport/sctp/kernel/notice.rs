@@ -5,7 +5,7 @@
 
 use sys::sctp::{AssociationState, Notification, PathState, PeerAddressState, parse_notification};
 
-use super::{Desk, SocketId, abort, socket_of};
+use super::{Desk, SocketId, abort, socket_of, way};
 use crate::message::branch::{self, BranchId};
 use crate::shared::counters::Counter;
 use crate::shared::flows::{FlowView, State};
@@ -19,7 +19,9 @@ pub fn take(desk: &mut Desk, at: SocketId, bytes: &[u8], peer: Option<Address>, 
         Some(Notification::AssociationChange { state, association, .. }) => match state {
             AssociationState::Up => {
                 desk.parts.broken.clear(association);
-                enter(desk, at, association, now);
+                if enter(desk, at, association, now) == FlowId::NONE {
+                    end(desk, at, association, peer);
+                }
             }
             AssociationState::Restart => {
                 // What the peer had of ours is forgotten (M38): its outstanding requests fail, the association goes on.
@@ -33,7 +35,7 @@ pub fn take(desk: &mut Desk, at: SocketId, bytes: &[u8], peer: Option<Address>, 
             }
             AssociationState::ShutdownComplete => {
                 // Closed in good order, which is no failure (A19): responses still to come use a new association (A17).
-                end(desk, at, association);
+                end(desk, at, association, peer);
                 desk.count(Counter::AssociationsClosed, 1);
             }
             AssociationState::CannotStart => {
@@ -83,14 +85,14 @@ fn path_changed(desk: &Desk, at: SocketId, association: u32, path: std::net::Soc
 
 /// The flow of an association that just brought messages. One that is not known (its COMM_UP is still unread, or its entry was lost
 /// with a process that died while changing it) is entered.
-pub fn known(desk: &mut Desk, at: SocketId, association: u32, now: Tick) -> FlowId {
+pub fn known(desk: &Desk, at: SocketId, association: u32, now: Tick) -> FlowId {
     match desk.parts.flows.touch_association(association, 1, now) {
         Some(id) => id,
         None => enter(desk, at, association, now),
     }
 }
 
-fn enter(desk: &mut Desk, at: SocketId, association: u32, now: Tick) -> FlowId {
+pub fn enter(desk: &Desk, at: SocketId, association: u32, now: Tick) -> FlowId {
     let Some(fd) = desk.socket(at) else { return FlowId::NONE };
     // Fails when it is gone again.
     let Ok(addresses) = sys::sctp::peer_addresses(fd, association) else { return FlowId::NONE };
@@ -127,13 +129,17 @@ fn is_gone(desk: &Desk, at: SocketId, association: u32) -> bool {
 }
 
 fn lost(desk: &mut Desk, at: SocketId, association: u32, peer: Option<Address>, inbox: &mut Inbox) {
-    let flow = end(desk, at, association);
+    let flow = end(desk, at, association, peer);
     tell_lost(flow.as_ref(), association, peer, inbox);
 }
 
-fn end(desk: &Desk, at: SocketId, association: u32) -> Option<FlowView> {
+fn end(desk: &Desk, at: SocketId, association: u32, peer: Option<Address>) -> Option<FlowView> {
     desk.parts.open_associations.strike(desk.seat, at.listener, association);
-    desk.parts.flows.find_association(association).and_then(|flow| desk.parts.flows.close(flow.id))
+    match desk.parts.flows.find_association(association) {
+        Some(flow) => desk.parts.flows.close(flow.id),
+        // It never came up (then its id may be 0), or nobody has read that it did.
+        None => peer.and_then(|peer| way::given_up(desk, at.listener, peer)),
+    }
 }
 
 fn tell_lost(flow: Option<&FlowView>, association: u32, peer: Option<Address>, inbox: &mut Inbox) {
@@ -162,13 +168,20 @@ fn choose_primary(desk: &Desk, at: SocketId, association: u32, confirmed: &[Addr
     }
 }
 
-/// Associations whose end a dead predecessor had read of and not told.
+/// Associations whose end a dead predecessor had read of and not told; and what else it left of its own in `flows`.
 pub fn find_ended(desk: &mut Desk, inbox: &mut Inbox) {
     let mut ended = Vec::new();
     desk.parts.flows.for_each(Transport::Sctp, |flow| {
         let at = socket_of(flow);
         let is_kernel = desk.end(flow.listener).is_some_and(|end| end.carrier == Carrier::KernelSctp);
-        if is_kernel && is_gone(desk, at, flow.association) {
+        if !is_kernel {
+            return;
+        }
+        // What waited in its queues died with it, and how much of the count was its own nobody knows: the others' is forgotten, too.
+        desk.parts.flows.unqueue(flow.association, flow.queued as usize);
+        if flow.state == State::Opening {
+            way::given_up(desk, flow.listener, flow.peers[0]);
+        } else if is_gone(desk, at, flow.association) {
             ended.push((at, flow.association));
         }
     });

@@ -1,13 +1,14 @@
 //! Associations that have no room now.
 //!
-//! Owns: one bounded queue for each, tried again every few milliseconds, because the kernel gives no sign when one association has
-//! room again (M08, M09). Never blocks another association.
+//! Owns: a queue for each, tried again every few milliseconds, because the kernel gives no sign when one association has room again
+//! (M08, M09). Every process has its own, but all that wait for one association have one bound together, counted in its entry of
+//! `flows`. Never blocks another association.
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::AsFd;
 
 use super::send::{self, Verdict};
-use super::way::Way;
+use super::way::{self, Way};
 use super::{Desk, Item, SndInfo};
 use crate::message::branch::BranchId;
 use crate::shared::counters::Counter;
@@ -17,7 +18,8 @@ use crate::transport::{Address, Inbox};
 
 /// Milliseconds between two tries.
 const RETRY_MS: u64 = 5;
-/// Milliseconds (64 * T1) after which nobody waits for a message any more.
+/// Milliseconds after which nobody waits for a message any more: 64 * T1, with the T1 of RFC 3261. By then a request has failed with its
+/// timer B or F here, and what a response answers, with the timer of whoever sent it, whose T1 is not ours to set: hence fixed.
 const TOO_LATE_MS: u64 = 32_000;
 /// Messages of one try.
 const BATCH: usize = 32;
@@ -63,7 +65,8 @@ impl Queues {
         !self.by_key.is_empty() && self.by_key.contains_key(key)
     }
 
-    /// Puts a message behind the others, or fails it when the queue is full.
+    /// Puts a message behind the others, or fails it when as much waits as may. The usual message does not come here, so the lock of
+    /// `flows` is not taken for it.
     pub fn push(
         &mut self,
         desk: &Desk,
@@ -75,14 +78,16 @@ impl Queues {
     ) {
         let queue = self.by_key.entry(key).or_default();
         let bytes = pieces.concat();
-        if queue.bytes + bytes.len() > desk.limits.association_queue_bytes {
-            desk.count(Counter::QueueFull, 1);
-            inbox.send_failed(client);
-        } else {
+        let most = desk.limits.association_queue_bytes;
+        // Where there is no association yet, there is no entry, and the bound is this process's.
+        if queue.bytes + bytes.len() <= most && desk.parts.flows.queue(key.association, bytes.len(), most) {
             desk.count(Counter::Queued, 1);
             queue.bytes += bytes.len();
             self.bytes += bytes.len();
             queue.messages.push_back(Waiting { bytes, way, client, since: now });
+        } else {
+            desk.count(Counter::QueueFull, 1);
+            inbox.send_failed(client);
         }
         self.retry.get_or_insert(now + RETRY_MS);
     }
@@ -108,8 +113,8 @@ impl Queues {
             let before = queue.bytes;
             let emptied = try_again(desk, key, queue, sip, inbox, now);
             *bytes = (*bytes + queue.bytes).saturating_sub(before);
-            if key.association != 0 {
-                desk.parts.flows.note_queued(key.association, queue.bytes);
+            if key.association != 0 && queue.bytes != before {
+                desk.parts.flows.unqueue(key.association, before - queue.bytes);
             }
             !emptied
         });
@@ -122,7 +127,7 @@ fn try_again(desk: &mut Desk, key: &Key, queue: &mut Queue, sip: SndInfo, inbox:
     while let Some(first) = queue.messages.front() {
         if first.way.association == 0 {
             // Meanwhile there may be an association, on whichever socket.
-            match Way::by_address(desk, key.listener, first.way.peer, 0, now) {
+            match Way::anew(desk, key.listener, first.way.peer, now) {
                 Ok(way) => {
                     if let Some(first) = queue.messages.front_mut() {
                         first.way = way;
@@ -130,7 +135,7 @@ fn try_again(desk: &mut Desk, key: &Key, queue: &mut Queue, sip: SndInfo, inbox:
                 }
                 Err(counter) => {
                     desk.count(counter, 1);
-                    fail_first(queue, inbox);
+                    fail_first(desk, key, queue, inbox);
                     continue;
                 }
             }
@@ -139,12 +144,12 @@ fn try_again(desk: &mut Desk, key: &Key, queue: &mut Queue, sip: SndInfo, inbox:
         let (socket, association) = (first.way.socket, first.way.association);
         let fd = desk.ends.get(usize::from(key.listener)).and_then(|end| end.fds.get(usize::from(socket)));
         let Some(fd) = fd.map(AsFd::as_fd) else {
-            fail_first(queue, inbox);
+            fail_first(desk, key, queue, inbox);
             continue;
         };
         if now.since(first.since) > TOO_LATE_MS {
             desk.count(Counter::QueueFull, 1);
-            fail_first(queue, inbox);
+            fail_first(desk, key, queue, inbox);
             continue;
         }
         let messages = queue.messages.iter().take(BATCH);
@@ -184,6 +189,7 @@ fn try_again(desk: &mut Desk, key: &Key, queue: &mut Queue, sip: SndInfo, inbox:
                 match queue.messages.front_mut() {
                     Some(first) if first.way.association != 0 && (closing || first.client.is_none()) => {
                         first.way.association = 0;
+                        inbox.moved(first.client);
                     }
                     _ => {
                         if let Some(lost) = pop_first(queue) {
@@ -195,16 +201,17 @@ fn try_again(desk: &mut Desk, key: &Key, queue: &mut Queue, sip: SndInfo, inbox:
             }
             Verdict::Failed => {
                 desk.parts.counters.add(desk.seat, Counter::SendFailed, 1);
-                fail_first(queue, inbox);
+                fail_first(desk, key, queue, inbox);
             }
         }
     }
     true
 }
 
-fn fail_first(queue: &mut Queue, inbox: &mut Inbox) {
+fn fail_first(desk: &Desk, key: &Key, queue: &mut Queue, inbox: &mut Inbox) {
     if let Some(failed) = pop_first(queue) {
         inbox.send_failed(failed.client);
+        way::given_up(desk, key.listener, failed.way.peer);
     }
 }
 

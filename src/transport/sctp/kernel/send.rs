@@ -11,7 +11,7 @@ use sys::datagram::{Arena, To};
 use sys::errno::{EADDRNOTAVAIL, ENOBUFS, ENOMEM, EPIPE, ESHUTDOWN};
 
 use super::queue::Key;
-use super::way::{Way, Ways};
+use super::way::{self, Way, Ways};
 use super::{Desk, Item, Kernel, SndInfo, send_held_back};
 use crate::shared::counters::Counter;
 use crate::timer::Tick;
@@ -194,7 +194,7 @@ impl Kernel {
                 }
                 Verdict::Gone if refused.way.association != 0 => {
                     desk.parts.open_associations.strike(desk.seat, listener, refused.way.association);
-                    match Way::by_address(desk, listener, refused.way.peer, 0, now) {
+                    match Way::anew(desk, listener, refused.way.peer, now) {
                         Ok(way) => refused.way = way,
                         Err(counter) => {
                             desk.parts.counters.add(desk.seat, counter, 1);
@@ -211,6 +211,7 @@ impl Kernel {
                     }
                     desk.parts.counters.add(desk.seat, Counter::SendFailed, 1);
                     inbox.send_failed(sending.client);
+                    way::given_up(desk, listener, refused.way.peer);
                     at += 1;
                 }
             }

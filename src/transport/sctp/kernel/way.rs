@@ -1,17 +1,17 @@
 //! The way of a message: over which association, or to whom one is set up.
 //!
-//! Owns: finding it, and refusing it where an address is only claimed (M39) or the limit of associations is reached (M20). Never sends.
+//! Owns: finding it, and refusing it where an address is only claimed (M39) or the limit of associations is reached (M20); those being
+//! set up are entered in `flows`, because they count. Never sends.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use sys::datagram::To;
-use sys::sctp::PathState;
+use sys::sctp::{Path, PathState};
 
-use super::{Desk, socket_of};
+use super::{Desk, SocketId, notice, socket_of};
 use crate::shared::counters::Counter;
-use crate::shared::flows::{FlowView, State};
+use crate::shared::flows::{FlowView, Limit, Refusal, State};
 use crate::timer::Tick;
-use crate::transport::desk::End;
 use crate::transport::outgoing::Sending;
 use crate::transport::{Address, Transport};
 
@@ -34,24 +34,43 @@ impl Way {
         if self.association != 0 { To::Association(self.association) } else { To::Peer(self.peer.into()) }
     }
 
-    /// By address, as the kernel knows it now: over the association that has it, or to where one may be set up. `planned`: how many
-    /// are about to be set up besides.
+    /// By address, as the kernel knows it now: over the association that has it, or to where one may be set up. What is set up counts
+    /// from here on: whoever does not begin it says so (`given_up`).
     ///
     /// # Errors
     /// There is no way: what to count.
-    pub fn by_address(desk: &Desk, listener: u8, peer: Address, planned: usize, now: Tick) -> Result<Way, Counter> {
+    pub fn by_address(desk: &Desk, listener: u8, peer: Address, now: Tick) -> Result<Way, Counter> {
         if let Some(known) = known(desk, listener, peer, now) {
             return known;
         }
-        let limit = desk.associations();
-        if associations(desk, listener) + planned >= limit.total
-            || desk.parts.flows.live_with(Transport::Sctp, peer) >= limit.per_peer
-        {
-            return Err(Counter::AssociationsRefused);
-        }
-        let opener = |end: &End| end.numbers.opener(peer, desk.encapsulation(peer));
+        let opener = desk.end(listener).and_then(|end| end.numbers.opener(peer, desk.encapsulation(peer)));
         // Without one it is no socket's number, and fails.
-        Ok(Way { association: 0, peer, socket: desk.end(listener).and_then(opener).unwrap_or(u8::MAX) })
+        let Some(socket) = opener else { return Ok(Way { association: 0, peer, socket: u8::MAX }) };
+        match desk.parts.flows.opening(peer, (listener, socket), limit(desk, listener), now) {
+            Ok(_) => Ok(Way { association: 0, peer, socket }),
+            Err(refusal) => {
+                desk.count(Counter::FlowsFull, u64::from(refusal == Refusal::Table));
+                Err(Counter::AssociationsRefused)
+            }
+        }
+    }
+
+    /// By address, for what met the end of an association. Its new one, if nobody has read of that yet, is entered: the news of the
+    /// old one's end may be read first, and must not be taken for the new one's (`FlowView::begun`).
+    ///
+    /// # Errors
+    /// There is no way: what to count.
+    pub fn anew(desk: &Desk, listener: u8, peer: Address, now: Tick) -> Result<Way, Counter> {
+        let way = Way::by_address(desk, listener, peer, now)?;
+        let flows = &desk.parts.flows;
+        if way.association != 0
+            && flows.find_association(way.association).is_none()
+            && flows.find_opening(peer, listener).is_none()
+        {
+            // Over a limit it is aborted, which is met when the message is sent.
+            notice::enter(desk, SocketId { listener, number: way.socket }, way.association, now);
+        }
+        Ok(way)
     }
 
     /// A15: over the association with this address that is known to be open on this listener.
@@ -73,13 +92,11 @@ pub struct Ways {
     listener: u8,
     by_address: Option<(Address, Result<Way, Counter>)>,
     by_association: Option<Way>,
-    /// Peers that associations are set up to by what was planned so far.
-    opening: Vec<Address>,
 }
 
 impl Ways {
     pub fn new(listener: u8) -> Ways {
-        Ways { listener, by_address: None, by_association: None, opening: Vec::new() }
+        Ways { listener, by_address: None, by_association: None }
     }
 
     /// # Errors
@@ -90,7 +107,8 @@ impl Ways {
             if let Some((_, known)) = self.by_address.filter(|(address, _)| *address == peer) {
                 return known;
             }
-            let found = self.look_up(desk, peer, now);
+            let open = Way::open(desk, self.listener, peer);
+            let found = open.map_or_else(|| Way::by_address(desk, self.listener, peer, now), Ok);
             self.by_address = Some((peer, found));
             return found;
         }
@@ -102,18 +120,6 @@ impl Ways {
             None => Way::over(desk, self.listener, association, peer),
         };
         self.by_association = Some(way);
-        Ok(way)
-    }
-
-    fn look_up(&mut self, desk: &Desk, peer: Address, now: Tick) -> Result<Way, Counter> {
-        if let Some(way) = Way::open(desk, self.listener, peer) {
-            return Ok(way);
-        }
-        let others = self.opening.iter().filter(|other| **other != peer).count();
-        let way = Way::by_address(desk, self.listener, peer, others, now)?;
-        if way.association == 0 && others == self.opening.len() {
-            self.opening.push(peer);
-        }
         Ok(way)
     }
 }
@@ -132,11 +138,9 @@ fn address_of(sending: &Sending) -> Address {
 /// set up. A message must not go over that of a peer that only claims to have the address (M39, L20). Who has claimed it for long is
 /// aborted, so that it does not keep others from the address's owner; but not a next hop, one of whose networks may be down.
 fn known(desk: &Desk, listener: u8, peer: Address, now: Tick) -> Option<Result<Way, Counter>> {
-    // Each socket knows its own associations only.
-    let fds = desk.end(listener).into_iter().flat_map(|end| &end.fds).map(AsFd::as_fd).zip(0..);
-    let found = fds.filter_map(|(fd, socket)| Some((fd, socket, sys::sctp::path(fd, 0, peer.into()).ok()?))).next();
-    let (fd, socket, path) = found?;
+    let (fd, socket, path) = path(desk, listener, peer)?;
     if path.state != PathState::Unconfirmed {
+        // Of one that we set up the id is 0 until INIT is answered: then by address.
         return Some(Ok(Way { association: path.association, peer, socket }));
     }
     let flow = desk.parts.flows.find_association(path.association);
@@ -150,9 +154,25 @@ fn known(desk: &Desk, listener: u8, peer: Address, now: Tick) -> Option<Result<W
     Some(Err(Counter::ClaimedAddress))
 }
 
-/// All that count against the limit: those that are up, or this listener's with those being set up, which only the kernel knows.
-fn associations(desk: &Desk, listener: u8) -> usize {
+/// What the kernel knows of this address, and on which of the sockets: each knows its own associations only.
+fn path(desk: &Desk, listener: u8, peer: Address) -> Option<(BorrowedFd<'_>, u8, Path)> {
+    let fds = desk.end(listener)?.fds.iter().map(AsFd::as_fd).zip(0..);
+    fds.filter_map(|(fd, socket)| Some((fd, socket, sys::sctp::path(fd, 0, peer.into()).ok()?))).next()
+}
+
+/// An association with this peer could not be set up, or has ended before anybody read that it is up: unless the kernel has one, none
+/// is being set up any more, and it does not count.
+pub fn given_up(desk: &Desk, listener: u8, peer: Address) -> Option<FlowView> {
+    let opening = desk.parts.flows.find_opening(peer, listener)?;
+    if path(desk, listener, peer).is_some() { None } else { desk.parts.flows.close(opening.id) }
+}
+
+/// How many there may be in `flows`. The kernel has some of this listener's that are not there: peers set them up, and nobody has read
+/// of it yet.
+fn limit(desk: &Desk, listener: u8) -> Limit {
     let fds = desk.end(listener).into_iter().flat_map(|end| &end.fds);
     let of_kernel: usize = fds.map(|fd| sys::sctp::association_count(fd.as_fd()).unwrap_or(0)).sum();
-    of_kernel.max(desk.parts.flows.live(Transport::Sctp))
+    let unread = of_kernel.saturating_sub(desk.parts.flows.live(Transport::Sctp));
+    let limit = desk.associations();
+    Limit { total: limit.total.saturating_sub(unread), ..limit }
 }

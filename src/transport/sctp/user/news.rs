@@ -146,7 +146,6 @@ pub(super) fn note(desk: &Desk, line: &mut Line, id: FlowId, tag: u32, now: Tick
             retransmitted: number(metrics.rtx_packets_count as u128),
             peer_window: metrics.peer_rwnd_bytes,
             unacknowledged: number(metrics.unack_data_count as u128),
-            unused: 0,
         };
         desk.parts.flows.note_path(id, path, line.endpoint.queued(tag) as u32);
     }

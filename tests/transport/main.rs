@@ -17,16 +17,8 @@ mod udp;
 mod user;
 
 fn main() {
-    let tests: Vec<rig::Test> = [
-        memory::TESTS,
-        udp::TESTS,
-        tcp::TESTS,
-        supervisor::TESTS,
-        single_owner::TESTS,
-        user::TESTS,
-        sctp::tests(),
-        layout::tests(),
-    ]
-    .concat();
-    rig::run(&tests);
+    let tests: Vec<rig::Test> =
+        [memory::TESTS, udp::TESTS, tcp::TESTS, supervisor::TESTS, single_owner::TESTS, user::TESTS].concat();
+    let kernels = rig::with_kernel_sctp([sctp::TESTS, layout::TESTS].concat());
+    rig::run(&[tests, kernels].concat());
 }

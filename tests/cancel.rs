@@ -11,7 +11,7 @@ use support::daemon::{Daemon, counter};
 use support::proxy::Setup;
 use support::raw::Peer;
 use support::sipp::{Running, Scenario, Sipp, names, register};
-use support::{Room, patience, say, slow, tally_sctp, transports};
+use support::{Room, left_to_the_host, patience, say, slow, tally_sctp, transports};
 
 const HOME: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const CALLS: u64 = 100;
@@ -55,6 +55,64 @@ fn a_call_given_up_ends_with_487_over_every_pair_of_transports() {
     }
     assert_eq!(counter(&daemon.status(), "timed_out"), 0);
     daemon.stop();
+}
+
+/// The same by hand, because SIPp does not speak SCTP in user space: to and from each transport, and forked to it and each.
+#[test]
+fn calls_are_cancelled_over_sctp_in_user_space() {
+    if left_to_the_host("CANCEL over SCTP in user space") {
+        return;
+    }
+    let room = Room::new("cancel-user-space");
+    let setup = Setup::in_user_space(HOME, &Transport::ALL);
+    let daemon = Daemon::start(&room, &setup);
+    let (udp, tcp, sctp) = (Transport::Udp, Transport::Tcp, Transport::Sctp);
+    for (from, to) in [(sctp, udp), (sctp, tcp), (sctp, sctp), (udp, sctp), (tcp, sctp)] {
+        let [caller, callee] = [from, to].map(|transport| setup.peer(transport).expect("a peer"));
+        let id = format!("{}-{}", from.uri_token(), to.uri_token());
+        let hear = |peer, start| hear(peer, start, &id);
+        callee.register(&id);
+        let invite = caller.request_with("INVITE", &id, &id, &format!("Contact: <sip:a@{}>\r\n", caller.local), "");
+        let as_method = |method: &str| invite.replacen("INVITE", method, 1).replace("1 INVITE", &format!("1 {method}"));
+        caller.send(invite.as_bytes()).expect("INVITE is sent");
+        hear(&caller, "SIP/2.0 100");
+        let arrived = hear(&callee, "INVITE");
+        callee.send(callee.answer(&arrived, "180 Ringing").as_bytes()).expect("180 is sent");
+        hear(&caller, "SIP/2.0 180");
+        caller.send(as_method("CANCEL").as_bytes()).expect("CANCEL is sent");
+        hear(&caller, "SIP/2.0 200");
+        let cancel = hear(&callee, "CANCEL");
+        callee.send(callee.answer(&cancel, "200 OK").as_bytes()).expect("200 is sent");
+        callee.send(callee.answer(&arrived, "487 Request Terminated").as_bytes()).expect("487 is sent");
+        hear(&caller, "SIP/2.0 487");
+        caller.send(as_method("ACK").as_bytes()).expect("ACK is sent");
+        hear(&callee, "ACK");
+    }
+    // A fork: one answers, the other one is cancelled.
+    for (answers, rings) in [(sctp, udp), (sctp, tcp), (sctp, sctp), (udp, sctp), (tcp, sctp)] {
+        let [caller, answers, rings] = [udp, answers, rings].map(|transport| setup.peer(transport).expect("a peer"));
+        let id = format!("{}-or-{}", answers.transport.uri_token(), rings.transport.uri_token());
+        let hear = |peer, start| hear(peer, start, &id);
+        [&answers, &rings].into_iter().for_each(|peer| peer.register(&id));
+        let invite = caller.request_with("INVITE", &id, &id, &format!("Contact: <sip:a@{}>\r\n", caller.local), "");
+        caller.send(invite.as_bytes()).expect("INVITE is sent");
+        let [taken, ringing] = [&answers, &rings].map(|peer| hear(peer, "INVITE"));
+        rings.send(rings.answer(&ringing, "180 Ringing").as_bytes()).expect("180 is sent");
+        hear(&caller, "SIP/2.0 180");
+        answers.send(answers.answer(&taken, "200 OK").as_bytes()).expect("200 is sent");
+        hear(&caller, "SIP/2.0 200");
+        let cancel = hear(&rings, "CANCEL");
+        rings.send(rings.answer(&cancel, "200 OK").as_bytes()).expect("200 is sent");
+        rings.send(rings.answer(&ringing, "487 Request Terminated").as_bytes()).expect("487 is sent");
+        hear(&rings, "ACK");
+    }
+    let status = daemon.status();
+    assert_eq!((counter(&status, "timed_out"), counter(&status, "associations_lost")), (0, 0));
+    daemon.stop();
+}
+
+fn hear(peer: &Peer, start: &str, id: &str) -> String {
+    peer.receive_starting(start, patience(3)).unwrap_or_else(|| panic!("{id}: no {start}"))
 }
 
 /// One phone number, two phones: both ring, one is answered, the other is told to stop. Over each transport for both.

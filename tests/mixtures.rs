@@ -1,5 +1,7 @@
 //! Calls in every mixture of transports: in over one, out over another.
 //! RFC 3261 §16 and §18, RFC 4168; Record-Route doubled where the transport changes (K20, K22).
+//!
+//! The phones are SIPp's, so SCTP is the kernel's here. The same with SCTP in user space, and phones that speak it: user_space.rs.
 
 mod support;
 

@@ -15,7 +15,7 @@ use support::daemon::{Daemon, counter};
 use support::proxy::Setup;
 use support::raw::Peer;
 use support::sipp::{Scenario, Sipp, names, register};
-use support::{Room, patience, say, tally_sctp, wait_for};
+use support::{Room, only_in_the_vm, patience, say, tally_sctp, wait_for};
 use sys::sctp::Settings;
 
 const FAR: &str = "far";
@@ -166,8 +166,7 @@ impl Lie {
 
 #[test]
 fn an_address_that_is_only_claimed_gets_nobodys_requests() {
-    if std::env::var_os("IN_VM").is_none() {
-        say("a claimed address: changes the loopback device, so only in the virtual machine");
+    if only_in_the_vm("a claimed address") {
         return;
     }
     // Nothing comes through to it any more.
@@ -187,8 +186,7 @@ fn an_address_that_is_only_claimed_gets_nobodys_requests() {
 
 #[test]
 fn an_address_that_was_only_claimed_is_reached_at_its_owner() {
-    if std::env::var_os("IN_VM").is_none() {
-        say("the owner of a claimed address: changes the loopback device, so only in the virtual machine");
+    if only_in_the_vm("the owner of a claimed address") {
         return;
     }
     // Who is there hears no HEARTBEAT (the first chunk's type is 4): else it would abort what it knows nothing of.
@@ -210,8 +208,7 @@ fn an_address_that_was_only_claimed_is_reached_at_its_owner() {
 
 #[test]
 fn calls_go_on_while_one_path_is_cut() {
-    if std::env::var_os("IN_VM").is_none() {
-        say("multi-homing: makes network devices, so only in the virtual machine");
+    if only_in_the_vm("multi-homing") {
         return;
     }
     let cables = Cables::lay();
@@ -246,9 +243,16 @@ fn calls_go_on_while_one_path_is_cut() {
     assert!(down.is_some(), "no path went down: {:?}", paths(&daemon));
     say(&format!("one path is cut: {:?}", paths(&daemon)));
     assert!(paths(&daemon).contains(&("10.1.0.2:5090".to_owned(), "inactive".to_owned())));
+    let is_logged = |words| {
+        wait_for(patience(2), || daemon.has_logged(&["10.1.0.2:5090", words]).then_some(()))
+            .unwrap_or_else(|| panic!("not logged: {words}\n{}", daemon.last_words()));
+    };
+    is_logged("SCTP path is down");
+    assert!(!daemon.has_logged(&["SCTP path is up again"]), "{}", daemon.last_words());
     cables.mend(1);
     let up = wait_for(patience(10), || (counter(&daemon.status(), "paths_up") > 0).then_some(()));
     assert!(up.is_some(), "the path does not come up again: {:?}", paths(&daemon));
+    is_logged("SCTP path is up again");
     let report = caller.finish();
     say(&format!("with one path cut and mended: {report}"));
     // The gap is what the unluckiest call waited more than the others: until the kernel sent its message again over the other path.

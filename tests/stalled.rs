@@ -1,6 +1,7 @@
 //! A peer that stalls is that peer's affair: the calls of others are set up as fast as without it.
 //!
 //! - an SCTP peer that stops reading (M05, M08), a TCP peer that stops reading;
+//! - an SCTP peer in user space that falls silent;
 //! - an SCTP peer of whose 30 kB message only the first half ever arrives (M12), and one that does so until the window is
 //!   used up, so that the kernel hands out pieces (M13).
 
@@ -16,12 +17,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use strowger::phone::agent::Manner;
+use strowger::phone::line::Stack;
 use strowger::phone::load::{Load, Order, Pace};
 use strowger::transport::Transport;
 use support::daemon::counter;
 use support::proxy::{Proxy, Setup};
 use support::raw::Peer;
-use support::{DOMAIN, Room, kernel, left_to_the_vm, patience, say, slow, wait_for};
+use support::tunnel::TunnelPeer;
+use support::{DOMAIN, Room, kernel, left_to_the_host, left_to_the_vm, only_in_the_vm, patience, say, slow, wait_for};
 
 const HOME: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// Runs of each kind, by turns; where the medians do not agree yet, as many again.
@@ -50,13 +53,19 @@ struct Phones {
 
 impl Street {
     fn new(name: &str, transport: Transport, tables: &str) -> Street {
-        let room = Room::new(name);
         let transports = if transport == Transport::Udp { vec![transport] } else { vec![transport, Transport::Udp] };
-        let setup = Setup { tables: tables.to_owned(), ..Setup::on(HOME, &transports) };
+        Street::with(name, transport, Setup { tables: tables.to_owned(), ..Setup::on(HOME, &transports) })
+    }
+
+    fn with(name: &str, transport: Transport, setup: Setup) -> Street {
+        let room = Room::new(name);
         let proxy = Proxy::start(&room, &setup);
         let toward = setup.address(transport);
         let manner = Manner { t1: Duration::from_millis(if slow() > 1 { 6000 } else { 500 }), ..Manner::default() };
         let mut load = Load::new(DOMAIN, manner).expect("phones");
+        if let Some(tunnel) = setup.tunnel {
+            load.speak(Stack::User(tunnel));
+        }
         let mut crowd = |name: &str| -> Vec<usize> {
             (0..5).map(|n| load.add_phone(&format!("{name}{n}"), transport, HOME, toward).expect("a phone")).collect()
         };
@@ -83,7 +92,7 @@ impl Street {
             tally.failed
         ));
         assert_eq!((tally.completed, tally.failed), (calls, 0), "{:?}", tally.failures);
-        if self.transport == Transport::Sctp {
+        if self.transport == Transport::Sctp && self.setup.tunnel.is_none() {
             support::tally_sctp(calls);
         }
         p99
@@ -189,6 +198,11 @@ fn stop_reading(street: &Street, transport: Transport, signs: &[&str]) -> (Peer,
         .expect("a peer that will stall");
     let user = format!("stalled{}", street.times.get());
     peer.register(&user);
+    (peer, fill(street, user, signs))
+}
+
+/// Floods a peer that takes nothing any more until one of these counters says that there is no room left.
+fn fill(street: &Street, user: String, signs: &[&str]) -> Flood {
     let before = street.counters(signs);
     let flood = Flood::start(street.setup.address(Transport::Udp), user);
     if before.is_some() {
@@ -203,7 +217,7 @@ fn stop_reading(street: &Street, transport: Transport, signs: &[&str]) -> (Peer,
     flood.full.store(true, Ordering::Relaxed);
     // What is under way to it has been worked off.
     std::thread::sleep(patience(1));
-    (peer, flood)
+    flood
 }
 
 #[test]
@@ -214,6 +228,41 @@ fn an_sctp_peer_that_stops_reading_delays_nobody() {
     let street = Street::new("stalled-sctp", Transport::Sctp, "");
     let signs = ["queued", "queue_full"];
     street.compare(|street| stop_reading(street, Transport::Sctp, &signs), |_| drop(street.counters(&signs)));
+    street.proxy.stop();
+}
+
+/// A phone in user space that registers and then does nothing any more: no acknowledgement, no heartbeat, until it is given up.
+fn fall_silent(street: &Street, signs: &[&str]) -> (TunnelPeer, Flood) {
+    let toward = street.setup.address(Transport::Sctp);
+    let mut peer = TunnelPeer::on(support::free_port(HOME));
+    let tag = peer.call(toward, street.setup.tunnel.expect("a tunnel"));
+    let user = format!("silent{}", street.times.get());
+    let text = support::raw::request(
+        (Transport::Sctp, peer.at),
+        "REGISTER",
+        &user,
+        &user,
+        &format!("Contact: <sip:{user}@{};transport=sctp>\r\n", peer.at),
+        "",
+    );
+    peer.send(tag, text.as_bytes());
+    let registered = wait_for(patience(3), || {
+        peer.turn();
+        peer.got.iter().any(|(_, bytes)| bytes.starts_with(b"SIP/2.0 200")).then_some(())
+    });
+    assert!(registered.is_some(), "no 200 to the REGISTER of {user}");
+    (peer, fill(street, user, signs))
+}
+
+#[test]
+fn an_sctp_peer_in_user_space_that_falls_silent_delays_nobody() {
+    if left_to_the_host("a silent SCTP peer in user space") {
+        return;
+    }
+    let setup = Setup::in_user_space(HOME, &[Transport::Sctp, Transport::Udp]);
+    let street = Street::with("silent", Transport::Sctp, setup);
+    let signs = ["queue_full"];
+    street.compare(|street| fall_silent(street, &signs), |_| drop(street.counters(&signs)));
     street.proxy.stop();
 }
 
@@ -274,14 +323,6 @@ fn send_half(street: &Street) -> (Peer, HalfWay) {
     let whole = kernel::grown(&before, &after, "SctpReasmUsrMsgs");
     assert!(split == 1 && whole == 0, "{split} messages left in fragments, {whole} arrived whole");
     (peer, way)
-}
-
-fn only_in_the_vm(what: &str) -> bool {
-    if std::env::var_os("IN_VM").is_none() {
-        say(&format!("{what}: changes the loopback device, so only in the virtual machine"));
-        return true;
-    }
-    false
 }
 
 #[test]

@@ -293,8 +293,22 @@ fn tables(tables: &BTreeMap<String, Fill>) -> Table {
 }
 
 fn flows(flows: &[FlowLine]) -> Table {
-    let mut table = table(&["transport", "peer", "state", ">seat", ">queued", ">in", ">out"]);
+    let head = [
+        "transport",
+        "peer",
+        "state",
+        ">seat",
+        ">queued",
+        ">in",
+        ">out",
+        ">association",
+        ">window",
+        ">unacked",
+        ">sent again",
+    ];
+    let mut table = table(&head);
     for flow in flows {
+        let association = flow.association.as_ref();
         table.add_row([
             flow.transport.uri_token().to_owned(),
             flow.peers.join(" "),
@@ -303,15 +317,18 @@ fn flows(flows: &[FlowLine]) -> Table {
             flow.queued_bytes.to_string(),
             flow.messages_in.to_string(),
             flow.messages_out.to_string(),
+            or_dash(association.map(|association| association.id)),
+            or_dash(association.map(|association| association.window)),
+            or_dash(association.and_then(|association| association.unacknowledged)),
+            or_dash(association.map(|association| association.retransmitted)),
         ]);
     }
     table
 }
 
+/// What belongs to one path; what only the whole association has stands in the row of its flow.
 fn paths(flows: &[FlowLine]) -> Table {
-    let head =
-        ["association", "path", "state", ">rtt ms", ">rto ms", ">cwnd", ">mtu", ">window", ">unacked", ">sent again"];
-    let mut table = table(&head);
+    let mut table = table(&[">association", "path", "state", ">rtt ms", ">rto ms", ">cwnd", ">mtu"]);
     for association in flows.iter().filter_map(|flow| flow.association.as_ref()) {
         for path in &association.paths {
             table.add_row([
@@ -322,9 +339,6 @@ fn paths(flows: &[FlowLine]) -> Table {
                 or_dash(path.rto_ms),
                 path.cwnd.to_string(),
                 or_dash(path.mtu),
-                association.window.to_string(),
-                or_dash(association.unacknowledged),
-                association.retransmitted.to_string(),
             ]);
         }
     }
@@ -440,9 +454,10 @@ mod tests {
             let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
             text.lines().map(words).find(|line| line.starts_with(start)).unwrap_or_default()
         };
-        assert_eq!(line("sctp"), "sctp 192.0.2.1:5060 open - 2048 21 22");
-        assert_eq!(line("7 192.0.2.1:5060"), "7 192.0.2.1:5060 active, primary 12.5 - 4380 1500 65001 3 11", "{text}");
-        assert_eq!(line("7 198.51.100.1:5060"), "7 198.51.100.1:5060 active 12.5 501 4380 1500 65001 3 11", "{text}");
+        assert_eq!(line("sctp"), "sctp 192.0.2.1:5060 open - 2048 21 22 7 65001 3 11");
+        assert_eq!(line("7 192.0.2.1:5060"), "7 192.0.2.1:5060 active, primary 12.5 - 4380 1500", "{text}");
+        assert_eq!(line("7 198.51.100.1:5060"), "7 198.51.100.1:5060 active 12.5 501 4380 1500", "{text}");
+        assert_eq!(text.matches("65001").count(), 1, "the association's own figures stand once: {text}");
     }
 
     #[test]

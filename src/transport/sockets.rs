@@ -105,7 +105,7 @@ impl Sockets {
             open_one(config, listen, &mut warnings).map_err(|cause| OpenError {
                 listener: listen.name.clone(),
                 addresses: listen.addresses.clone(),
-                advice: advice(listen, &cause),
+                advice: advice(listen, &cause, sys::sctp::supported()),
                 cause,
             })
         };
@@ -250,7 +250,8 @@ pub fn is_kernel_sctp(listen: &Listen, kernel_has_sctp: bool) -> bool {
     kernel_has_sctp && listen.transport == Transport::Sctp && listen.stack != Stack::User
 }
 
-fn advice(listen: &Listen, cause: &io::Error) -> &'static str {
+/// `kernel_has_sctp`: of `sys::sctp::supported`. Where it has, SCTP fails for reasons that say themselves what to do (M22).
+fn advice(listen: &Listen, cause: &io::Error, kernel_has_sctp: bool) -> &'static str {
     match (cause.kind(), listen.transport) {
         (io::ErrorKind::AddrInUse, Transport::Sctp) => {
             "another program has this address, or (in user space) the UDP port encapsulation_port: end it or choose another port"
@@ -258,8 +259,9 @@ fn advice(listen: &Listen, cause: &io::Error) -> &'static str {
         (io::ErrorKind::AddrInUse, _) => "another program has this address: end it or choose another port",
         (io::ErrorKind::AddrNotAvailable, _) => "this machine does not have that address (ip addr)",
         (io::ErrorKind::PermissionDenied, _) => "ports under 1024 need root or CAP_NET_BIND_SERVICE",
-        (io::ErrorKind::Unsupported, Transport::Sctp) => {
-            "load the kernel's SCTP (modprobe sctp) or set stack = \"auto\" or \"user\""
+        (io::ErrorKind::Unsupported, Transport::Sctp) if !kernel_has_sctp => {
+            "this kernel has no SCTP, or does not load it by itself: where it has the module, load it (modprobe sctp), else set \
+             stack = \"auto\" or \"user\""
         }
         _ => "",
     }
@@ -270,16 +272,28 @@ mod tests {
     use super::*;
     use crate::config::SentBy;
 
-    #[test]
-    fn half_a_buffer_granted_is_said_and_a_whole_one_is_not() {
-        let listen = Listen {
+    fn sctp() -> Listen {
+        Listen {
             name: "a".into(),
             transport: Transport::Sctp,
             addresses: vec![],
             sent_by: SentBy { host: "a.test".into(), port: 5060 },
             stack: Stack::Auto,
             encapsulation_port: None,
-        };
+        }
+    }
+
+    #[test]
+    fn the_module_is_asked_for_only_where_it_is_missing() {
+        let unsupported = io::ErrorKind::Unsupported.into();
+        assert!(advice(&sctp(), &unsupported, false).contains("modprobe sctp"));
+        // M22: SCTP is there, and nothing to seal its cookies with.
+        assert_eq!(advice(&sctp(), &unsupported, true), "");
+    }
+
+    #[test]
+    fn half_a_buffer_granted_is_said_and_a_whole_one_is_not() {
+        let listen = sctp();
         let said = |receive, send| {
             let mut warnings = Vec::new();
             say_if_less(&mut warnings, &listen, (1000, 3000), Granted { receive, send });

@@ -13,9 +13,5 @@ mod end;
 mod pressure;
 
 fn main() {
-    if !sys::sctp::supported() {
-        println!("skipped: this kernel has no SCTP (socket(AF_INET, SOCK_SEQPACKET, IPPROTO_SCTP) fails)");
-        return;
-    }
-    rig::run(&[association::TESTS, bundling::TESTS, pressure::TESTS].concat());
+    rig::run(&rig::with_kernel_sctp([association::TESTS, bundling::TESTS, pressure::TESTS].concat()));
 }

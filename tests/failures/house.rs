@@ -13,7 +13,7 @@ use strowger::transport::Transport;
 use crate::support::daemon::Daemon;
 use crate::support::proxy::Setup;
 use crate::support::raw::Peer;
-use crate::support::{DOMAIN, Room, kernel, left_to_the_vm, patience, say, wait_for};
+use crate::support::{DOMAIN, Room, kernel, left_to_the_vm, only_in_the_vm, patience, say, wait_for};
 
 pub const HOME: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// Where those live whom the network fails.
@@ -160,11 +160,7 @@ pub struct Silence;
 impl Silence {
     /// True where these tests may have their way with the loopback device.
     pub fn is_possible(what: &str) -> bool {
-        let possible = std::env::var_os("IN_VM").is_some();
-        if !possible {
-            say(&format!("{what}: changes the loopback device, so only in the virtual machine"));
-        }
-        possible
+        !only_in_the_vm(what)
     }
 
     pub fn of(ip: IpAddr, directions: &[&str]) -> Silence {

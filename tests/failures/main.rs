@@ -6,7 +6,6 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod callee;
 mod house;
 
 use std::collections::{HashMap, HashSet};
@@ -14,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use sys::datagram::To;
 
-use callee::Callee;
 use house::{AWAY, Distance, HOME, House, Silence, at_once, counted, when_counted};
+use support::callee::Callee;
 use support::{free_port, patience, say, wait_for};
 
 /// One target, and the same with another behind it.

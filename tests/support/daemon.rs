@@ -55,6 +55,16 @@ impl Daemon {
         self.process.pid()
     }
 
+    /// The lines of its log.
+    pub fn log(&self) -> Vec<String> {
+        self.process.words().lines().map(str::to_owned).collect()
+    }
+
+    /// Has one line of its log all of `words`?
+    pub fn has_logged(&self, words: &[&str]) -> bool {
+        self.log().iter().any(|line| words.iter().all(|word| line.contains(word)))
+    }
+
     pub fn last_words(&self) -> String {
         self.process.last_words()
     }

@@ -6,6 +6,31 @@ use std::fs::read_to_string;
 use socket2::{Domain, Protocol, Socket, Type};
 use strowger::transport::Transport;
 
+/// A setting `net.sctp.NAME` for as long as this lives; then it is again what it was.
+pub struct Sysctl {
+    name: &'static str,
+    was: String,
+}
+
+impl Sysctl {
+    pub fn set(name: &'static str, value: impl ToString) -> Sysctl {
+        let was = sys::sctp::sysctl_text(name).unwrap_or_else(|e| panic!("net.sctp.{name}: {e}"));
+        write_sysctl(name, &value.to_string());
+        Sysctl { name, was }
+    }
+}
+
+impl Drop for Sysctl {
+    fn drop(&mut self) {
+        write_sysctl(self.name, &self.was);
+    }
+}
+
+fn write_sysctl(name: &str, value: &str) {
+    std::fs::write(format!("/proc/sys/net/sctp/{name}"), value)
+        .unwrap_or_else(|e| panic!("net.sctp.{name} = {value}: {e}"));
+}
+
 pub fn sctp_is_here() -> bool {
     Socket::new(Domain::IPV4, Type::SEQPACKET, Some(Protocol::SCTP)).is_ok()
 }

@@ -4,6 +4,7 @@
 //! `tests/` uses a part of it.
 #![allow(dead_code, clippy::disallowed_methods, reason = "each test takes a part; tests may read the clock")]
 
+pub mod callee;
 pub mod daemon;
 pub mod kamailio;
 pub mod kernel;
@@ -13,6 +14,7 @@ pub mod raw;
 pub mod sipp;
 pub mod tcp_phones;
 pub mod tunnel;
+pub mod turning;
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -53,28 +55,50 @@ pub fn say(text: &str) {
 }
 
 /// Says once per test why its SCTP part is left to the virtual machine. True when it is.
+#[track_caller]
 pub fn left_to_the_vm(what: &str) -> bool {
-    let left = !transports().contains(&Transport::Sctp);
-    if left {
-        say(&format!("{what}: this kernel has no SCTP; tests/run does it in the virtual machine"));
-    }
-    left
+    left_out(
+        !transports().contains(&Transport::Sctp),
+        what,
+        "this kernel has no SCTP; tests/run does it in the virtual machine",
+    )
+}
+
+/// Says so when this is not the virtual machine, the only one whose network or kernel a test may change as it likes.
+#[track_caller]
+pub fn only_in_the_vm(what: &str) -> bool {
+    let left = std::env::var_os("IN_VM").is_none();
+    left_out(left, what, "changes the machine's network, so only in the virtual machine (tests/run --vm)")
 }
 
 /// Says so when this is the virtual machine, and the host has done it, with the same sockets.
+#[track_caller]
 pub fn left_to_the_host(what: &str) -> bool {
-    let left = std::env::var_os("IN_VM").is_some();
+    left_out(std::env::var_os("IN_VM").is_some(), what, "done on the host")
+}
+
+/// What is left out is said, and noted with its place for the sum that tests/run prints.
+#[track_caller]
+fn left_out(left: bool, what: &str, why: &str) -> bool {
     if left {
-        say(&format!("{what}: done on the host"));
+        let line = format!("{what}: {why}");
+        say(&line);
+        let place = std::panic::Location::caller();
+        note("TESTS_LEFT_OUT", &format!("{}:{}: {line}", place.file(), place.line()));
     }
     left
 }
 
 /// Notes that `calls` whole calls went over SCTP on at least one side, for the sum that tests/run prints.
 pub fn tally_sctp(calls: u64) {
-    if let Some(file) = std::env::var_os("TESTS_TALLY") {
-        let mut file = OpenOptions::new().create(true).append(true).open(file).expect("the tally file opens");
-        writeln!(file, "{calls}").expect("the tally is written");
+    note("TESTS_TALLY", &calls.to_string());
+}
+
+/// A line for tests/run, in the file that this variable names.
+fn note(variable: &str, line: &str) {
+    if let Some(file) = std::env::var_os(variable) {
+        let mut file = OpenOptions::new().create(true).append(true).open(file).expect("the file of notes opens");
+        writeln!(file, "{line}").expect("the note is written");
     }
 }
 

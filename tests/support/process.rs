@@ -57,7 +57,12 @@ impl Process {
         None
     }
 
-    /// The end of what it wrote, for a message about a failure.
+    /// All that it wrote.
+    pub fn words(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.output).unwrap_or_default()).into_owned()
+    }
+
+    /// The end of it, for a message about a failure.
     pub fn last_words(&self) -> String {
         let all = std::fs::read(&self.output).unwrap_or_default();
         String::from_utf8_lossy(&all[all.len().saturating_sub(3000)..]).into_owned()

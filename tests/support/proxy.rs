@@ -7,6 +7,7 @@ use strowger::transport::Transport;
 use super::Room;
 use super::daemon::Daemon;
 use super::kamailio::Kamailio;
+use super::raw::Peer;
 
 /// What a proxy is asked to be.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +46,23 @@ impl Setup {
     /// SCTP in user space among them.
     pub fn in_user_space(ip: std::net::IpAddr, transports: &[Transport]) -> Setup {
         Setup { tunnel: Some(super::free_port(ip).port()), ..Setup::on(ip, transports) }
+    }
+
+    /// Every transport: SCTP by the kernel, or where it has none in user space.
+    pub fn on_all(ip: std::net::IpAddr) -> Setup {
+        if super::transports().contains(&Transport::Sctp) {
+            Setup::on(ip, &Transport::ALL)
+        } else {
+            Setup::in_user_space(ip, &Transport::ALL)
+        }
+    }
+
+    /// A peer of the listener for `transport`, by whichever SCTP it has.
+    pub fn peer(&self, transport: Transport) -> std::io::Result<Peer> {
+        match self.tunnel.filter(|_| transport == Transport::Sctp) {
+            Some(tunnel) => Peer::in_user_space(self.address(transport), tunnel),
+            None => Peer::connect(transport, self.address(transport)),
+        }
     }
 
     pub fn address(&self, transport: Transport) -> SocketAddr {

@@ -12,21 +12,16 @@ use crate::sctp::{LISTEN, Peer, socket_of};
 use crate::seat::{Seat, client, config, parts, to};
 use crate::tests;
 
-pub fn tests() -> &'static [Test] {
-    if sys::sctp::supported() {
-        return tests![
-            an_association_has_one_reader_and_every_process_sends_on_it,
-            two_processes_set_up_one_association,
-            a_request_meets_an_association_that_its_peer_sets_up,
-            what_one_process_sets_up_counts_for_the_other,
-            what_waits_for_a_stalled_peer_has_one_bound_for_both,
-            what_one_of_two_left_open_leaves_with_its_successor,
-            a_successor_reads_what_came_meanwhile,
-            a_second_daemon_is_refused,
-        ];
-    }
-    &[]
-}
+pub const TESTS: &[Test] = tests![
+    an_association_has_one_reader_and_every_process_sends_on_it,
+    two_processes_set_up_one_association,
+    a_request_meets_an_association_that_its_peer_sets_up,
+    what_one_process_sets_up_counts_for_the_other,
+    what_waits_for_a_stalled_peer_has_one_bound_for_both,
+    what_one_of_two_left_open_leaves_with_its_successor,
+    a_successor_reads_what_came_meanwhile,
+    a_second_daemon_is_refused,
+];
 
 /// Two workers of one daemon.
 struct Pair {

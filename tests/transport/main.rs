@@ -18,7 +18,7 @@ mod udp;
 mod user;
 
 fn main() {
-    let tests: Vec<rig::Test> = [
+    let tests = [
         memory::TESTS,
         udp::TESTS,
         tcp::TESTS,
@@ -26,9 +26,8 @@ fn main() {
         single_owner::TESTS,
         user::TESTS,
         two_seats::TESTS,
-        sctp::tests(),
-        layout::tests(),
     ]
     .concat();
-    rig::run(&tests);
+    let kernels = rig::with_kernel_sctp([sctp::TESTS, layout::TESTS].concat());
+    rig::run(&[tests, kernels].concat());
 }

@@ -14,7 +14,7 @@ use sys::sctp::{AssociationState, Notification, Settings, parse_notification};
 use crate::rig::{Test, child, joined, pause};
 use crate::seat::{self, Seat, client, parts, to};
 
-/// Each test twice: with one worker and one socket, and with two workers that have each their own, the daemon's default.
+/// Each test twice: with one worker and one socket, and with two workers that have each their own.
 macro_rules! in_both_layouts {
     ($($name:ident),* $(,)?) => { &[
         $((stringify!($name), || laid_out(Layout::Shared, $name)),)*
@@ -22,37 +22,31 @@ macro_rules! in_both_layouts {
     ] };
 }
 
-pub fn tests() -> &'static [Test] {
-    if sys::sctp::supported() {
-        return in_both_layouts![
-            messages_go_both_ways_on_stream_0_unordered,
-            messages_go_on_the_stream_and_in_the_order_that_is_configured,
-            a_request_reuses_the_association_of_its_peer,
-            a_ping_is_answered,
-            a_peer_that_is_not_there_is_lost_and_its_requests_fail,
-            a_stalled_peer_does_not_stop_another,
-            a_message_in_pieces_aborts_its_association_and_no_other,
-            a_turns_messages_are_bundled,
-            what_a_dead_worker_left_open_leaves_with_its_successor,
-            an_idle_association_is_closed_and_nothing_fails,
-            a_request_meets_a_shutdown_and_goes_over_a_new_association,
-            associations_over_the_limit_are_aborted,
-            associations_out_over_the_limit_are_not_begun,
-            associations_out_over_the_limit_of_one_peer_are_not_begun,
-            what_could_not_be_set_up_does_not_count,
-            what_outlived_its_time_failed_and_its_association_did_not,
-            a_response_whose_association_is_gone_goes_to_the_sent_by_port,
-            responses_whose_association_is_gone_are_not_held_back_for_one_another,
-            a_peer_is_found_by_its_second_address,
-            an_ipv6_peer_is_served_and_called,
-            the_address_that_is_named_first_is_the_primary_one,
-            a_refused_peers_message_is_not_heard_and_no_response_opens_what_is_refused,
-            a_drained_daemon_shuts_its_associations_down,
-        ];
-    }
-    println!("SCTP tests skipped: this kernel has no SCTP");
-    &[]
-}
+pub const TESTS: &[Test] = in_both_layouts![
+    messages_go_both_ways_on_stream_0_unordered,
+    messages_go_on_the_stream_and_in_the_order_that_is_configured,
+    a_request_reuses_the_association_of_its_peer,
+    a_ping_is_answered,
+    a_peer_that_is_not_there_is_lost_and_its_requests_fail,
+    a_stalled_peer_does_not_stop_another,
+    a_message_in_pieces_aborts_its_association_and_no_other,
+    a_turns_messages_are_bundled,
+    what_a_dead_worker_left_open_leaves_with_its_successor,
+    an_idle_association_is_closed_and_nothing_fails,
+    a_request_meets_a_shutdown_and_goes_over_a_new_association,
+    associations_over_the_limit_are_aborted,
+    associations_out_over_the_limit_are_not_begun,
+    associations_out_over_the_limit_of_one_peer_are_not_begun,
+    what_could_not_be_set_up_does_not_count,
+    what_outlived_its_time_failed_and_its_association_did_not,
+    a_response_whose_association_is_gone_goes_to_the_sent_by_port,
+    responses_whose_association_is_gone_are_not_held_back_for_one_another,
+    a_peer_is_found_by_its_second_address,
+    an_ipv6_peer_is_served_and_called,
+    the_address_that_is_named_first_is_the_primary_one,
+    a_refused_peers_message_is_not_heard_and_no_response_opens_what_is_refused,
+    a_drained_daemon_shuts_its_associations_down,
+];
 
 /// Of the one test that this process runs.
 static LAYOUT: OnceLock<Layout> = OnceLock::new();

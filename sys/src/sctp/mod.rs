@@ -66,7 +66,8 @@ pub fn one_to_many(addresses: &[SocketAddr], settings: &Settings, reuse_port: bo
     socket::listen(owned.as_fd(), 1).map_err(|e| match e.raw_os_error() {
         Some(libc::ENOSYS) => io::Error::new(
             io::ErrorKind::Unsupported,
-            "no algorithm for cookies: set net.sctp.cookie_hmac_alg to one that this kernel has, or to none",
+            "no algorithm to seal cookies with: set net.sctp.cookie_hmac_alg to one that this kernel has (sha256, on older ones \
+             sha1 or md5)",
         ),
         _ => e,
     })?;

@@ -1,5 +1,7 @@
 //! Runs tests one after the other, each in a child process of a process that never has a second thread.
 
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::process::exit;
 use std::time::{Duration, Instant};
 
@@ -36,6 +38,21 @@ pub fn run(tests: &[Test]) {
         failed += i32::from(!passed);
     }
     exit(if failed == 0 { 0 } else { 101 });
+}
+
+/// These where the kernel has SCTP; else none, which is said, and noted for the sum that tests/run prints.
+#[allow(dead_code)] // not every program tests SCTP
+pub fn with_kernel_sctp(tests: Vec<Test>) -> Vec<Test> {
+    if sys::sctp::supported() {
+        return tests;
+    }
+    println!("{} tests skipped: this kernel has no SCTP", tests.len());
+    if let Some(file) = std::env::var_os("TESTS_LEFT_OUT") {
+        let mut file = OpenOptions::new().create(true).append(true).open(file).expect("the file of notes opens");
+        let mut note = |name: &str| writeln!(file, "{name}: this kernel has no SCTP").expect("the note is written");
+        tests.iter().for_each(|(name, _)| note(name));
+    }
+    Vec::new()
 }
 
 /// Runs `work` in a child process, which then exits with 0 (or 101 when it panics). Returns its process id.

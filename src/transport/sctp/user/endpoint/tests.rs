@@ -465,6 +465,25 @@ fn what_has_no_room_is_named() {
 }
 
 #[test]
+fn what_outlived_its_time_is_given_up_and_the_next_one_comes() {
+    for (lifetime, comes) in [(None, 2), (Some(Duration::from_millis(300)), 1)] {
+        let (mut wire, tag) = Wire::pair();
+        wire.hosts[0].endpoint.how = How { lifetime, ..How::default() };
+        wire.loss = 100;
+        wire.send(0, 1, vec![b"late".to_vec()]);
+        wire.pass(1_500);
+        wire.loss = 0;
+        wire.send(0, 1, vec![b"new".to_vec()]);
+        wire.pass(5_000);
+        let got = wire.hosts[1].messages();
+        assert!(got.contains(&b"new".to_vec()) && got.len() == comes, "lifetime {lifetime:?}: {got:?}");
+        // Nobody is told, and the association goes on.
+        assert!(!wire.hosts[0].seen.iter().any(|event| matches!(event, Event::Lost { .. })));
+        assert_eq!(wire.hosts[0].endpoint.queued(tag), 0);
+    }
+}
+
+#[test]
 fn messages_of_one_turn_share_packets() {
     let (mut wire, _) = Wire::pair();
     let before = wire.crossed.len();

@@ -7,8 +7,13 @@ use std::time::Duration;
 use sys::datagram::{Arena, Item, Receiver, Sender, SndInfo, To};
 use sys::sctp::{Settings, State};
 
-use crate::support::raw::answer;
-use crate::support::wait_for;
+use super::raw::answer;
+use super::wait_for;
+
+/// Messages of one read.
+const BATCH: usize = 8;
+/// The largest that it takes whole, bytes.
+const LARGEST: usize = 65_536;
 
 pub struct Callee {
     fd: OwnedFd,
@@ -50,8 +55,8 @@ impl Callee {
             ..Settings::default()
         };
         let (fd, _) = sys::sctp::one_to_many(&[at], &settings, false).expect("an SCTP socket");
-        let arena = Arena::new(32, 10_000).expect("memory");
-        Callee { fd, at, arena, receiver: Receiver::new(32), sender: Sender::new(1), heard: Vec::new() }
+        let arena = Arena::new(BATCH, LARGEST).expect("memory");
+        Callee { fd, at, arena, receiver: Receiver::new(BATCH), sender: Sender::new(1), heard: Vec::new() }
     }
 
     /// The first request that begins so and was not asked for before.
@@ -75,7 +80,7 @@ impl Callee {
 
     fn read(&mut self) {
         loop {
-            let n = self.receiver.receive(self.fd.as_fd(), &mut self.arena, 0, 32).expect("it reads");
+            let n = self.receiver.receive(self.fd.as_fd(), &mut self.arena, 0, BATCH).expect("it reads");
             if n == 0 {
                 return;
             }

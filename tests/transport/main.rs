@@ -18,16 +18,9 @@ mod udp;
 mod user;
 
 fn main() {
-    let tests = [
-        memory::TESTS,
-        udp::TESTS,
-        tcp::TESTS,
-        supervisor::TESTS,
-        single_owner::TESTS,
-        user::TESTS,
-        two_seats::TESTS,
-    ]
-    .concat();
+    let tests =
+        [memory::TESTS, udp::TESTS, tcp::TESTS, supervisor::TESTS, single_owner::TESTS, user::TESTS, two_seats::TESTS]
+            .concat();
     let kernels = rig::with_kernel_sctp([sctp::TESTS, layout::TESTS].concat());
     rig::run(&[tests, kernels].concat());
 }

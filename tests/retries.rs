@@ -386,7 +386,8 @@ fn late_news_of_an_associations_end_fails_nothing_that_went_over_the_next() {
     if left_to_the_vm("late news of an association's end") {
         return;
     }
-    let mut house = House::new(KernelPeer::new(), "");
+    // Where each has a socket of its own, one of them alone reads of it.
+    let mut house = House::new(KernelPeer::new(), "[sctp]\nlayout = \"per_worker\"\n");
     house.invite("6");
     let (first, invite) = house.callee.next("INVITE");
     house.callee.tell(first, &answer(&invite, "200 OK", ""));

@@ -1,45 +1,53 @@
-//! A socket for each worker (SO_REUSEPORT), and what two workers do together: kernel SCTP on loopback.
+//! What two workers do together: kernel SCTP on loopback, with one socket for both or one for each (SO_REUSEPORT).
 
 use std::net::SocketAddr;
 
 use strowger::config::{Config, Layout};
 use strowger::shared::counters::Counter;
-use strowger::transport::{Flow, Parts, Sockets, Transport};
+use strowger::shared::flows::Limit;
+use strowger::transport::{Address, Flow, Parts, Sockets, Transport};
 use sys::datagram::{Item, Sender, SndInfo, To};
 
 use crate::rig::{Test, child, joined};
 use crate::sctp::{LISTEN, Peer, socket_of};
-use crate::seat::{Seat, client, config, parts, to};
-use crate::tests;
+use crate::seat::{Seat, client, config, layout, parts, to};
+use crate::{in_both_layouts, tests};
 
-pub const TESTS: &[Test] = tests![
-    an_association_has_one_reader_and_every_process_sends_on_it,
+pub const TESTS: &[Test] = in_both_layouts![
     two_processes_set_up_one_association,
     a_request_meets_an_association_that_its_peer_sets_up,
     what_one_process_sets_up_counts_for_the_other,
     what_waits_for_a_stalled_peer_has_one_bound_for_both,
     what_one_of_two_left_open_leaves_with_its_successor,
-    a_successor_reads_what_came_meanwhile,
+    what_a_dead_worker_was_about_to_set_up_does_not_count,
+    what_waited_at_a_dead_worker_leaves_its_room_to_the_others,
     a_second_daemon_is_refused,
 ];
 
+pub const PER_WORKER: &[Test] =
+    tests![an_association_has_one_reader_and_every_process_sends_on_it, a_successor_reads_what_came_meanwhile];
+
 /// Two workers of one daemon.
-struct Pair {
-    config: Config,
-    sockets: Sockets,
-    parts: Parts,
-    seats: Vec<Seat>,
-    at: SocketAddr,
+pub struct Pair {
+    pub config: Config,
+    pub sockets: Sockets,
+    pub parts: Parts,
+    pub seats: Vec<Seat>,
+    pub at: SocketAddr,
 }
 
 impl Pair {
-    fn new() -> Pair {
+    pub fn new() -> Pair {
         Pair::with(|_| {})
     }
 
     fn with(change: impl Fn(&mut Config)) -> Pair {
+        Pair::laid_out(layout(), change)
+    }
+
+    fn laid_out(layout: Layout, change: impl Fn(&mut Config)) -> Pair {
         let mut config = config(2, LISTEN);
-        config.sctp.layout = Layout::PerWorker;
+        config.sctp.layout = layout;
         change(&mut config);
         let sockets = Sockets::open(&config).unwrap();
         let parts = parts(3, 1 << 16);
@@ -49,7 +57,7 @@ impl Pair {
     }
 
     /// An association that the peer sets up, and the seat that reads it.
-    fn associate(&mut self, peer: &mut Peer) -> (Flow, usize) {
+    pub fn associate(&mut self, peer: &mut Peer) -> (Flow, usize) {
         peer.send(self.at, b"hello");
         let before: Vec<_> = self.seats.iter().map(|seat| seat.got.len()).collect();
         for _ in 0..500 {
@@ -62,7 +70,7 @@ impl Pair {
     }
 
     /// Turns both until the peer has `n` messages.
-    fn until(&mut self, peer: &mut Peer, n: usize) {
+    pub fn until(&mut self, peer: &mut Peer, n: usize) {
         let mut got = 0;
         for _ in 0..500 {
             got += peer.read().len();
@@ -72,6 +80,13 @@ impl Pair {
             self.seats.iter_mut().for_each(Seat::turn);
         }
         panic!("{got} of {n} messages came");
+    }
+
+    /// This worker is dead; another one takes its seat.
+    fn succeed(&mut self, seat: usize) {
+        self.seats[seat] = Seat::new(&self.config, &self.sockets, self.parts, seat);
+        let Seat { transports, inbox, .. } = &mut self.seats[seat];
+        transports.adopt(inbox);
     }
 
     /// Turns both until they know of so many associations, and some turns more: are there no more?
@@ -90,7 +105,7 @@ impl Pair {
 
 fn an_association_has_one_reader_and_every_process_sends_on_it() {
     // M15, M16: 16 peers over two sockets; that all meet one is as likely as 1 in 32,768.
-    let mut z = Pair::new();
+    let mut z = Pair::laid_out(Layout::PerWorker, |_| {});
     let mut peers: Vec<_> = (0..16).map(|_| Peer::new()).collect();
     peers.iter_mut().for_each(|peer| peer.send(z.at, b"hello"));
     let read = |z: &Pair| z.seats.iter().map(|seat| seat.got.len()).collect::<Vec<_>>();
@@ -190,9 +205,18 @@ fn what_waits_for_a_stalled_peer_has_one_bound_for_both() {
 fn what_one_of_two_left_open_leaves_with_its_successor() {
     // M29, over associations of either socket.
     let mut z = Pair::new();
-    let mut peers: Vec<_> = (0..8).map(|_| Peer::new()).collect();
-    let flows: Vec<_> = peers.iter_mut().map(|peer| z.associate(peer)).collect();
-    assert!([0, 1].iter().all(|seat| flows.iter().any(|(_, reader)| reader == seat)), "as likely as 1 in 128");
+    let (mut peers, mut flows) = (Vec::new(), Vec::new());
+    let sockets = z.sockets.listeners()[0].sockets(0).len();
+    let of_all = |z: &Pair, flows: &[(Flow, usize)]| {
+        let number = |(flow, _): &(Flow, usize)| z.parts.flows.find(flow.id).unwrap().owner;
+        (0..sockets).all(|socket| flows.iter().map(number).any(|owner| owner == socket))
+    };
+    // Which one an association comes to is the kernel's choice (M15).
+    while peers.len() < 8 || !of_all(&z, &flows) {
+        let mut peer = Peer::new();
+        flows.push(z.associate(&mut peer));
+        peers.push(peer);
+    }
     let dead = child(|| {
         for (flow, _) in &flows {
             assert!(z.parts.open_associations.note(0, 0, flow.association));
@@ -205,16 +229,66 @@ fn what_one_of_two_left_open_leaves_with_its_successor() {
     joined(dead);
     (0..3).for_each(|_| z.seats[1].turn());
     assert!(peers.iter_mut().all(|peer| peer.read().is_empty()), "the survivor closes nothing");
-    z.seats[0] = Seat::new(&z.config, &z.sockets, z.parts, 0);
-    let Seat { transports, inbox, .. } = &mut z.seats[0];
-    transports.adopt(inbox);
+    z.succeed(0);
     peers.iter_mut().for_each(|peer| z.until(peer, 1));
-    assert_eq!((z.parts.open_associations.noted(0).count(), z.parts.flows.live(Transport::Sctp)), (0, 8));
+    assert_eq!((z.parts.open_associations.noted(0).count(), z.parts.flows.live(Transport::Sctp)), (0, peers.len()));
+}
+
+fn what_a_dead_worker_was_about_to_set_up_does_not_count() {
+    // M20.
+    let mut z = Pair::with(|config| config.live.limits.associations = 1);
+    let (mut a, nobody) = (Peer::new(), Address::from(SocketAddr::from(([127, 0, 0, 1], 9))));
+    let (limit, now) = (Limit { total: 1, per_peer: 1 }, z.seats[0].now());
+    joined(child(|| {
+        z.parts.flows.opening(nobody, (0, 0), limit, now).unwrap();
+    }));
+    let request = to(Transport::Sctp, a.at);
+    z.seats[1].send(request, b"no place", client(1));
+    assert_eq!((z.seats[1].failed().len(), z.parts.flows.live(Transport::Sctp)), (1, 1));
+    z.succeed(0);
+    assert_eq!(z.parts.flows.live(Transport::Sctp), 0);
+    z.seats[1].send(request, b"its place", client(2));
+    z.until(&mut a, 1);
+    z.until_live(1);
+    assert_eq!((z.seats[1].failed().len(), z.seats[0].lost()), (1, 0));
+}
+
+fn what_waited_at_a_dead_worker_leaves_its_room_to_the_others() {
+    // M05.
+    let mut z = Pair::new();
+    let mut stalled = Peer::new();
+    let (to_stalled, _) = z.associate(&mut stalled);
+    let queued = |z: &Pair| z.parts.flows.find(to_stalled.id).unwrap().queued as usize;
+    joined(child(|| {
+        for n in 0..10_000 {
+            z.seats[0].send(to_stalled, &[b'x'; 4000], client(n + 1));
+            if !z.seats[0].failed().is_empty() {
+                return;
+            }
+        }
+        panic!("no bound");
+    }));
+    let most = z.config.live.limits.association_queue_bytes;
+    assert!((most - 4000..=most).contains(&queued(&z)));
+    let survivors = |z: &mut Pair, n| z.seats[1].send(to_stalled, &[b'y'; 4000], client(n));
+    survivors(&mut z, 1);
+    assert_eq!((z.seats[1].failed().len(), z.seats[1].transports.queued_bytes()), (1, 0));
+    z.succeed(0);
+    assert_eq!(queued(&z), 0);
+    survivors(&mut z, 2);
+    assert_eq!((z.seats[1].failed().len(), z.seats[1].transports.queued_bytes(), queued(&z)), (1, 4000, 4000));
+    // It comes behind what the dead one had sent.
+    let mut came = Vec::new();
+    for _ in 0..500 {
+        came.extend(stalled.read());
+        z.seats.iter_mut().for_each(Seat::turn);
+    }
+    assert_eq!((came.last().unwrap().1[0], queued(&z)), (b'y', 0));
 }
 
 fn a_successor_reads_what_came_meanwhile() {
     // M31.
-    let mut z = Pair::new();
+    let mut z = Pair::laid_out(Layout::PerWorker, |_| {});
     let mut peer = Peer::new();
     peer.send(z.at, b"first");
     let seat = loop {

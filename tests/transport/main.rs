@@ -1,6 +1,7 @@
 //! The transports on real sockets, and what they share between processes. Over SCTP only where the kernel has it: run this binary
 //! in the virtual machine where the host has none.
 
+mod late_news;
 mod layout;
 mod memory;
 #[allow(dead_code)] // shared with the tests of sys
@@ -21,6 +22,6 @@ fn main() {
     let tests =
         [memory::TESTS, udp::TESTS, tcp::TESTS, supervisor::TESTS, single_owner::TESTS, user::TESTS, two_seats::TESTS]
             .concat();
-    let kernels = rig::with_kernel_sctp([sctp::TESTS, layout::TESTS].concat());
+    let kernels = rig::with_kernel_sctp([sctp::TESTS, layout::TESTS, layout::PER_WORKER, late_news::TESTS].concat());
     rig::run(&[tests, kernels].concat());
 }

@@ -1,8 +1,7 @@
-//! Kernel SCTP on loopback, in both layouts. Skipped, and said so, where the kernel has none.
+//! Kernel SCTP on loopback, in both layouts: with one worker and one socket, and with two workers that have each their own. Skipped, and said so, where the kernel has none.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::OnceLock;
 
 use strowger::config::{Config, Layout, NextHop, Target};
 use strowger::message::branch::{self, BranchId};
@@ -11,16 +10,9 @@ use strowger::transport::{Flow, FlowId, Happening, Sockets, Transport};
 use sys::datagram::{Arena, Item, Received, Receiver, Sender, SndInfo, To};
 use sys::sctp::{AssociationState, Notification, Settings, parse_notification};
 
+use crate::in_both_layouts;
 use crate::rig::{Test, child, joined, pause};
 use crate::seat::{self, Seat, client, parts, to};
-
-/// Each test twice: with one worker and one socket, and with two workers that have each their own.
-macro_rules! in_both_layouts {
-    ($($name:ident),* $(,)?) => { &[
-        $((stringify!($name), || laid_out(Layout::Shared, $name)),)*
-        $((concat!(stringify!($name), "_with_a_socket_for_each_worker"), || laid_out(Layout::PerWorker, $name)),)*
-    ] };
-}
 
 pub const TESTS: &[Test] = in_both_layouts![
     messages_go_both_ways_on_stream_0_unordered,
@@ -48,17 +40,9 @@ pub const TESTS: &[Test] = in_both_layouts![
     a_drained_daemon_shuts_its_associations_down,
 ];
 
-/// Of the one test that this process runs.
-static LAYOUT: OnceLock<Layout> = OnceLock::new();
-
-fn laid_out(layout: Layout, test: fn()) {
-    LAYOUT.set(layout).unwrap();
-    test();
-}
-
 /// A daemon in the layout of this test.
 fn config(listen: &[(Transport, &str)]) -> Config {
-    let layout = *LAYOUT.get().unwrap();
+    let layout = seat::layout();
     let mut config = seat::config(if layout == Layout::Shared { 1 } else { 2 }, listen);
     config.sctp.layout = layout;
     config
@@ -82,7 +66,12 @@ pub struct Peer {
 
 impl Peer {
     pub fn new() -> Peer {
-        Peer::on("127.0.0.1:0", &Settings { nodelay: true, fragment_interleave: 1, ..Settings::default() })
+        Peer::at("127.0.0.1:0".parse().unwrap())
+    }
+
+    /// At this address.
+    pub fn at(address: SocketAddr) -> Peer {
+        Peer::on(&address.to_string(), &Settings { nodelay: true, fragment_interleave: 1, ..Settings::default() })
     }
 
     fn on(addresses: &str, settings: &Settings) -> Peer {
@@ -124,6 +113,12 @@ impl Peer {
                 }
             }
         }
+    }
+
+    /// What came before is read, and dropped.
+    pub fn abort(&mut self) {
+        self.read();
+        sys::sctp::abort(self.fd.as_fd(), self.up).unwrap();
     }
 
     fn until(&mut self, z: &mut Seat, n: usize) -> Vec<(Received, Vec<u8>)> {

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods)] // a test has a clock
 
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
@@ -22,6 +23,30 @@ use strowger::transport::{
 };
 use sys::datagram::Arena;
 use sys::memory::Plan;
+
+/// Each test twice: with one socket that all workers read, and with one for each of them.
+#[macro_export]
+macro_rules! in_both_layouts {
+    ($($name:ident),* $(,)?) => { &[
+        $((stringify!($name), || $crate::seat::laid_out(strowger::config::Layout::Shared, $name)),)*
+        $((
+            concat!(stringify!($name), "_with_a_socket_for_each_worker"),
+            || $crate::seat::laid_out(strowger::config::Layout::PerWorker, $name),
+        ),)*
+    ] };
+}
+
+/// Of the one test that this process runs.
+static LAYOUT: OnceLock<Layout> = OnceLock::new();
+
+pub fn laid_out(layout: Layout, test: fn()) {
+    LAYOUT.set(layout).unwrap();
+    test();
+}
+
+pub fn layout() -> Layout {
+    *LAYOUT.get().expect("a test in both layouts")
+}
 
 pub fn parts(seats: usize, mailbox_bytes: usize) -> Parts {
     parts_with(seats, mailbox_bytes, 10_000)
@@ -199,7 +224,7 @@ impl Seat {
     }
 
     pub fn now(&self) -> Tick {
-        static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+        static START: OnceLock<Instant> = OnceLock::new();
         Tick(START.get_or_init(Instant::now).elapsed().as_millis() as u64 + 1000 + self.skew)
     }
 

@@ -26,17 +26,24 @@ pub(super) fn usual() -> Options {
     }
 }
 
+/// Of the five kinds of TCP those that answer the most.
+fn narrow() -> Options {
+    let only = vec![Name::Udp, Name::Supervisor, Name::SupervisorCacheQueue, Name::Symmetric];
+    Options { clients: vec![500], rounds: Some(1), only, ..usual() }
+}
+
 /// The paper's machine had more processors, and so more workers.
 pub(super) fn many_workers() -> Options {
-    let only = vec![Name::Udp, Name::Supervisor, Name::SupervisorCacheQueue, Name::Symmetric];
-    Options { workers: vec![24, 32], clients: vec![500], rounds: Some(1), only, ..usual() }
+    Options { workers: vec![24, 32], ..narrow() }
 }
 
 /// The paper's other idle time-out.
 pub(super) fn long_idle() -> Options {
-    let only = vec![Name::Udp, Name::Supervisor, Name::SupervisorCache, Name::SupervisorCacheQueue, Name::Symmetric];
-    Options { idle_s: 120, clients: vec![500], rounds: Some(1), only, ..usual() }
+    Options { idle_s: 120, ..narrow() }
 }
+
+/// A command goes on in the next line: as one it would be wrapped anywhere.
+const BREAK: char = '\\';
 
 pub(super) fn more() -> String {
     let as_root = |kernel_sctp| Able { kernel_sctp, prefer: true };
@@ -45,17 +52,17 @@ pub(super) fn more() -> String {
         let of = |rounds| takes(&Plan { rounds, ..usual().plan(able) });
         format!("{} (a third round of everything would make it {})", of(2), of(3))
     };
-    let narrow = |options: &Options| takes(&options.plan(as_root(true)));
+    let of = |options: &Options| takes(&options.plan(as_root(true)));
     format!(
         "\
-How long it takes: {with} on a kernel with SCTP, {without} without. --quick: {quick}. Every row warms up for {WARM_UP_S} s, until as many
-transactions end as begin. UDP is measured beside each lifetime, and a ratio is of two runs of the same round. A row does not count
-if the phones were the limit, more than one call in a thousand failed, or others used more than 10 % of the processors: let nothing
-else run.
+How long it takes: {with} on a kernel with SCTP, {without} without. --quick: {quick}. Every row warms up for {WARM_UP_S} s at least, until \
+as many transactions end as begin. UDP is measured beside each lifetime, and a ratio is of two runs of the same round. A row does not \
+count if the phones were the limit, more than one call in a thousand failed, or others used more than 10 % of the processors: let \
+nothing else run.
 
-As root there is more: the supervisor runs at nice {most} as well as at 0, and the phones at {phones} instead of 0, so that they do not
-wait for processors. Results say at which value the phones ran, and --resume goes on only at the same, on the same machine and
-kernel, with the same build of this program.
+As root there is more: the supervisor runs at nice {most} as well as at 0, and the phones at {phones} instead of 0, so that they do not \
+wait for processors. Results say at which value the phones ran, and --resume goes on only at the same, on the same machine and kernel, \
+with the same build of this program.
 
 Examples:
   strowger bench paper --quick --out DIR
@@ -64,9 +71,11 @@ Examples:
       The matrix. Ctrl-C ends it and leaves a report of what there is.
   strowger bench paper --resume --out DIR
       Goes on; all other options as they were.
-  strowger bench paper --workers 24,32 --clients 500 --rounds 1 --only udp,supervisor,supervisor-cache-queue,symmetric --out DIR
+  strowger bench paper --workers 24,32 --clients 500 --rounds 1 --out DIR {BREAK}
+    --only udp,supervisor,supervisor-cache-queue,symmetric
       As many workers as the paper had: {workers}.
-  strowger bench paper --idle-s 120 --clients 500 --rounds 1 --only udp,supervisor,supervisor-cache,supervisor-cache-queue,symmetric --out DIR
+  strowger bench paper --idle-s 120 --clients 500 --rounds 1 --out DIR {BREAK}
+    --only udp,supervisor,supervisor-cache-queue,symmetric
       The paper's other idle time-out: {idle}.
 
 Exit status:
@@ -77,8 +86,8 @@ Exit status:
         with = rounds(as_root(true)),
         without = rounds(as_root(false)),
         quick = takes(&Options { quick: true, ..usual() }.plan(as_root(true))),
-        workers = narrow(&many_workers()),
-        idle = narrow(&long_idle()),
+        workers = of(&many_workers()),
+        idle = of(&long_idle()),
         most = words::nice(MOST_FAVOURED),
         phones = words::nice(PHONES_NICE),
     )

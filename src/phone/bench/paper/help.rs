@@ -32,7 +32,7 @@ fn narrow() -> Options {
     Options { clients: vec![500], rounds: Some(1), only, ..usual() }
 }
 
-/// The paper's machine had more processors, and so more workers.
+/// More workers than most machines have processors.
 pub(super) fn many_workers() -> Options {
     Options { workers: vec![24, 32], ..narrow() }
 }
@@ -73,7 +73,7 @@ Examples:
       Goes on; all other options as they were.
   strowger bench paper --workers 24,32 --clients 500 --rounds 1 --out DIR {BREAK}
     --only udp,supervisor,supervisor-cache-queue,symmetric
-      As many workers as the paper had: {workers}.
+      More workers than most machines have processors: {workers}.
   strowger bench paper --idle-s 120 --clients 500 --rounds 1 --out DIR {BREAK}
     --only udp,supervisor,supervisor-cache-queue,symmetric
       The paper's other idle time-out: {idle}.

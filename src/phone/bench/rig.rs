@@ -13,6 +13,9 @@ use super::words::Wire;
 use crate::master::status::{self, Status};
 use crate::phone::daemon::{self, Daemon};
 
+/// Phones shall not wait for a processor while the proxy has one: what they cost is not the question. It takes CAP_SYS_NICE.
+pub const PHONES_NICE: i32 = -15;
+
 /// With what, and how, is measured.
 #[derive(Clone, Debug)]
 pub struct Rig {
@@ -50,7 +53,7 @@ impl Rig {
             program,
             proxy: Proxy::Own { file: None },
             processes: 0,
-            nice: -15,
+            nice: PHONES_NICE,
             trunks: None,
             connection_per_call: false,
             domain: "example.test".to_owned(),

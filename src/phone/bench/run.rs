@@ -8,17 +8,11 @@ use std::process::ExitCode;
 use super::machine::machine;
 use super::measure::{Measured, Turn, reasons, run_interleaved};
 pub use super::options::Options;
-use super::results::{Arrival, Point, Results, Row, Subject};
+use super::results::{Arrival, OTHERS, Point, Results, Row, Subject};
 use super::rig::{Proxy, Rig};
 use super::show::{self, Meter};
 use super::words::Wire;
 use crate::phone::signals::Signals;
-
-/// More than this share of failed calls is a failed measurement.
-const FAILED: f64 = 0.001;
-
-/// What others may use of the processors before it is said.
-const OTHERS: f64 = 0.05;
 
 /// Runs it.
 #[must_use]
@@ -67,17 +61,11 @@ fn play(options: &Options) -> Result<bool, Trouble> {
     let _ = writeln!(io::stdout(), "{}", show::table(&rows));
     notes.lines(&rows).iter().for_each(|line| drop(writeln!(io::stdout(), "{line}")));
     if let Some(path) = &options.json {
-        let results = Results { sketch: false, machine: machine(), rows: rows.clone() };
+        let results = Results { sketch: false, machine: machine(), rounds, rows: rows.clone() };
         let text = serde_json::to_string_pretty(&results).map_err(|e| Trouble::Said(e.to_string()))?;
         std::fs::write(path, text + "\n").map_err(|e| Trouble::Said(format!("{}: {e}", path.display())))?;
     }
-    Ok(rows.iter().all(|row| !failed(row)))
-}
-
-fn failed(row: &Row) -> bool {
-    let calls: u64 = row.samples.iter().map(|sample| sample.operations / 2).sum();
-    let failed: u64 = row.samples.iter().map(|sample| sample.failed_calls).sum();
-    calls == 0 || failed as f64 > FAILED * calls as f64
+    Ok(!rows.iter().any(Row::fails))
 }
 
 pub(super) fn rig(options: &Options) -> io::Result<Rig> {

@@ -65,7 +65,9 @@ impl Name {
             Name::Symmetric => {
                 "each worker reads and writes the connections that it accepted; others post it their messages"
             }
-            Name::SctpKernel => "the kernel's SCTP: a socket for each worker, and each sends on any association",
+            Name::SctpKernel => {
+                "the kernel's SCTP: one socket that all workers read, and each sends on any association"
+            }
             Name::SctpUser => "SCTP in user space, inside UDP (RFC 6951)",
         }
     }
@@ -98,7 +100,7 @@ impl Name {
             Name::SupervisorCacheQueue => ("tcp", supervisor("descriptor_cache = true\npriority_queue = true\n")),
             Name::SingleOwner => ("tcp", format!("{MEMORY}[tcp]\narchitecture = \"single_owner\"\n")),
             Name::Symmetric => ("tcp", format!("{MEMORY}[tcp]\narchitecture = \"symmetric\"\n")),
-            Name::SctpKernel => ("sctp", MEMORY.to_owned()),
+            Name::SctpKernel => ("sctp", format!("{MEMORY}[sctp]\nlayout = \"shared\"\n")),
             Name::SctpUser => ("sctp-user", MEMORY.to_owned()),
         };
         Subject { name: self.text().to_owned(), transport: transport.to_owned(), tables }

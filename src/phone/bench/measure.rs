@@ -44,6 +44,8 @@ pub struct Measured {
     /// Calls that were open at the end of the window and came to no end, good or bad, although they were waited for; they count as
     /// failed.
     pub unfinished: u64,
+    /// What else is to be known of it.
+    pub notes: Vec<String>,
     /// Nobody said which processes are the proxy's: `cpu_s` is 0 and means nothing.
     pub cpu_unknown: bool,
     /// What others than proxy and phones used of all processors, 0 to 1; the proxy's own with `cpu_unknown`. More than a little, and
@@ -190,14 +192,16 @@ impl Sitting<'_, '_> {
         crew.say_to_all(&Order::Close)?;
         let (figures, unfinished) = self.figures(&mut crew)?;
 
-        let cpu = proxy_before.zip(proxy_after).map(|(before, after)| self.running.spent(&before, &after));
+        let cpu =
+            proxy_before.zip(proxy_after).map(|(before, after)| self.running.spent(&before, &after)).transpose()?;
         let phones: Vec<(f64, f64)> = phones_before.iter().zip(&phones_after).map(spent).collect();
         let sample = self.sample(wall.as_secs_f64(), &figures, unfinished, cpu.clone().unwrap_or_default(), &phones);
         let used =
             used_after.zip(used_before).map_or(0.0, |(after, before)| after.saturating_sub(before).as_secs_f64());
         let processors = std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64);
         let others = (used - sample.cpu_s - sample.phones_cpu_s) / (sample.wall_s * processors);
-        Ok(Measured { sample, figures, unfinished, cpu_unknown: cpu.is_none(), others: others.clamp(0.0, 1.0) })
+        let (cpu_unknown, notes) = (cpu.is_none(), self.running.notes.clone());
+        Ok(Measured { sample, figures, unfinished, notes, cpu_unknown, others: others.clamp(0.0, 1.0) })
     }
 
     fn set_up(&mut self, crew: &mut Crew, wire: Wire) -> Result<(), String> {
@@ -286,7 +290,8 @@ impl Sitting<'_, '_> {
                     all.add(&figures);
                     words::add_to(&mut set_up, &figures.set_up);
                 }
-                Report::Drained { unfinished: of, failures } => {
+                Report::Drained { unfinished: of, failures, set_up: late } => {
+                    words::add_to(&mut set_up, &late);
                     unfinished += of;
                     drained += 1;
                     all.failed_calls += failures.values().sum::<u64>();

@@ -48,6 +48,8 @@ pub struct Measured {
     /// Calls that were open at the end of the window and came to no end, good or bad, although they were waited for; they count as
     /// failed.
     pub unfinished: u64,
+    /// What else is to be known of it.
+    pub notes: Vec<String>,
     /// Nobody said which processes are the proxy's: `cpu_s` is 0 and means nothing.
     pub cpu_unknown: bool,
     /// What others than proxy and phones used of all processors, 0 to 1; the proxy's own with `cpu_unknown`. More than a little, and
@@ -196,7 +198,8 @@ impl Sitting<'_, '_> {
         crew.say_to_all(&Order::Close)?;
         let (figures, unfinished) = self.figures(&mut crew)?;
 
-        let cpu = proxy_before.zip(proxy_after).map(|(before, after)| self.running.spent(&before, &after));
+        let cpu =
+            proxy_before.zip(proxy_after).map(|(before, after)| self.running.spent(&before, &after)).transpose()?;
         let phones: Vec<(f64, f64)> = phones_before.iter().zip(&phones_after).map(spent).collect();
         let mut sample =
             self.sample(wall.as_secs_f64(), &figures, unfinished, cpu.clone().unwrap_or_default(), &phones);
@@ -205,7 +208,8 @@ impl Sitting<'_, '_> {
         let processors = std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64);
         let others = (used - sample.cpu_s - sample.phones_cpu_s) / (sample.wall_s * processors);
         sample.others = others.clamp(0.0, 1.0);
-        Ok(Measured { others: sample.others, sample, figures, unfinished, cpu_unknown: cpu.is_none() })
+        let (cpu_unknown, notes) = (cpu.is_none(), self.running.notes.clone());
+        Ok(Measured { others: sample.others, sample, figures, unfinished, notes, cpu_unknown })
     }
 
     fn set_up(&mut self, crew: &mut Crew, wire: Wire) -> Result<(), String> {
@@ -294,7 +298,8 @@ impl Sitting<'_, '_> {
                     all.add(&figures);
                     words::add_to(&mut set_up, &figures.set_up);
                 }
-                Report::Drained { unfinished: of, failures } => {
+                Report::Drained { unfinished: of, failures, set_up: late } => {
+                    words::add_to(&mut set_up, &late);
                     unfinished += of;
                     drained += 1;
                     all.failed_calls += failures.values().sum::<u64>();

@@ -18,6 +18,7 @@ use std::time::Instant;
 
 use bed::{Bed, Round, turn};
 use comfy_table::{CellAlignment, Table, presets};
+use strowger::phone::bench::spread::Spread;
 use strowger::phone::load::Pace;
 use strowger::transport::Transport;
 
@@ -105,6 +106,7 @@ fn show(layout: &str, associations: usize, speed: &mut Option<f64>) -> Shown {
 fn said(figures: impl Iterator<Item = f64>, digits: usize) -> String {
     let mut figures: Vec<f64> = figures.collect();
     figures.sort_by(f64::total_cmp);
-    let [low, middle, high] = [1, 2, 3].map(|quarter| figures[(figures.len() - 1) * quarter / 4]);
+    let [low, high] = [1, 3].map(|quarter| figures[(figures.len() - 1) * quarter / 4]);
+    let middle = Spread::of(figures.iter().copied()).map_or(f64::NAN, |spread| spread.median);
     format!("{middle:.digits$} ({low:.digits$}–{high:.digits$})")
 }

@@ -1,121 +1,246 @@
-//! Does CPU per call grow with what is merely there? `cargo bench --bench scale [-- udp tcp sctp]`.
+//! Does CPU per operation grow with what is merely there? `cargo bench --bench scale [-- udp tcp sctp]`; `benches/vm scale sctp`.
 //!
 //! The same calls at the same rate, on daemons of their own that take turns: 100 clients; 10,000 clients (as many callees, each with its
 //! own socket or connection); 100 clients beside 50,000 idle TCP connections, and beside 1,000,000 bindings. Wanted: less than 10 %
 //! more than with 100 clients alone. SCTP (the kernel's; it sends heartbeats on each association) is measured without heartbeats, too.
-//! Medians; the ratio is that of the rounds that were run one after the other, so that a machine that others use hurts little.
+//!
+//! What a transaction costs after its end (it stays for 32 s) is counted by calling for longer than that before the window opens: then as
+//! many end in it as begin. `Meter`, which other benchmarks use for it, would count here that 20,000 connections are closed at the end of
+//! a round. Medians; the ratio is that of the rounds that were run one after the other, so that a machine that others use hurts little.
+//!
+//! A process may have as many open files as `ulimit -Hn` says, which only root may raise (CAP_SYS_RESOURCE). Idle connections are held
+//! by as many processes as that takes (this program again), and all daemons of TCP have as many workers.
 
 #![allow(clippy::disallowed_methods, reason = "a benchmark measures")]
+#![allow(dead_code, reason = "parts are shared with other benchmarks, each shows some of the figures")]
 
-#[allow(dead_code, reason = "each benchmark shows a part of the figures")]
-#[path = "support/bed.rs"]
-mod bed;
+#[path = "support/machine.rs"]
+mod machine;
+#[path = "support/phones.rs"]
+mod phones;
+#[path = "support/proxy.rs"]
+mod proxy;
 
-use std::io::{Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
+use std::time::Duration;
 
-use bed::{Bed, Round, spread, turn};
 use comfy_table::{CellAlignment, Table, presets};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
+use strowger::phone::bench::results::Arrival;
 use strowger::phone::daemon::free_port;
-use strowger::phone::load::Pace;
 use strowger::transport::Transport;
 
-const RATE: f64 = 1_000.0;
-const CALLS: u64 = 3_000;
-const ROUNDS: usize = 7;
+use crate::machine::Machine;
+use crate::phones::{Calls, Lines, Phones, daemon, spread};
+use crate::proxy::{Proxy, WORKERS, domain};
+
 const FEW: usize = 100;
 const MANY: usize = 10_000;
 const IDLE: usize = 50_000;
 const BINDINGS: usize = 1_000_000;
+/// Open files of a process beside connections that are merely there.
+const BESIDE: usize = 1_000;
+/// Longer than a finished transaction stays.
+const WARM_UP: Duration = Duration::from_secs(34);
 /// Room for all of it, the same in all daemons.
 const ROOM: &str = "[limits]\nconnections = 80000\nconnections_per_peer = 80000\nassociations = 80000\n\
-                    associations_per_peer = 80000\n[memory]\nflows = 131072\nbindings = 1100000\n[tcp]\nidle_s = 3600\n";
+                    associations_per_peer = 80000\n[memory]\nflows = 131072\nbindings = 1100000\nmailbox_bytes = 16777216\n\
+                    [tcp]\nidle_s = 3600\n[udp]\nreceive_buffer_bytes = 33554432\n";
 const NO_HEARTBEATS: &str = "[sctp]\nhbinterval_ms = 3600000\n";
 
-fn main() {
-    // cargo runs benchmarks as tests, too (`cargo test --benches`): there is nothing to see in a debug build.
-    if std::env::args().any(|argument| argument == "--test") {
-        return;
+/// How much is measured.
+struct Scale {
+    calls_per_s: f64,
+    calls_for: Duration,
+    rounds: usize,
+}
+
+impl Scale {
+    fn of(machine: Machine) -> Scale {
+        let seconds = Duration::from_secs;
+        match machine {
+            Machine::Metal => Scale { calls_per_s: 1_000.0, calls_for: seconds(10), rounds: 5 },
+            // Rounds are alike there.
+            Machine::Counting | Machine::Emulated => Scale { calls_per_s: 40.0, calls_for: seconds(10), rounds: 2 },
+        }
     }
-    let named = |transport: &Transport| std::env::args().any(|argument| argument == transport.uri_token());
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    // cargo runs benchmarks as tests, too (`cargo test --benches`): there is nothing to see in a debug build.
+    if arguments.iter().any(|argument| argument == "--test") {
+        return ExitCode::SUCCESS;
+    }
+    let done = match &arguments[..] {
+        [word, proxy, first, count] if word == "hold" => hold(proxy, first, count),
+        _ => all(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("scale: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn all(arguments: &[String]) -> io::Result<()> {
+    let machine = Machine::here();
+    let named = |transport: &Transport| arguments.iter().any(|argument| argument == transport.uri_token());
     let mut transports: Vec<Transport> = Transport::ALL.into_iter().filter(named).collect();
     if transports.is_empty() {
         transports = vec![Transport::Udp, Transport::Tcp];
     }
-    // Each phone and each idle connection is a descriptor here, and one in the daemon, which inherits this.
-    let wanted = (IDLE + 4 * MANY + 10_000) as u64;
-    let allowed = setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted).is_ok()
-        || getrlimit(Resource::RLIMIT_NOFILE).is_ok_and(|(_, hard)| hard >= wanted);
-    assert!(allowed, "{wanted} open files are needed: as root, or after ulimit -n {wanted}");
-    for transport in transports {
-        measure(transport);
+    // Daemon, phones and holders inherit it.
+    let files = sys::process::set_open_files(1_000_000)? as usize;
+    let least = 2 * MANY / WORKERS + BESIDE;
+    if files < least {
+        return Err(io::Error::other(format!(
+            "a process may have {files} open files, and {least} are needed: raise `ulimit -Hn` (root may: CAP_SYS_RESOURCE; \
+             LimitNOFILE= of systemd, nofile in limits.conf)"
+        )));
     }
+    transports.into_iter().try_for_each(|transport| measure(transport, machine, files))
+}
+
+/// A daemon and its load.
+struct Bed {
+    name: String,
+    proxy: Proxy,
+    phones: Phones,
+    rounds: Vec<Calls>,
+    /// What is merely there; gone with this.
+    there: There,
+}
+
+#[derive(Default)]
+struct There {
+    idle: Vec<Holder>,
+    registered: Option<TcpStream>,
 }
 
 /// One transport's table.
-fn measure(transport: Transport) {
-    let mut names = vec![format!("{FEW} clients"), format!("{MANY} clients")];
-    let mut beds = vec![Bed::new(transport, FEW, ROOM), Bed::new(transport, MANY, ROOM)];
+fn measure(transport: Transport, machine: Machine, files: usize) -> io::Result<()> {
+    let scale = Scale::of(machine);
+    // Each worker accepts its share, which is not quite the same for all.
+    let workers = match transport {
+        Transport::Tcp => WORKERS.max((IDLE + IDLE / 20).div_ceil(files - BESIDE)),
+        _ => WORKERS,
+    };
+    let program = daemon(env!("CARGO_BIN_EXE_strowger"));
+    let bed = |clients: usize, beside: &str, tables: &str, there: fn(&Proxy, usize) -> io::Result<There>| {
+        let proxy = Proxy::strowger_with(&program, transport, workers, &(ROOM.to_owned() + tables));
+        let arrival = Arrival::Open { calls_per_s: scale.calls_per_s };
+        let phones =
+            Phones { program: program.clone(), transport, clients, lines: Lines::Own, arrival, warm_up: WARM_UP };
+        let name = format!("{clients} clients{beside}");
+        eprintln!("{} {name}: getting ready", transport.via_token());
+        Ok::<_, io::Error>(Bed { name, there: there(&proxy, files)?, proxy, phones, rounds: Vec::new() })
+    };
+    let alone = |_: &Proxy, _: usize| Ok(There::default());
+    let mut beds = vec![bed(FEW, "", "", alone)?, bed(MANY, "", "", alone)?];
     if transport == Transport::Sctp {
-        let tables = ROOM.to_owned() + NO_HEARTBEATS;
-        names.extend([format!("{FEW} clients, no heartbeats"), format!("{MANY} clients, no heartbeats")]);
-        beds.extend([Bed::new(transport, FEW, &tables), Bed::new(transport, MANY, &tables)]);
+        beds.push(bed(FEW, ", no heartbeats", NO_HEARTBEATS, alone)?);
+        beds.push(bed(MANY, ", no heartbeats", NO_HEARTBEATS, alone)?);
     }
-    // Held open until the end.
-    let (_idle, _registered);
     if transport == Transport::Tcp {
-        names.push(format!("{FEW} clients, {IDLE} idle connections"));
-        let bed = Bed::new(transport, FEW, ROOM);
-        _idle = idle_connections(bed.proxy);
-        beds.push(bed);
+        beds.push(bed(FEW, &format!(", {IDLE} idle connections"), "", |proxy, files| {
+            Ok(There { idle: idle_connections(proxy.address, files)?, ..There::default() })
+        })?);
     }
     if transport != Transport::Sctp {
-        names.push(format!("{FEW} clients, {BINDINGS} bindings"));
-        let registrar = SocketAddr::from(([127, 0, 0, 2], free_port().expect("a free port")));
+        let registrar = SocketAddr::from(([127, 0, 0, 2], free_port()?));
         let listener = format!("[[listen]]\ntransport = \"tcp\"\naddress = \"{registrar}\"\n");
-        let bed = Bed::new(transport, FEW, &(ROOM.to_owned() + &listener));
-        _registered = register(registrar);
-        beds.push(bed);
+        let mut with = bed(FEW, &format!(", {BINDINGS} bindings"), &listener, alone)?;
+        with.there.registered = Some(register(registrar));
+        beds.push(with);
     }
-    let pace = Pace::PerSecond(RATE);
-    let mut rounds = vec![Vec::new(); beds.len()];
-    turn(&mut beds, CALLS, pace, &mut rounds);
-    rounds.iter_mut().for_each(Vec::clear);
-    for _ in 0..ROUNDS {
-        turn(&mut beds, CALLS, pace, &mut rounds);
-    }
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(["", "failed", "CPU µs/call", "min–max", "to the first", "p99 ms"]);
-    table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
-    for ((name, bed), own) in names.iter().zip(&beds).zip(&rounds) {
-        let [least, median, most] = spread(own, |round| round.cpu_us);
-        table.add_row([
-            name.clone(),
-            bed.failed.to_string(),
-            format!("{median:.1}"),
-            format!("{least:.1}–{most:.1}"),
-            format!("{:.3}", ratio(own, &rounds[0])),
-            format!("{:.2}", spread(own, |round| round.p99_ms)[1]),
-        ]);
+    // The first round touches memory for the first time.
+    for round in 0..=scale.rounds {
+        for bed in &mut beds {
+            let calls = bed.phones.measured(&bed.proxy, scale.calls_for);
+            eprintln!("round {round} of {}, {}: {:.1} µs per operation", scale.rounds, bed.name, calls.cpu);
+            bed.rounds.extend((round > 0).then_some(calls));
+        }
     }
     println!(
-        "\n{}: daemon CPU per call at {RATE} calls/s, 2 workers; medians of {ROUNDS} rounds of {CALLS} calls\n{table}",
-        transport.via_token()
+        "\n{}: CPU of the daemon per operation, {}, at {} calls/s, {workers} workers, {}\nmedians of {} rounds of {} s",
+        transport.via_token(),
+        machine.unit(),
+        scale.calls_per_s,
+        machine.said(),
+        scale.rounds,
+        scale.calls_for.as_secs()
     );
-    beds.into_iter().for_each(Bed::stop);
+    println!("{}", table(&beds));
+    Ok(())
 }
 
-/// Median of the ratios of rounds that were neighbours in time.
-fn ratio(own: &[Round], first: &[Round]) -> f64 {
-    let mut ratios: Vec<f64> = own.iter().zip(first).map(|(own, first)| own.cpu_us / first.cpu_us).collect();
-    ratios.sort_by(f64::total_cmp);
-    ratios.get(ratios.len() / 2).copied().unwrap_or(f64::NAN)
+fn table(beds: &[Bed]) -> Table {
+    let mut table = Table::new();
+    let titles = ["", "CPU", "min–max", "to the first", "p99 ms", "phones busy", "again", "late ms", "failed"];
+    table.load_preset(presets::NOTHING).set_header(titles);
+    table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
+    for Bed { name, rounds, .. } in beds {
+        let of = |figure: fn(&Calls) -> f64| spread(rounds.iter().map(figure));
+        let [least, median, most] = of(|calls| calls.cpu);
+        // Of rounds that were neighbours in time.
+        let first = beds.first().into_iter().flat_map(|first| &first.rounds);
+        let [_, ratio, _] = spread(rounds.iter().zip(first).map(|(own, first)| own.cpu / first.cpu));
+        table.add_row([
+            name.clone(),
+            format!("{median:.1}"),
+            format!("{least:.1}–{most:.1}"),
+            format!("{ratio:.3}"),
+            format!("{:.2}", of(|calls| calls.p99.as_secs_f64() * 1e3)[1]),
+            format!("{:.0} %", of(|calls| calls.busy * 100.0)[1]),
+            rounds.iter().map(|calls| calls.retransmitted).sum::<u64>().to_string(),
+            format!("{:.0}", of(|calls| calls.behind.as_secs_f64() * 1e3)[2]),
+            rounds.iter().map(|calls| calls.failed).sum::<u64>().to_string(),
+        ]);
+    }
+    table
+}
+
+/// A process that holds connections until its stdin ends.
+struct Holder {
+    child: Child,
+    stdin: Option<ChildStdin>,
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        drop(self.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+fn idle_connections(proxy: SocketAddr, files: usize) -> io::Result<Vec<Holder>> {
+    let most = files - BESIDE;
+    let start = |first: usize| {
+        let count = most.min(IDLE - first);
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["hold", &proxy.to_string(), &first.to_string(), &count.to_string()]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?);
+        let (holder, mut said) = (Holder { child, stdin }, String::new());
+        BufReader::new(stdout).read_line(&mut said)?;
+        match said.trim() {
+            "ready" => Ok(holder),
+            _ => Err(io::Error::other("the idle connections did not come up")),
+        }
+    };
+    (0..IDLE).step_by(most).map(start).collect()
 }
 
 /// Connections that carried a ping once; from many addresses, because one has only 28,000 ports.
-fn idle_connections(proxy: SocketAddr) -> Vec<Socket> {
+fn hold(proxy: &str, first: &str, count: &str) -> io::Result<()> {
+    let wrong = |_| io::Error::other("hold IP:PORT FIRST COUNT");
+    let proxy: SocketAddr = proxy.parse().map_err(|_| io::Error::other("hold IP:PORT FIRST COUNT"))?;
+    let (first, count): (usize, usize) = (first.parse().map_err(wrong)?, count.parse().map_err(wrong)?);
     let open = |n: usize| {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         let from = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1 + (n / 5_000) as u8)), 0);
@@ -123,22 +248,27 @@ fn idle_connections(proxy: SocketAddr) -> Vec<Socket> {
         socket.connect(&proxy.into())?;
         (&socket).write_all(b"\r\n\r\n")?;
         (&socket).read_exact(&mut [0; 2])?;
-        Ok::<_, std::io::Error>(socket)
+        Ok::<_, io::Error>(socket)
     };
-    (0..IDLE).map(|n| open(n).unwrap_or_else(|e| panic!("idle connection {n}: {e}"))).collect()
+    let opened = |n: usize| open(n).map_err(|e| io::Error::other(format!("idle connection {n}: {e}")));
+    let held: Vec<Socket> = (first..first + count).map(opened).collect::<io::Result<_>>()?;
+    println!("ready");
+    io::stdin().read_to_end(&mut Vec::new())?;
+    drop(held);
+    Ok(())
 }
 
 /// A contact for each of a million addresses-of-record, over one connection.
 fn register(proxy: SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(proxy).expect("a connection");
     let local = stream.local_addr().expect("its address");
-    let mut answers = Vec::new();
+    let (mut answers, domain) = (Vec::new(), domain(0));
     for first in (0..BINDINGS).step_by(200) {
         let mut requests = String::new();
         for n in first..first + 200 {
             requests += &format!(
-                "REGISTER sip:example.test SIP/2.0\r\nVia: SIP/2.0/TCP {local};branch=z9hG4bK{n:x}\r\nMax-Forwards: 70\r\n\
-                 From: <sip:user-{n}@example.test>;tag={n:x}\r\nTo: <sip:user-{n}@example.test>\r\nCall-ID: {n:032x}@a\r\n\
+                "REGISTER sip:{domain} SIP/2.0\r\nVia: SIP/2.0/TCP {local};branch=z9hG4bK{n:x}\r\nMax-Forwards: 70\r\n\
+                 From: <sip:user-{n}@{domain}>;tag={n:x}\r\nTo: <sip:user-{n}@{domain}>\r\nCall-ID: {n:032x}@a\r\n\
                  CSeq: 1 REGISTER\r\nContact: <sip:user-{n}@{local};transport=tcp>\r\nExpires: 86400\r\nContent-Length: 0\r\n\r\n"
             );
         }

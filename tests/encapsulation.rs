@@ -344,12 +344,16 @@ fn a_restarted_daemon_is_a_restarted_peer() {
         caller.rate(20).start(&house.room).finish().must_be_whole(20);
     };
     call(&house.setup);
+    let (before, ends) = (sctp_counters(), Ends::now());
     for pid in house.daemon.children().into_iter().chain([house.daemon.pid()]) {
         let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
     }
     std::thread::sleep(patience(1) / 2);
     let again = Daemon::start(&house.room, &house.setup);
     call(&house.setup);
+    // The callee still has the one association, which did not end.
+    assert_eq!(sctp_counters()["SctpCurrEstab"], before["SctpCurrEstab"]);
+    ends.become_more(0, 0);
     drop(callee);
     again.stop();
 }

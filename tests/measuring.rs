@@ -250,6 +250,63 @@ fn a_phone_process_that_dies_is_told_and_ends_the_measurement() {
 }
 
 #[test]
+fn a_process_of_the_daemon_that_dies_while_it_is_measured_makes_the_figures_worthless() {
+    if is_emulated() {
+        return;
+    }
+    let arguments = ["--clients", "4", "--warm-up", "0", "--seconds", "4", "--rounds", "1"];
+    let mut child = bench(&arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let bench_pid = child.id();
+    let calls_itself = |pid: u32, word: &str| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|of| of == word.as_bytes())
+    };
+    let of = |word: &str| -> Vec<u32> {
+        strowger::phone::daemon::family(bench_pid).into_iter().filter(|pid| calls_itself(*pid, word)).collect()
+    };
+    while of("phones").is_empty() {
+        assert!(child.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // The window is open by now, and for some time to come.
+    std::thread::sleep(Duration::from_millis(1_500));
+    let daemon = of("serve");
+    let victim = daemon.last().copied().unwrap();
+    assert!(daemon.len() >= 4, "{daemon:?}");
+    kill(Pid::from_raw(i32::try_from(victim).unwrap()), Signal::SIGKILL).unwrap();
+    let said: Vec<String> = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap).collect();
+    assert_eq!(child.wait().unwrap().code(), Some(1), "{said:?}");
+    let sentence = format!("of the proxy (pid {victim}) ended while it was measured");
+    assert!(said.iter().any(|line| line.contains(&sentence)), "{sentence}: {said:?}");
+}
+
+#[test]
+fn udp_is_measured_beside_renewed_connections_as_it_is_and_a_window_too_short_for_them_is_told() {
+    if is_emulated() {
+        return;
+    }
+    let file = Scrap::new("beside");
+    let arguments = ["--transport", "udp,tcp", "--clients", "4", "--renew-every", "20", "--idle-s", "1"];
+    let times = ["--rounds", "1", "--seconds", "1", "--warm-up", "0.3", "--json"];
+    let output = bench(&times).arg(&file.0).args(arguments).output().unwrap();
+    let said = both(&output);
+    assert!(output.status.success(), "{said}");
+    let results: Results = serde_json::from_str(&std::fs::read_to_string(&file.0).unwrap()).unwrap();
+    let renewed: Vec<Option<u64>> = results.rows.iter().map(|row| row.point.renew_every).collect();
+    assert_eq!(renewed, [None, Some(20)]);
+    assert!(said.contains("UDP has no connections: its row is one without"), "{said}");
+    assert!(said.contains("idle time-out of 1 s") && said.contains("--warm-up 1 --seconds 3"), "{said}");
+}
+
+#[test]
+fn more_connections_than_open_files_are_refused_before_anything_begins() {
+    let arguments = ["--transport", "tcp", "--renew-every", "2", "--idle-s", "3600", "--seconds", "3000"];
+    let output = bench(&arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(both(&output).contains("a shorter --idle-s") && both(&output).contains("ulimit -Hn"), "{}", both(&output));
+}
+
+#[test]
 fn what_makes_no_sense_is_refused_with_a_reason() {
     for (arguments, reason) in [
         (&["--renew-every", "50"][..], "UDP has no connections"),

@@ -62,7 +62,7 @@ fn a_run_that_is_broken_off_leaves_a_report_and_goes_on() {
     assert!(folder.text("report.html").contains("1 of 2 points have no run yet"));
 
     let other = paper(&folder.0, &format!("{SMALL} --workers 1 --resume")).output().unwrap();
-    assert_eq!(other.status.code(), Some(1));
+    assert_eq!(other.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&other.stderr).contains("of another run"));
 
     let on = paper(&folder.0, &format!("{SMALL} --resume")).output().unwrap();
@@ -92,11 +92,16 @@ fn a_sketch_is_measured_and_says_what_it_is() {
     assert!(sketch.status.success(), "{said}");
     let results = folder.results();
     assert!(results.sketch);
-    assert_eq!(results.rows.len(), 3, "UDP, SCTP renewed and kept");
+    assert_eq!(results.rows.len(), 4, "SCTP renewed and kept, UDP beside each");
     let opened: Vec<bool> = results.rows.iter().map(|row| row.samples[0].connections > 0).collect();
-    assert_eq!(opened, [false, true, false], "only the renewed row opens associations within its window");
+    assert_eq!(opened, [false, true, false, false], "only the renewed row opens associations within its window");
     for file in ["report.html", "table.md", "figure-6-50-per-second.svg", "figure-6-kept-per-cpu-second.svg"] {
         assert!(folder.text(file).contains("A sketch, nothing to quote"), "{file}");
     }
     assert!(said.contains("Not in this run: TCP supervisor"), "{said}");
+    assert!(said.contains("what the ends of transactions cost"), "{said}");
+    assert_eq!(results.machine.program.len(), 64);
+    assert!(results.machine.phones_nice.is_some());
+    let twice = paper(&folder.0, "--quick").output().unwrap();
+    assert_eq!(twice.status.code(), Some(2), "something lies there, and nobody said --resume");
 }

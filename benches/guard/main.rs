@@ -79,7 +79,14 @@ fn guard(daemon: &Path, figures: &Path, wanted: &[String]) -> io::Result<bool> {
 fn cost(daemon: &Path, transport: Transport, pairs: usize) -> f64 {
     let proxy = Proxy::strowger(daemon, transport, 20_000, "");
     let arrival = Arrival::Open { calls_per_s: RATE };
-    let phones = Phones { program: daemon.to_owned(), transport, clients: pairs, lines: Lines::Own, arrival };
+    let phones = Phones {
+        program: daemon.to_owned(),
+        transport,
+        clients: pairs,
+        lines: Lines::Own,
+        arrival,
+        warm_up: Duration::ZERO,
+    };
     let mut meter = Meter::of(&proxy, Duration::from_secs(4));
     // Memory is touched for the first time.
     phones.call(&proxy, &mut meter, CALLS_FOR);

@@ -25,7 +25,6 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use strowger::phone::bench::results::Arrival;
 use strowger::transport::Transport;
 
@@ -42,6 +41,9 @@ struct Load {
     arrival: Arrival,
     target: Option<f64>,
 }
+
+/// Ours over a saturated SCTP trunk may cost so many times what it costs over UDP.
+const TRUNK: f64 = 1.1;
 
 /// How much is measured.
 struct Scale {
@@ -89,11 +91,12 @@ fn loads(machine: Machine, transport: Transport) -> Vec<Load> {
     let fresh = |rate| load("fresh", 50, Lines::PerCall, open(rate), Some(0.5));
     let mut loads = match machine {
         Machine::Metal => vec![paced(4_000.0, 0.55), closed(100), closed(500), closed(1_000), fresh(300.0)],
-        Machine::Counting | Machine::Emulated => {
-            let target = (transport == Transport::Sctp).then_some(0.35);
-            vec![paced(200.0, 0.45), fresh(50.0), load("trunk", 100, Lines::Trunks(1), Arrival::Closed, target)]
-        }
+        Machine::Counting | Machine::Emulated => vec![paced(200.0, 0.45), fresh(50.0)],
     };
+    if machine != Machine::Metal || sys::sctp::supported() {
+        let target = (transport == Transport::Sctp).then_some(0.35);
+        loads.push(load("trunk", 100, Lines::Trunks(1), Arrival::Closed, target));
+    }
     // UDP has no connections.
     loads.retain(|load| load.lines != Lines::PerCall || transport != Transport::Udp);
     loads
@@ -117,8 +120,7 @@ fn main() -> ExitCode {
 fn measure(arguments: &[String]) -> io::Result<()> {
     let machine = Machine::here();
     // For Kamailio: a file for each connection.
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
+    sys::process::set_open_files(1_000_000)?;
     let scale = Scale::of(machine);
     let program = daemon(env!("CARGO_BIN_EXE_strowger"));
     let rate: Option<f64> = arguments.iter().find_map(|argument| argument.parse().ok());
@@ -129,8 +131,22 @@ fn measure(arguments: &[String]) -> io::Result<()> {
     println!("CPU per operation, {}, of ours and of Kamailio, two workers each, {}", machine.unit(), machine.said());
     println!("medians of {} rounds of {} s each, in turn", scale.rounds, scale.calls_for.as_secs());
     let mut table = Table::new();
-    let titles =
-        ["", "load", "ours", "Kamailio", "ratio", "min–max", "at most", "op/s", "Kamailio's", "late ms", "failed"];
+    let titles = [
+        "",
+        "load",
+        "ours",
+        "Kamailio",
+        "ratio",
+        "min–max",
+        "at most",
+        "op/s",
+        "Kamailio's",
+        "phones busy",
+        "again",
+        "late ms",
+        "failed",
+    ];
+    let mut trunks = Vec::new();
     table.load_preset(presets::NOTHING).set_header(titles);
     table.column_iter_mut().skip(2).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
     for transport in Transport::ALL {
@@ -156,8 +172,12 @@ fn measure(arguments: &[String]) -> io::Result<()> {
                 clients: load.clients,
                 lines: load.lines,
                 arrival: load.arrival,
+                warm_up: Duration::ZERO,
             };
             let rounds = compare(&scale, &ours, &theirs, &phones);
+            if load.word == "trunk" {
+                trunks.push((transport, spread(rounds.iter().map(|[ours, _]| ours.cost.cpu))[1]));
+            }
             let row = row(transport, &load, &rounds);
             // A long run that does not come to its end has told something.
             eprintln!("{} {}: ours {}, Kamailio {}, ratio {}", row[0], row[1], row[2], row[3], row[4]);
@@ -165,6 +185,19 @@ fn measure(arguments: &[String]) -> io::Result<()> {
         }
     }
     println!("{table}");
+    println!(
+        "phones busy: the share of a round in which the busiest phone process ran or waited for a processor; near 100 % the phones were the"
+    );
+    println!("limit. again: messages that the phones sent again. Of ours, then of Kamailio.");
+    let of = |wanted| trunks.iter().find(|(transport, _)| *transport == wanted).map(|(_, cpu)| cpu);
+    if let (Some(udp), Some(sctp)) = (of(Transport::Udp), of(Transport::Sctp)) {
+        let ratio = sctp / udp;
+        println!(
+            "SCTP's saturated trunk beside UDP's: {sctp:.1} / {udp:.1} {} of ours, ratio {ratio:.2}, at most {TRUNK} {}",
+            machine.unit(),
+            if ratio <= TRUNK { "yes" } else { "MISSED" }
+        );
+    }
     Ok(())
 }
 
@@ -238,7 +271,10 @@ fn row(transport: Transport, load: &Load, rounds: &[[Did; 2]]) -> Vec<String> {
         format!("{:.0}", spread_of(&|dids| speed(side_of(dids, side)))[1])
     };
     let late = |side: usize| spread_of(&|dids| side_of(dids, side).calls.behind.as_secs_f64() * 1e3)[2];
-    let failed = |side: usize| rounds.iter().map(|dids| side_of(dids, side).calls.failed).sum::<u64>();
+    let sum = |of: fn(&Did) -> u64, side: usize| rounds.iter().map(|dids| of(side_of(dids, side))).sum::<u64>();
+    let failed = |side: usize| sum(|did| did.calls.failed, side);
+    let again = |side: usize| sum(|did| did.calls.retransmitted, side);
+    let busy = |side: usize| 100.0 * spread_of(&|dids| side_of(dids, side).calls.busy)[1];
     vec![
         transport.via_token().to_owned(),
         load.said(),
@@ -251,6 +287,8 @@ fn row(transport: Transport, load: &Load, rounds: &[[Did; 2]]) -> Vec<String> {
             .unwrap_or_default(),
         per_second(0),
         per_second(1),
+        format!("{:.0}, {:.0} %", busy(0), busy(1)),
+        format!("{}, {}", again(0), again(1)),
         format!("{:.0}, {:.0}", late(0), late(1)),
         format!("{}, {}", failed(0), failed(1)),
     ]

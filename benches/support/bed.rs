@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use strowger::phone::agent::Manner;
+use strowger::phone::bench::spread::Spread;
 use strowger::phone::daemon::{Daemon, free_port, is_there};
 use strowger::phone::load::{Load, Order, Pace};
 use strowger::transport::Transport;
@@ -102,7 +103,6 @@ pub fn turn(beds: &mut [Bed], calls: u64, pace: Pace, rounds: &mut [Vec<Round>])
 
 /// Least, median and greatest.
 pub fn spread(rounds: &[Round], of: impl Fn(&Round) -> f64) -> [f64; 3] {
-    let mut figures: Vec<f64> = rounds.iter().map(of).collect();
-    figures.sort_by(f64::total_cmp);
-    [0, figures.len() / 2, figures.len().saturating_sub(1)].map(|at| figures.get(at).copied().unwrap_or(f64::NAN))
+    let spread = Spread::of(rounds.iter().map(of));
+    spread.map_or([f64::NAN; 3], |spread| [spread.least, spread.median, spread.most])
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use strowger::phone::bench::measure::{Stage, measure_all};
 use strowger::phone::bench::results::{Arrival, Point, Subject};
 use strowger::phone::bench::rig::{self, Rig};
+use strowger::phone::bench::spread::Spread;
 use strowger::transport::Transport;
 
 use crate::proxy::{Proxy, Spent, domain};
@@ -26,6 +27,8 @@ pub struct Phones {
     pub clients: usize,
     pub lines: Lines,
     pub arrival: Arrival,
+    /// Calls before those that are measured.
+    pub warm_up: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +52,10 @@ pub struct Calls {
     pub behind: Duration,
     /// The busiest phone process, 0 to 1.
     pub busy: f64,
+    /// CPU of all the proxy's processes while these calls ran, µs per operation. What comes after them is not in it (`Cost`).
+    pub cpu: f64,
+    /// 99 of 100 were set up within this.
+    pub p99: Duration,
 }
 
 /// CPU of a proxy from the first call of a round to the beginning of the next one. What becomes of a finished transaction (ours stay for
@@ -77,6 +84,15 @@ thread_local! {
 impl Phones {
     /// Registers, then calls for so long; the meter runs from the first call on.
     pub fn call(&self, proxy: &Proxy, meter: &mut Meter, how_long: Duration) -> Calls {
+        self.watched(proxy, how_long, &mut || meter.begin(proxy))
+    }
+
+    /// The same, for who looks at nothing but these calls.
+    pub fn measured(&self, proxy: &Proxy, how_long: Duration) -> Calls {
+        self.watched(proxy, how_long, &mut || {})
+    }
+
+    fn watched(&self, proxy: &Proxy, how_long: Duration, begins: &mut dyn FnMut()) -> Calls {
         let round = ROUNDS.get();
         ROUNDS.set(round + 1);
         let mut rig = Rig::own(self.program.clone());
@@ -88,7 +104,7 @@ impl Phones {
         let measured = measure_all(&self.point(how_long), &rig, &mut |progress| {
             if progress.stage == Stage::Measuring && !begun {
                 begun = true;
-                meter.begin(proxy);
+                begins();
             }
             ControlFlow::Continue(())
         });
@@ -100,6 +116,8 @@ impl Phones {
             retransmitted: measured.sample.retransmissions,
             behind: Duration::from_micros(measured.figures.behind_us),
             busy: measured.sample.phones_busy,
+            cpu: measured.sample.cpu_us_per_operation(),
+            p99: Duration::from_secs_f64(measured.sample.set_up.p99_us / 1e6),
         }
     }
 
@@ -116,7 +134,7 @@ impl Phones {
             workers: crate::proxy::WORKERS,
             supervisor_nice: 0,
             idle_s: None,
-            warm_up_s: 0.0,
+            warm_up_s: self.warm_up.as_secs_f64(),
             measure_s: how_long.as_secs_f64(),
         }
     }
@@ -152,7 +170,5 @@ pub fn daemon(built: &str) -> PathBuf {
 
 /// Least, median and greatest.
 pub fn spread(figures: impl Iterator<Item = f64>) -> [f64; 3] {
-    let mut figures: Vec<f64> = figures.collect();
-    figures.sort_by(f64::total_cmp);
-    [0, figures.len() / 2, figures.len().saturating_sub(1)].map(|at| figures.get(at).copied().unwrap_or(f64::NAN))
+    Spread::of(figures).map_or([f64::NAN; 3], |spread| [spread.least, spread.median, spread.most])
 }

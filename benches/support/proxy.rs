@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use strowger::phone::daemon::{Daemon, free_port, is_there};
+use strowger::phone::daemon::{Daemon, family, free_port, is_there};
 use strowger::transport::Transport;
 
 pub const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -56,18 +56,22 @@ impl std::ops::Sub for Spent {
 impl Proxy {
     /// Our daemon, with room for so many transactions: a finished one stays for up to 32 s. `tables`: more of the configuration.
     pub fn strowger(program: &Path, transport: Transport, transactions: usize, tables: &str) -> Proxy {
+        let limits = "[limits]\nconnections_per_peer = 10000\nassociations_per_peer = 10000\n";
+        let memory = format!("[memory]\ntransactions = {transactions}\n");
+        Proxy::strowger_with(program, transport, WORKERS, &(memory + limits + tables))
+    }
+
+    /// The same with as many workers, and limits and sizes in `tables`.
+    pub fn strowger_with(program: &Path, transport: Transport, workers: usize, tables: &str) -> Proxy {
         let address = SocketAddr::new(LOOPBACK, free_port().expect("a free port"));
         // UDP is always listened on: it tells when the daemon is ready.
         let listen = |token| format!("[[listen]]\ntransport = \"{token}\"\naddress = \"{address}\"\n");
         let domains: Vec<String> = (0..DOMAINS).map(domain).collect();
-        let mut text = format!("workers = {WORKERS}\ndomains = {domains:?}\n[admin]\naddress = \"off\"\n");
+        let mut text = format!("workers = {workers}\ndomains = {domains:?}\n[admin]\naddress = \"off\"\n");
         text += &listen("udp");
         if transport != Transport::Udp {
             text += &listen(transport.uri_token());
         }
-        text += &format!(
-            "[memory]\ntransactions = {transactions}\n[limits]\nconnections_per_peer = 10000\nassociations_per_peer = 10000\n"
-        );
         text += tables;
         let daemon = Daemon::start(program, &text).expect("the daemon");
         let began = Instant::now();
@@ -98,18 +102,6 @@ impl Proxy {
         }
         spent
     }
-}
-
-/// A process and all that descend from it.
-fn family(pid: u32) -> Vec<u32> {
-    let mut pids = vec![pid];
-    let mut next = 0;
-    while let Some(pid) = pids.get(next) {
-        let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-        pids.extend(text.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
-        next += 1;
-    }
-    pids
 }
 
 /// Of a process's first thread: the one that moves messages.

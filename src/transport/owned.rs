@@ -57,7 +57,8 @@ pub fn way<H>(
         to.id = FlowId::NONE;
     }
     if !opens(desk, transport) {
-        return match desk.parts.flows.find_by_peer(transport, to.peer) {
+        let found = desk.parts.flows.find_by_peer(transport, to.peer);
+        return match found.filter(|flow| transport == Transport::Tcp || flow.listener == to.listener) {
             Some(flow) => Way::There(flow.owner, flow.id),
             None => Way::Ask(any_worker(desk, &to), to),
         };

@@ -23,8 +23,8 @@
 //! | a worker with nothing near sleeps without a time-out; a request's key hashed once | UDP 102.6, TCP 124.0, SCTP 132.1 | 100.4, 124.1, 130.8 |
 //! | a socket for each worker on SCTP instead of a shared one | nothing gained (see `transport::sctp`) | not kept as default |
 //!
-//! What is left over UDP: some 59 are the floor (the same messages through a plain loop), 44 our own code, of which reading messages is
-//! 13, deciding 9, and writing them 5.
+//! Of the 100 that are left over UDP, 59 are what the same messages cost a plain loop, and 43 are a worker's own code (callgrind): 13 for
+//! reading messages, 9 for deciding on them, 5 for writing them.
 
 mod act;
 pub mod clock;

@@ -66,12 +66,14 @@ pub fn die_with_parent(expected_parent: i32) -> io::Result<()> {
 }
 
 /// Raises the limit of open descriptors (RLIMIT_NOFILE) towards `n`: the soft limit up to the hard one, that one too where we
-/// may. Never lowers it. Returns the soft limit now in force.
+/// may, but not above fs.nr_open, which nobody may. Never lowers it. Returns the soft limit now in force.
 ///
 /// # Errors
 /// What `getrlimit(2)` or `setrlimit(2)` says; that the hard limit may not be raised is no error.
 pub fn set_open_files(n: u64) -> io::Result<u64> {
     let mut limit = limit(libc::RLIMIT_NOFILE)?;
+    let most = fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|text| text.trim().parse().ok());
+    let n = n.min(most.unwrap_or(n).max(limit.rlim_max));
     if limit.rlim_cur >= n {
         return Ok(limit.rlim_cur);
     }

@@ -238,7 +238,7 @@ fn an_association_that_is_set_up_counts_until_it_is_up_or_given_up() {
     let limit = Limit { total: 10, per_peer: 2 };
     let opening = |port, now| flows.opening(peer(1).with_port(port), (3, 0), limit, Tick(now));
     let id = opening(1, 5).unwrap();
-    // Any process that goes there too finds the same one.
+    // Any process that goes there too finds the same one; the kernel knew of none, so it begins now.
     assert_eq!(opening(1, 6), Ok(id));
     assert_ne!(flows.opening(peer(1).with_port(1), (4, 0), limit, Tick(6)), Ok(id), "another listener");
     assert_eq!(opening(2, 6), Err(Refusal::Peer));
@@ -246,7 +246,7 @@ fn an_association_that_is_set_up_counts_until_it_is_up_or_given_up() {
     assert!(flows.find_association(77).is_none());
     assert_eq!(flows.associated(77, &[peer(1).with_port(1)], (3, 1), limit, Tick(9)), Ok((id, true)));
     let view = flows.find_association(77).unwrap();
-    assert_eq!((view.id, view.state, view.owner, view.begun, view.opened), (id, State::Open, 1, Tick(5), Tick(9)));
+    assert_eq!((view.id, view.state, view.owner, view.begun, view.opened), (id, State::Open, 1, Tick(6), Tick(9)));
     assert!(flows.find_opening(peer(1).with_port(1), 3).is_none());
     assert_eq!(flows.associated(77, &[peer(1).with_port(1)], (3, 1), limit, Tick(9)), Ok((id, false)));
     // Given up: another takes the place.

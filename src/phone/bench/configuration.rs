@@ -6,11 +6,14 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use config::{Config, File, FileFormat};
+use ::config::{Config, File, FileFormat};
 use serde_json::Value;
 
-use super::results::{Arrival, Point};
+use super::demand;
+use super::results::Point;
 use super::words::Wire;
+use crate::config;
+use crate::shared::memory_bytes;
 
 /// What a daemon is started with, and what of it the phones must know.
 #[derive(Clone, Debug)]
@@ -23,6 +26,28 @@ pub(super) struct Configuration {
     pub admin: Option<SocketAddr>,
     /// Where a UDP OPTIONS tells that it is there.
     pub udp: Option<SocketAddr>,
+    /// As the daemon will read it; none when it will refuse it.
+    pub read: Option<config::Config>,
+    /// What could not be had on this machine.
+    pub notes: Vec<String>,
+}
+
+/// What a configuration is made for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Machine {
+    pub processors: usize,
+    /// Bytes that the daemon's tables may take at most.
+    pub memory: u64,
+}
+
+impl Machine {
+    /// The phones want some of the memory, too.
+    pub(super) fn this() -> Machine {
+        Machine {
+            processors: std::thread::available_parallelism().map_or(1, usize::from),
+            memory: config::check::Room::of_this_machine().bytes() / 4 * 3,
+        }
+    }
 }
 
 /// Ports that are free now.
@@ -33,9 +58,8 @@ pub(super) struct Ports {
     pub encapsulation: u16,
 }
 
-/// Finished transactions stay for 32 s over UDP: room for 20,000 calls/s in a closed loop.
-const TRANSACTIONS: u64 = 1_400_000;
-const LEAST_TRANSACTIONS: u64 = 286_720;
+/// A table of transactions is not made smaller than this many.
+const LEAST: usize = 1_000;
 
 impl Configuration {
     /// `file`: TOML of the user's; the point's tables are over it.
@@ -45,14 +69,28 @@ impl Configuration {
         domain: &str,
         file: Option<&str>,
         ports: Ports,
+        machine: Machine,
     ) -> Result<Configuration, String> {
-        let generated = generated(point, wire, domain, ports);
+        let transactions = demand::transactions(point, machine.processors);
+        let generated = generated(point, wire, domain, ports, (transactions, demand::flows(point, machine.processors)));
         let mut builder = Config::builder();
         for text in [Some(generated.as_str()), file, Some(point.subject.tables.as_str())].into_iter().flatten() {
             builder = builder.add_source(File::from_str(text, FileFormat::Toml));
         }
         let merged = builder.build().and_then(Config::try_deserialize::<Value>);
-        let merged = merged.map_err(|e| format!("the configuration for {}: {e}", point.subject.name))?;
+        let mut merged = merged.map_err(|e| format!("the configuration for {}: {e}", point.subject.name))?;
+        let mut read = config::Config::from_text(&text(&merged)).ok();
+        let mut notes = Vec::new();
+        if let Some(config) = read.as_mut().filter(|config| config.memory.transactions as u64 == transactions)
+            && let Some(less) = lessened(config, machine.memory)
+            && let Some(memory) = merged.get_mut("memory").and_then(Value::as_object_mut)
+        {
+            memory.insert("transactions".to_owned(), less.into());
+            notes.push(format!(
+                "room for {less} transactions instead of {transactions}, for this machine has no memory for more: a finished one stays for \
+                 32 s, and when there is no room left calls are refused with 503"
+            ));
+        }
         let listens = || merged.get("listen").and_then(Value::as_array).into_iter().flatten();
         let (token, stack) = match wire {
             Wire::Udp => ("udp", None),
@@ -69,16 +107,14 @@ impl Configuration {
         let address = first_address(listen).ok_or("a [[listen]] without an address that can be called")?;
         let port = listen.get("encapsulation_port").and_then(Value::as_u64);
         let admin = merged.get("admin").and_then(|admin| admin.get("address")).and_then(Value::as_str);
-        let text = merged.as_object().into_iter().flatten().fold(String::new(), |mut text, (key, value)| {
-            let _ = writeln!(text, "{key:?} = {}", toml(value));
-            text
-        });
         Ok(Configuration {
-            text,
+            text: text(&merged),
             address,
             encapsulation_port: port.and_then(|port| port.try_into().ok()).unwrap_or(9899),
             admin: admin.and_then(|admin| admin.parse().ok()),
             udp: listens().find(|listen| is(listen, "transport", "udp")).and_then(first_address),
+            read,
+            notes,
         })
     }
 }
@@ -101,6 +137,23 @@ pub(super) fn with(tables: &str, name: &str, keys: &str) -> String {
     text
 }
 
+/// Halves the table of transactions until all tables fit. None: they do.
+fn lessened(config: &mut config::Config, memory: u64) -> Option<usize> {
+    let wanted = config.memory.transactions;
+    while memory_bytes(config) > memory && config.memory.transactions >= 2 * LEAST {
+        config.memory.transactions /= 2;
+    }
+    Some(config.memory.transactions).filter(|left| *left < wanted)
+}
+
+/// One line for each table.
+fn text(merged: &Value) -> String {
+    merged.as_object().into_iter().flatten().fold(String::new(), |mut text, (key, value)| {
+        let _ = writeln!(text, "{key:?} = {}", toml(value));
+        text
+    })
+}
+
 fn first_address(listen: &Value) -> Option<SocketAddr> {
     let address = listen.get("address")?;
     let first = address.as_array().map_or(Some(address), |list| list.first());
@@ -112,17 +165,9 @@ fn first_address(listen: &Value) -> Option<SocketAddr> {
     })
 }
 
-fn generated(point: &Point, wire: Wire, domain: &str, ports: Ports) -> String {
+fn generated(point: &Point, wire: Wire, domain: &str, ports: Ports, (transactions, flows): (u64, u64)) -> String {
     let Ports { sip, admin, encapsulation } = ports;
     let clients = point.clients as u64;
-    // Old connections stay open until the idle time-out: nobody shall meet a limit before.
-    let flows = (4 * clients + if point.renew_every.is_some() { 131_072 } else { 16_384 }).min(1_048_576);
-    let transactions = match (wire, point.arrival) {
-        (Wire::Udp, Arrival::Closed) => TRANSACTIONS,
-        (Wire::Udp, Arrival::Open { calls_per_s }) => (calls_per_s * 80.0) as u64,
-        _ => 0,
-    };
-    let transactions = transactions.clamp(LEAST_TRANSACTIONS, 33_554_432);
     let bindings = (8 * clients).max(100_000);
     // A closed loop has a message or two of every client under way at once, and nobody sends again what a full mailbox refused.
     let mailbox = (2_048 * clients).clamp(262_144, 32 << 20);
@@ -148,7 +193,8 @@ fn generated(point: &Point, wire: Wire, domain: &str, ports: Ports) -> String {
     };
     match wire {
         Wire::Udp => table("udp", format!("receive_buffer_bytes = {udp_buffer}\n")),
-        Wire::Tcp => table("tcp", idle("idle_s", 1) + &nice),
+        // The supervisor's is the same, as in the paper.
+        Wire::Tcp => table("tcp", idle("idle_s", 1) + &idle("supervisor_idle_s", 1) + &nice),
         // At least as long as a transaction (RFC 3261 §18).
         Wire::Sctp | Wire::SctpUser => table("sctp", idle("autoclose_s", 32)),
     }
@@ -181,7 +227,7 @@ fn toml(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::results::Subject;
+    use super::super::results::{Arrival, Subject};
     use super::*;
 
     fn point(tables: &str) -> Point {
@@ -199,12 +245,13 @@ mod tests {
     }
 
     const PORTS: Ports = Ports { sip: 5070, admin: 5071, encapsulation: 5072 };
+    const MACHINE: Machine = Machine { processors: 2, memory: 16 << 30 };
 
     #[test]
     fn tables_win_over_the_file_and_the_file_over_what_is_generated() {
         let file = "workers = 7\n[tcp]\nidle_s = 20\nconnect_timeout_ms = 100\n";
         let tables = "[tcp]\nidle_s = 30\n";
-        let made = Configuration::make(&point(tables), Wire::Tcp, "a.test", Some(file), PORTS).unwrap();
+        let made = Configuration::make(&point(tables), Wire::Tcp, "a.test", Some(file), PORTS, MACHINE).unwrap();
         assert!(made.text.contains("\"workers\" = 7\n"), "{}", made.text);
         assert!(
             made.text.contains("\"idle_s\" = 30") && made.text.contains("\"connect_timeout_ms\" = 100"),
@@ -219,16 +266,48 @@ mod tests {
     #[test]
     fn a_listener_of_the_users_own_replaces_the_generated_ones() {
         let listen = "[[listen]]\ntransport = \"sctp\"\nstack = \"user\"\naddress = [\"0.0.0.0:6000\"]\nencapsulation_port = 6001\n";
-        let made = Configuration::make(&point(listen), Wire::SctpUser, "a.test", None, PORTS).unwrap();
+        let made = Configuration::make(&point(listen), Wire::SctpUser, "a.test", None, PORTS, MACHINE).unwrap();
         assert_eq!((made.address, made.encapsulation_port), ("127.0.0.1:6000".parse().unwrap(), 6001));
         assert_eq!(made.udp, None);
-        let missing = Configuration::make(&point(listen), Wire::Tcp, "a.test", None, PORTS).unwrap_err();
+        let missing = Configuration::make(&point(listen), Wire::Tcp, "a.test", None, PORTS, MACHINE).unwrap_err();
         assert!(missing.contains("no [[listen]] for tcp"), "{missing}");
     }
 
     #[test]
     fn bad_toml_is_told_with_its_subject() {
-        let e = Configuration::make(&point("[tcp\n"), Wire::Tcp, "a.test", None, PORTS).unwrap_err();
+        let e = Configuration::make(&point("[tcp\n"), Wire::Tcp, "a.test", None, PORTS, MACHINE).unwrap_err();
         assert!(e.starts_with("the configuration for TCP:"), "{e}");
+    }
+
+    #[test]
+    fn the_table_of_transactions_fits_the_memory_and_less_of_it_is_told() {
+        let made = |tables: &str, memory| {
+            let machine = Machine { memory, ..MACHINE };
+            Configuration::make(&point(tables), Wire::Tcp, "a.test", None, PORTS, machine).unwrap()
+        };
+        let whole = made("", 16 << 30);
+        assert_eq!((whole.read.unwrap().memory.transactions, whole.notes.len()), (1_600_000, 0));
+        let small = made("", 1 << 30);
+        let read = small.read.unwrap();
+        assert!(memory_bytes(&read) <= 1 << 30 && read.memory.transactions >= 400_000, "{}", read.memory.transactions);
+        assert_eq!(config::Config::from_text(&small.text).unwrap().memory.transactions, read.memory.transactions);
+        assert!(
+            small.notes[0]
+                .starts_with(&format!("room for {} transactions instead of 1600000", read.memory.transactions))
+        );
+        // Who says how many gets as many.
+        let own = made("[memory]\ntransactions = 3000000\n", 1 << 30);
+        assert_eq!((own.read.unwrap().memory.transactions, own.notes.len()), (3_000_000, 0));
+    }
+
+    #[test]
+    fn the_supervisor_has_the_same_idle_time_out_unless_its_own_is_given() {
+        let read = |tables: &str| {
+            let made = Configuration::make(&point(tables), Wire::Tcp, "a.test", None, PORTS, MACHINE).unwrap();
+            let tcp = made.read.unwrap().tcp;
+            (tcp.idle_s, tcp.supervisor_idle_s)
+        };
+        assert_eq!(read("[tcp]\narchitecture = \"supervisor\"\n"), (10, 10));
+        assert_eq!(read("[tcp]\narchitecture = \"supervisor\"\nsupervisor_idle_s = 3\n"), (10, 3));
     }
 }

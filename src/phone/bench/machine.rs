@@ -3,9 +3,12 @@
 use std::fs;
 use std::time::{Duration, SystemTime};
 
-use super::results::Machine;
+use sha2::{Digest, Sha256};
 
-/// This one, now.
+use super::results::Machine;
+use super::rig::PHONES_NICE;
+
+/// This one, now, with the command that makes the run again from its beginning.
 #[must_use]
 pub fn machine() -> Machine {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
@@ -17,9 +20,34 @@ pub fn machine() -> Machine {
         kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
         kernel_sctp: sys::sctp::supported(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        program: program(),
+        phones_nice: granted(PHONES_NICE),
         date: humantime::format_rfc3339_seconds(today()).to_string(),
-        command: std::env::args().map(quoted).collect::<Vec<_>>().join(" "),
+        command: std::env::args().filter(|word| word != "--resume").map(quoted).collect::<Vec<_>>().join(" "),
     }
+}
+
+/// SHA-256 of the running program, in hexadecimal; empty if it cannot be read.
+fn program() -> String {
+    // Also when a newer build lies at its path.
+    let bytes = fs::read("/proc/self/exe").unwrap_or_default();
+    if bytes.is_empty() {
+        String::new()
+    } else {
+        Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// The nice value that a process of ours has when it has asked for this one. Seen, not concluded from rights, which mean less in a
+/// container: Linux gives each thread a nice value of its own, so a thread asks.
+fn granted(nice: i32) -> Option<i32> {
+    let ask = move || {
+        let _ = sys::process::set_nice(nice);
+        let stat = fs::read_to_string("/proc/thread-self/stat").ok()?;
+        // The program's name, in brackets, may have spaces; the 19th field is the 17th after it (proc_pid_stat(5)).
+        stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(16)?.parse().ok()
+    };
+    std::thread::spawn(ask).join().ok()?
 }
 
 /// Processor time that all processes of this machine have used, and that its host took away: `cpu` of /proc/stat but for idle and

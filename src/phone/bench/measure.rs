@@ -1,6 +1,10 @@
 //! One sample of one point: the proxy starts, the phones register, call, are measured, and everything ends.
 //!
 //! Owns: the order of these, the window, and the judgement who was the limit. What did not happen within the window does not count.
+//!
+//! The window (the paper's phase 2) is a time, not a set number of calls as the paper had: with a number the fast callers are done and
+//! idle while the slow ones still call, and a row would be as long as its subject is slow. So all callers call all the time, and every
+//! row is as long as another of its kind.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -44,6 +48,8 @@ pub struct Measured {
     /// Calls that were open at the end of the window and came to no end, good or bad, although they were waited for; they count as
     /// failed.
     pub unfinished: u64,
+    /// What else is to be known of it.
+    pub notes: Vec<String>,
     /// Nobody said which processes are the proxy's: `cpu_s` is 0 and means nothing.
     pub cpu_unknown: bool,
     /// What others than proxy and phones used of all processors, 0 to 1; the proxy's own with `cpu_unknown`. More than a little, and
@@ -57,6 +63,8 @@ const START: Duration = Duration::from_secs(30);
 const REGISTER: Duration = Duration::from_secs(300);
 /// A phone process may be so busy that it answers late.
 const ANSWER: Duration = Duration::from_secs(30);
+/// What a sample takes beside warm-up and window, until it was seen: daemon and phones start, register and end.
+pub const AROUND: Duration = Duration::from_secs(2);
 /// A phone process that had a processor or waited for one for this share of the window was the limit.
 const BUSY: f64 = 0.95;
 /// An open loop that reached this share of its rate was not limited.
@@ -190,14 +198,18 @@ impl Sitting<'_, '_> {
         crew.say_to_all(&Order::Close)?;
         let (figures, unfinished) = self.figures(&mut crew)?;
 
-        let cpu = proxy_before.zip(proxy_after).map(|(before, after)| self.running.spent(&before, &after));
+        let cpu =
+            proxy_before.zip(proxy_after).map(|(before, after)| self.running.spent(&before, &after)).transpose()?;
         let phones: Vec<(f64, f64)> = phones_before.iter().zip(&phones_after).map(spent).collect();
-        let sample = self.sample(wall.as_secs_f64(), &figures, unfinished, cpu.clone().unwrap_or_default(), &phones);
+        let mut sample =
+            self.sample(wall.as_secs_f64(), &figures, unfinished, cpu.clone().unwrap_or_default(), &phones);
         let used =
             used_after.zip(used_before).map_or(0.0, |(after, before)| after.saturating_sub(before).as_secs_f64());
         let processors = std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64);
         let others = (used - sample.cpu_s - sample.phones_cpu_s) / (sample.wall_s * processors);
-        Ok(Measured { sample, figures, unfinished, cpu_unknown: cpu.is_none(), others: others.clamp(0.0, 1.0) })
+        sample.others = others.clamp(0.0, 1.0);
+        let (cpu_unknown, notes) = (cpu.is_none(), self.running.notes.clone());
+        Ok(Measured { others: sample.others, sample, figures, unfinished, notes, cpu_unknown })
     }
 
     fn set_up(&mut self, crew: &mut Crew, wire: Wire) -> Result<(), String> {
@@ -230,7 +242,7 @@ impl Sitting<'_, '_> {
                 first: u32::try_from(nth).unwrap_or(0),
                 step: u32::try_from(count).unwrap_or(1),
                 trunks: rig.trunks.map(|trunks| u32::try_from(share(trunks as usize)).unwrap_or(1).max(1)),
-                renew_every: point.renew_every.filter(|_| rig.trunks.is_none()),
+                renew_every: point.renew_every.filter(|_| wire.is_reliable() && rig.trunks.is_none()),
                 connection_per_call: rig.connection_per_call && wire.is_reliable() && rig.trunks.is_none(),
                 arrival,
                 phase_s,
@@ -286,7 +298,8 @@ impl Sitting<'_, '_> {
                     all.add(&figures);
                     words::add_to(&mut set_up, &figures.set_up);
                 }
-                Report::Drained { unfinished: of, failures } => {
+                Report::Drained { unfinished: of, failures, set_up: late } => {
+                    words::add_to(&mut set_up, &late);
                     unfinished += of;
                     drained += 1;
                     all.failed_calls += failures.values().sum::<u64>();
@@ -330,6 +343,7 @@ impl Sitting<'_, '_> {
             phones_cpu_s: phones.iter().map(|(run, _)| run).sum(),
             limit: limit(self.point.arrival, operations as f64 / 2.0 / wall_s, phones_busy),
             set_up: SetUp { p50_us: at(0.5), p99_us: at(0.99), p999_us: at(0.999) },
+            others: 0.0,
         }
     }
 }

@@ -6,15 +6,16 @@
 //! ```text
 //! run ── one point or a few beside each other (`options`, `show`)          paper ── the matrix, and a page with figures
 //!   └─ measure ── one sample: start, register, warm up, measure, end
-//!        ├─ rig ── the proxy: started here, or running already; its processor time
+//!        ├─ rig ── the proxy: started here, or running already; its processor time          demand ── what it will need
 //!        ├─ crew ── the phone processes, `words` ── what is said to them
 //!        └─ phones ── inside of such a process
 //! profile ── where the CPU time goes: perf and strace beside calls of its own
-//! results ── what a measurement is asked and what it found
+//! results ── what a measurement is asked and what it found          spread ── what several of them come to
 //! ```
 
 mod configuration;
 mod crew;
+mod demand;
 pub mod machine;
 pub mod measure;
 mod options;
@@ -25,6 +26,7 @@ pub mod results;
 pub mod rig;
 pub mod run;
 pub mod show;
+pub mod spread;
 pub mod words;
 
 use std::process::ExitCode;

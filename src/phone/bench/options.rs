@@ -27,7 +27,7 @@ pub struct Options {
     /// How often everything is measured
     #[arg(long, default_value = "3", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rounds: u32,
-    /// Operations after which a phone goes on over a new connection; it leaves the old one open
+    /// Operations after which a phone goes on over a new connection; it leaves the old one open (UDP has none, and its row is as it is)
     #[arg(long, value_name = "OPERATIONS", value_parser = clap::value_parser!(u64).range(1..))]
     pub renew_every: Option<u64>,
     /// Each call comes over a connection of its own, which the caller closes
@@ -76,7 +76,7 @@ pub struct Own {
     /// TCP supervisor: its nice value
     #[arg(long, default_value = "0", allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-20..=19))]
     pub supervisor_nice: i32,
-    /// Seconds until an idle connection is closed (SCTP: 32 at least)
+    /// Seconds until an idle connection is closed (SCTP: 32 at least); the TCP supervisor closes it after another as many
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub idle_s: Option<u64>,
     /// The kernel's SCTP: shared or per_worker
@@ -121,6 +121,9 @@ Examples:
       All calls over two associations on each side, as between proxies.
   strowger bench run --target 127.0.0.1:5060 --target-pid $(cat /run/kamailio.pid) --target-name Kamailio
       Another proxy, which must take REGISTERs for example.test (or --domain) from this machine without a password.
+
+A process may have as many open files as `ulimit -Hn` says: root raises that by itself (CAP_SYS_RESOURCE), others ask root for
+LimitNOFILE= (systemd) or nofile (limits.conf). A measurement that would need more is refused before it begins.
 
 Exit status:
    0  measured

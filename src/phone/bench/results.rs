@@ -34,7 +34,8 @@ pub struct Point {
     pub subject: Subject,
     /// Callers; there are as many callees.
     pub clients: usize,
-    /// Operations after which a phone goes on over a new connection, leaving the old one open. None: never.
+    /// Operations after which a phone goes on over a new connection, leaving the old one open. None: never. UDP has no connections:
+    /// there it says which rows the point stands beside.
     pub renew_every: Option<u64>,
     pub arrival: Arrival,
     /// Workers of the daemon.
@@ -86,7 +87,16 @@ pub struct Sample {
     pub phones_cpu_s: f64,
     pub limit: Limit,
     pub set_up: SetUp,
+    /// What others than proxy and phones used of all processors, 0 to 1. Files from before it was kept have 0.
+    #[serde(default)]
+    pub others: f64,
 }
+
+/// More than this share of the processors for others is worth a word.
+pub const OTHERS: f64 = 0.05;
+
+/// More than this share of failed calls, and it is not the same work any more.
+const FAILED: f64 = 0.001;
 
 impl Sample {
     #[must_use]
@@ -112,6 +122,17 @@ pub struct Row {
     pub samples: Vec<Sample>,
 }
 
+impl Row {
+    /// Did more than one call in a thousand fail, or was there none?
+    #[must_use]
+    pub fn fails(&self) -> bool {
+        // A call is two operations.
+        let made: u64 = self.samples.iter().map(|sample| sample.operations / 2).sum();
+        let failed: u64 = self.samples.iter().map(|sample| sample.failed_calls).sum();
+        made == 0 || failed as f64 > (made + failed) as f64 * FAILED
+    }
+}
+
 /// Where and how it was measured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
@@ -121,6 +142,12 @@ pub struct Machine {
     pub kernel_sctp: bool,
     /// Of this program.
     pub version: String,
+    /// SHA-256 of its file: one version is built many times.
+    #[serde(default)]
+    pub program: String,
+    /// The nice value that phones were granted. None: nobody looked.
+    #[serde(default)]
+    pub phones_nice: Option<i32>,
     /// RFC 3339, UTC.
     pub date: String,
     /// The command that makes it again.
@@ -133,5 +160,8 @@ pub struct Results {
     /// Of a reduced grid: nothing to quote.
     pub sketch: bool,
     pub machine: Machine,
+    /// Runs of each row that were asked for. 0: not told.
+    #[serde(default)]
+    pub rounds: usize,
     pub rows: Vec<Row>,
 }

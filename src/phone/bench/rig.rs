@@ -7,11 +7,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::configuration::{Configuration, Ports};
+use super::configuration::{Configuration, Machine, Ports};
+use super::demand;
 use super::results::Point;
 use super::words::Wire;
 use crate::master::status::{self, Status};
 use crate::phone::daemon::{self, Daemon};
+
+/// Phones shall not wait for a processor while the proxy has one: what they cost is not the question. It takes CAP_SYS_NICE.
+pub const PHONES_NICE: i32 = -15;
 
 /// With what, and how, is measured.
 #[derive(Clone, Debug)]
@@ -50,7 +54,7 @@ impl Rig {
             program,
             proxy: Proxy::Own { file: None },
             processes: 0,
-            nice: -15,
+            nice: PHONES_NICE,
             trunks: None,
             connection_per_call: false,
             domain: "example.test".to_owned(),
@@ -69,6 +73,9 @@ impl Rig {
     }
 }
 
+/// Open files of a process, as many as it may have.
+pub(super) const FILES: u64 = 1_000_000;
+
 /// A proxy that can be called.
 pub(super) struct Running {
     daemon: Option<Daemon>,
@@ -78,6 +85,8 @@ pub(super) struct Running {
     /// Kinds of the daemon's processes.
     kinds: BTreeMap<u32, String>,
     admin: Option<SocketAddr>,
+    /// What else is to be known of it.
+    pub notes: Vec<String>,
 }
 
 /// Processor time of each process.
@@ -95,6 +104,7 @@ impl Running {
                     encapsulation_port: *encapsulation_port,
                     kinds: BTreeMap::new(),
                     admin: None,
+                    notes: Vec::new(),
                 };
                 return match pid.filter(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists()) {
                     Some(pid) => Err(format!("there is no process {pid} (--target-pid)")),
@@ -108,7 +118,13 @@ impl Running {
         let file = file.transpose()?;
         let free = || daemon::free_port().map_err(|e| format!("no free port: {e}"));
         let ports = Ports { sip: free()?, admin: free()?, encapsulation: free()? };
-        let made = Configuration::make(point, wire, &rig.domain, file.as_deref(), ports)?;
+        let machine = Machine::this();
+        let made = Configuration::make(point, wire, &rig.domain, file.as_deref(), ports, machine)?;
+        // Daemon and phones are told to have as many; what we may, they may.
+        let allowed = sys::process::set_open_files(FILES).map_err(|e| format!("the limit of open files: {e}"))?;
+        if let Some(config) = &made.read {
+            demand::files(point, wire, rig, config, machine.processors, allowed)?;
+        }
         let daemon = Daemon::start(&rig.program, &made.text)
             .map_err(|e| format!("the daemon could not be started ({}): {e}", rig.program.display()))?;
         let running = Running {
@@ -118,6 +134,7 @@ impl Running {
             encapsulation_port: made.encapsulation_port,
             kinds: BTreeMap::new(),
             admin: made.admin,
+            notes: made.notes,
         };
         Ok((running, made.udp))
     }
@@ -168,14 +185,23 @@ impl Running {
     }
 
     /// Seconds spent between two looks, by kind of process: `worker` and so on for ours, else the process's name.
-    pub(super) fn spent(&self, before: &Times, after: &Times) -> BTreeMap<String, f64> {
+    ///
+    /// # Errors
+    /// A process has ended: what it used is known to nobody, and a successor began with nothing.
+    pub(super) fn spent(&self, before: &Times, after: &Times) -> Result<BTreeMap<String, f64>, String> {
+        if let Some(gone) = before.keys().find(|pid| !after.contains_key(pid)) {
+            let kind = self.kinds.get(gone).map_or("process", String::as_str);
+            return Err(format!(
+                "a {kind} of the proxy (pid {gone}) ended while it was measured: the figures mean nothing"
+            ));
+        }
         let mut spent = BTreeMap::new();
         for (pid, time) in after {
             let had = before.get(pid).copied().unwrap_or_default();
             let kind = self.kinds.get(pid).cloned().unwrap_or_else(|| name_of(*pid));
             *spent.entry(kind).or_default() += time.saturating_sub(had).as_secs_f64();
         }
-        spent
+        Ok(spent)
     }
 
     /// Ends the daemon, if it is ours.

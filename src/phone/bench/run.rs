@@ -8,17 +8,11 @@ use std::process::ExitCode;
 use super::machine::machine;
 use super::measure::{Measured, Turn, reasons, run_interleaved};
 pub use super::options::Options;
-use super::results::{Arrival, Point, Results, Row, Subject};
+use super::results::{Arrival, OTHERS, Point, Results, Row, Subject};
 use super::rig::{Proxy, Rig};
 use super::show::{self, Meter};
 use super::words::Wire;
 use crate::phone::signals::Signals;
-
-/// More than this share of failed calls is a failed measurement.
-const FAILED: f64 = 0.001;
-
-/// What others may use of the processors before it is said.
-const OTHERS: f64 = 0.05;
 
 /// Runs it.
 #[must_use]
@@ -50,6 +44,7 @@ fn play(options: &Options) -> Result<bool, Trouble> {
     let rig = rig(options).map_err(said)?;
     let points = points(options).map_err(Trouble::Usage)?;
     let rounds = options.rounds as usize;
+    remarks(options, &points).iter().for_each(|remark| drop(writeln!(io::stderr(), "{remark}")));
     let mut meter = Meter::new(&points, rounds);
     let (mut interrupted, mut notes) = (Ok(()), Notes::new(points.len()));
     let rows = run_interleaved(&points, rounds, &rig, &mut |turn: &Turn| {
@@ -67,17 +62,11 @@ fn play(options: &Options) -> Result<bool, Trouble> {
     let _ = writeln!(io::stdout(), "{}", show::table(&rows));
     notes.lines(&rows).iter().for_each(|line| drop(writeln!(io::stdout(), "{line}")));
     if let Some(path) = &options.json {
-        let results = Results { sketch: false, machine: machine(), rows: rows.clone() };
+        let results = Results { sketch: false, machine: machine(), rounds, rows: rows.clone() };
         let text = serde_json::to_string_pretty(&results).map_err(|e| Trouble::Said(e.to_string()))?;
         std::fs::write(path, text + "\n").map_err(|e| Trouble::Said(format!("{}: {e}", path.display())))?;
     }
-    Ok(rows.iter().all(|row| !failed(row)))
-}
-
-fn failed(row: &Row) -> bool {
-    let calls: u64 = row.samples.iter().map(|sample| sample.operations / 2).sum();
-    let failed: u64 = row.samples.iter().map(|sample| sample.failed_calls).sum();
-    calls == 0 || failed as f64 > FAILED * calls as f64
+    Ok(!rows.iter().any(Row::fails))
 }
 
 pub(super) fn rig(options: &Options) -> io::Result<Rig> {
@@ -99,7 +88,7 @@ pub(super) fn rig(options: &Options) -> io::Result<Rig> {
 pub(super) fn points(options: &Options) -> Result<Vec<Point>, String> {
     let own = &options.own;
     let renewed = options.renew_every.is_some() || options.connection_per_call;
-    if renewed && options.transport.contains(&Wire::Udp) {
+    if renewed && !options.transport.iter().any(|wire| wire.is_reliable()) {
         return Err("UDP has no connections: --renew-every and --connection-per-call are for tcp, sctp and sctp-user"
             .to_owned());
     }
@@ -120,7 +109,8 @@ pub(super) fn points(options: &Options) -> Result<Vec<Point>, String> {
                 points.push(Point {
                     subject: subject(options, wire, architecture),
                     clients: clients as usize,
-                    renew_every: options.renew_every,
+                    // UDP stands beside it as it is.
+                    renew_every: options.renew_every.filter(|_| wire.is_reliable()),
                     arrival: options.rate.map_or(Arrival::Closed, |calls_per_s| Arrival::Open { calls_per_s }),
                     workers: own.workers as usize,
                     supervisor_nice: if supervisor { own.supervisor_nice } else { 0 },
@@ -132,6 +122,34 @@ pub(super) fn points(options: &Options) -> Result<Vec<Point>, String> {
         }
     }
     Ok(points)
+}
+
+/// What one should know of these points before time is spent on them.
+fn remarks(options: &Options, points: &[Point]) -> Vec<String> {
+    let mut remarks = Vec::new();
+    let renewed = options.renew_every.is_some() || options.connection_per_call;
+    if renewed && points.iter().any(|point| Wire::of(&point.subject.transport) == Some(Wire::Udp)) {
+        remarks
+            .push("UDP has no connections: its row is one without --renew-every and --connection-per-call".to_owned());
+    }
+    // The configuration's default, and what SCTP has at least.
+    let idle_s = |point: &Point| match Wire::of(&point.subject.transport) {
+        Some(Wire::Sctp | Wire::SctpUser) => point.idle_s.unwrap_or(300).max(32),
+        _ => point.idle_s.unwrap_or(300),
+    };
+    let renewing = points.iter().filter(|point| point.renew_every.is_some() && options.target.target.is_none());
+    let short = |point: &&Point| point.measure_s < 3.0 * idle_s(point) as f64 || point.warm_up_s < idle_s(point) as f64;
+    let mut idle: Vec<u64> = renewing.filter(short).map(idle_s).collect();
+    idle.sort_unstable();
+    idle.dedup();
+    for seconds in idle {
+        remarks.push(format!(
+            "with an idle time-out of {seconds} s not as many connections end as begin before {seconds} s have gone by, so their end is \
+             hardly measured: --warm-up {seconds} --seconds {} would, or a shorter --idle-s",
+            3 * seconds
+        ));
+    }
+    remarks
 }
 
 fn subject(options: &Options, wire: Wire, architecture: Option<&str>) -> Subject {
@@ -164,7 +182,7 @@ fn subject(options: &Options, wire: Wire, architecture: Option<&str>) -> Subject
     if let Some(trunks) = options.trunks {
         name += &format!(", {trunks} trunk{}", if trunks == 1 { "" } else { "s" });
     }
-    if options.connection_per_call {
+    if options.connection_per_call && wire.is_reliable() {
         name += ", a connection per call";
     }
     let mut tables = own.tables.clone().unwrap_or_default();
@@ -221,6 +239,9 @@ impl Notes {
             }
             if matches!(row.point.arrival, Arrival::Open { .. }) {
                 line += &format!("; a call began at most {:.1} ms late", sum.behind_us as f64 / 1e3);
+            }
+            if let Some(note) = all.iter().flat_map(|measured| &measured.notes).next() {
+                line += &format!("; {note}");
             }
             if all.iter().any(|measured| measured.cpu_unknown) {
                 line += "; CPU unknown without --target-pid";

@@ -8,13 +8,11 @@ use std::time::Duration;
 use comfy_table::{CellAlignment, Table};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::measure::{Stage, Turn};
+use super::measure::{AROUND, Stage, Turn};
 use super::results::{Arrival, Limit, Point, Row, Sample};
 
 /// A comfy-table preset: lines above, below the head and at the end, none between rows.
 const ROWS: &str = "  ── ══      ──    ";
-/// A sample begins and ends with so much that is not calls, seconds.
-const AROUND: f64 = 1.5;
 
 /// Least, median and greatest.
 #[must_use]
@@ -121,7 +119,8 @@ pub struct Meter {
 impl Meter {
     #[must_use]
     pub fn new(points: &[Point], rounds: usize) -> Meter {
-        let seconds: Vec<f64> = points.iter().map(|point| point.warm_up_s + point.measure_s + AROUND).collect();
+        let of = |point: &Point| point.warm_up_s + point.measure_s + AROUND.as_secs_f64();
+        let seconds: Vec<f64> = points.iter().map(of).collect();
         let target = match io::stderr().is_terminal() {
             true => ProgressDrawTarget::stderr(),
             false => ProgressDrawTarget::hidden(),
@@ -198,6 +197,7 @@ mod tests {
                 phones_cpu_s: 0.0,
                 limit: Limit::Proxy,
                 set_up: super::super::results::SetUp::default(),
+                others: 0.0,
             })
             .collect();
         assert_eq!(spread(&samples, |sample| sample.wall_s), [1.0, 2.5, 4.0]);

@@ -125,8 +125,9 @@ pub enum Report {
     Registered { phones: u32, failures: BTreeMap<String, u64> },
     /// After `Close`: what happened between `Open` and `Close`.
     Figures(Box<Figures>),
-    /// After `Close`, when the calls that were open then have ended or were waited for long enough.
-    Drained { unfinished: u64, failures: BTreeMap<String, u64> },
+    /// After `Close`, when the calls that were open then have ended or were waited for long enough. `set_up`: as in `Figures`, of calls
+    /// that were due before.
+    Drained { unfinished: u64, failures: BTreeMap<String, u64>, set_up: Vec<(u64, u64)> },
     /// It cannot go on; the process ends.
     Trouble(String),
 }
@@ -155,7 +156,7 @@ pub struct Figures {
     pub strays: u64,
     /// Open loop: the most that a call began after its time, microseconds.
     pub behind_us: u64,
-    /// Set-up times: value in microseconds, and how many.
+    /// Set-up times of calls that were due in the window: value in microseconds, and how many. Of a call that failed, what it waited.
     pub set_up: Vec<(u64, u64)>,
 }
 

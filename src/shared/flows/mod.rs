@@ -41,9 +41,9 @@ pub struct FlowView {
     pub peers: [Address; ADDRESSES],
     /// Bytes that wait for room.
     pub queued: u32,
-    /// When its set-up began: what was sent before did not go over it.
+    /// When its set-up began, as far as we know: what was sent before did not go over it.
     pub begun: Tick,
-    /// The same, but of an association that we set up over the kernel's SCTP: when it came up.
+    /// When it was entered; of an association that we set up over the kernel's SCTP, when it came up.
     pub opened: Tick,
     /// When something last came or went (as often as its owner noted it).
     pub last: Tick,
@@ -131,13 +131,6 @@ impl Flows {
         self.lock(transport).map_or(0, |mut held| held.table().live())
     }
 
-    /// Those of them with this IP address (or one that shares its place in the count).
-    #[must_use]
-    pub fn live_with(&self, transport: Transport, peer: Address) -> usize {
-        let ip_hash = self.ip_hash(peer);
-        self.lock(transport).map_or(0, |mut held| held.table().of_ip(ip_hash))
-    }
-
     #[must_use]
     pub fn find(&self, id: FlowId) -> Option<FlowView> {
         let (transport, index) = split(id)?;
@@ -175,7 +168,9 @@ impl Flows {
         let ip_hash = self.ip_hash(peer);
         let Some(mut held) = self.lock(transport) else { return Claim::Full(Refusal::Table) };
         let mut table = held.table();
-        if let Some((index, entry)) = table.by_peer(hashed, usable) {
+        // SCTP's listeners may be of two kinds, the kernel's and in user space: each has its own associations.
+        let its_own = |entry: &Entry| usable(entry) && (transport == Transport::Tcp || entry.listener == listener);
+        if let Some((index, entry)) = table.by_peer(hashed, its_own) {
             return Claim::Other(view(transport, index, entry));
         }
         let (peers, owner, state) = (&[hashed], seat as u16, State::Opening);
@@ -243,8 +238,8 @@ impl Flows {
         self.enter(&mut held.table(), &new, limit).map(|(index, generation)| join(transport, index, generation))
     }
 
-    /// An association is about to be set up to this peer, on this socket of the listener: it counts from now on. Once only, while it is
-    /// being set up.
+    /// An association, of which the kernel knows none, is about to be set up to this peer, on this socket of the listener: it counts from
+    /// now on. Once only, while it is being set up.
     ///
     /// # Errors
     /// A limit is reached: do not.
@@ -259,7 +254,11 @@ impl Flows {
         let transport = Transport::Sctp;
         let mut held = self.lock(transport).ok_or(Refusal::Table)?;
         let mut table = held.table();
-        if let Some((index, entry)) = table.by_peer(hashed, |entry| is_opening(entry, listener)) {
+        if let Some((index, _)) = table.by_peer(hashed, |entry| is_opening(entry, listener))
+            && let Some(entry) = table.entry_mut(index)
+        {
+            // The kernel knows of none, so this begins anew: that the one before failed may not have been read yet.
+            entry.opened = now;
             return Ok(join(transport, index, entry.generation));
         }
         let (peers, owner, state) = (&[hashed], u16::from(socket), State::Opening);
@@ -308,11 +307,12 @@ impl Flows {
                     table.remove(index);
                     continue;
                 }
-                table.set_association(index, association);
                 if let Some(entry) = table.entry_mut(index) {
                     entry.set_up_ms = u32::try_from(now.since(entry.opened)).unwrap_or(u32::MAX);
                     (entry.state, entry.owner, entry.opened) = (State::Open as u8, u16::from(socket), now);
                 }
+                // Last, so that none that has its id is ever being set up.
+                table.set_association(index, association);
                 known = Some(index);
             }
         }

@@ -2,14 +2,16 @@
 //!
 //! Owns: `results.json` in its folder, what is still to do, the time left. Never measures itself.
 
+use std::fmt::{self, Display};
 use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::grid::{AROUND, Plan, takes, to_do};
+use super::grid::{Plan, takes, to_do, unsettled};
 use super::words;
-use crate::phone::bench::results::{Limit, Machine, Point, Results, Row, Sample};
+use crate::phone::bench::measure::AROUND;
+use crate::phone::bench::results::{Limit, Machine, OTHERS, Point, Results, Row, Sample};
 
 /// Why a point has no sample.
 #[derive(Debug)]
@@ -19,21 +21,19 @@ pub enum Trouble {
     Failed(String),
 }
 
-/// A sample, and what others than proxy and phones used of the processors meanwhile, 0 to 1.
-#[derive(Clone, Debug)]
-pub struct Taken {
-    pub sample: Sample,
-    pub others: f64,
-}
-
 /// Takes one sample of a point, and tells meanwhile how long that will still take.
-pub type Measuring<'m> = dyn FnMut(&Point, &mut dyn FnMut(Duration)) -> Result<Taken, Trouble> + 'm;
-
-/// More than this share, and a figure is others' too.
-const OTHERS: f64 = 0.05;
+pub type Measuring<'m> = dyn FnMut(&Point, &mut dyn FnMut(Duration)) -> Result<Sample, Trouble> + 'm;
 
 /// So many failed points one after the other end the run: what is wrong then is wrong for all.
 const ENOUGH: usize = 3;
+
+/// Why a run does not begin.
+#[derive(Debug)]
+pub enum Refused {
+    /// Something else should have been typed.
+    Usage(String),
+    Failed(String),
+}
 
 /// How a run ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -52,49 +52,75 @@ pub struct Course {
     pub results: Results,
 }
 
+impl Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Refused::Usage(text) | Refused::Failed(text)) = self;
+        f.write_str(text)
+    }
+}
+
 impl Course {
     /// A new one in an empty place, or with `resume` the one that lies there.
     ///
     /// # Errors
     /// There is one and it may not be gone on with: nobody asked, or it is of another grid or machine.
-    pub fn begin(folder: &Path, resume: bool, fresh: Results) -> Result<Course, String> {
+    pub fn begin(folder: &Path, resume: bool, fresh: Results) -> Result<Course, Refused> {
         let file = folder.join("results.json");
-        fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+        let failed = |path: &Path, what: &dyn Display| Refused::Failed(format!("{}: {what}", path.display()));
+        fs::create_dir_all(folder).map_err(|e| failed(folder, &e))?;
         let text = match fs::read_to_string(&file) {
             Ok(text) => text,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Course { file, results: fresh }),
-            Err(e) => return Err(format!("{}: {e}", file.display())),
+            Err(e) => return Err(failed(&file, &e)),
         };
         if !resume {
-            return Err(format!(
+            return Err(Refused::Usage(format!(
                 "{} is there already: --resume goes on with it, or give another --out",
                 file.display()
-            ));
+            )));
         }
-        let kept: Results = serde_json::from_str(&text).map_err(|e| format!("{}: {e}", file.display()))?;
+        let kept: Results = serde_json::from_str(&text).map_err(|e| failed(&file, &e))?;
         match difference(&kept, &fresh) {
-            Some(what) => Err(format!("{} is of another run: {what}. Give another --out", file.display())),
-            None => Ok(Course { file, results: kept }),
+            Some(what) => {
+                Err(Refused::Usage(format!("{} is of another run: {what}. Give another --out", file.display())))
+            }
+            None => Ok(Course { file, results: Results { rounds: fresh.rounds, ..kept } }),
         }
     }
 
     /// What lies before it.
     #[must_use]
     pub fn outlook(&self, plan: &Plan) -> String {
-        let (all, missing) = (self.results.rows.len() * plan.rounds, to_do(&self.results.rows, plan.rounds));
+        let (all, rows) = (self.results.rows.len() * plan.rounds, &self.results.rows);
+        let again = if plan.settle { unsettled(rows, plan.rounds).len() } else { 0 };
         let mut text = format!("{} points, {}", self.results.rows.len(), words::times(plan.rounds));
-        match missing.len() {
+        match to_do(rows, plan.rounds).len() + again {
             0 => text += ": all measured.",
             n if n < all => text += &format!(": {n} of {all} runs to do."),
             _ => text += &format!(": {}.", words::time(plan.estimate().as_secs_f64())),
+        }
+        if plan.settle {
+            text += " Where two runs differ by more than 5 %, a third.";
         }
         text + " Ctrl-C ends it and leaves a report; --resume goes on."
     }
 
     /// Takes what samples are missing.
-    pub fn run(&mut self, rounds: usize, measure: &mut Measuring<'_>) -> io::Result<End> {
+    pub fn run(&mut self, rounds: usize, settle: bool, measure: &mut Measuring<'_>) -> io::Result<End> {
         let order = to_do(&self.results.rows, rounds);
-        let (mut left, mut gaps, mut in_a_row) = (Left::of(&self.results.rows, &order), 0, 0);
+        let end = self.pass(&order, measure)?;
+        if !settle || end != End::Done {
+            return Ok(end);
+        }
+        let order = unsettled(&self.results.rows, rounds);
+        if !order.is_empty() {
+            said(&format!("One more run where two differ: {}.", order.len()));
+        }
+        self.pass(&order, measure)
+    }
+
+    fn pass(&mut self, order: &[usize], measure: &mut Measuring<'_>) -> io::Result<End> {
+        let (mut left, mut gaps, mut in_a_row) = (Left::of(&self.results.rows, order), 0, 0);
         for (n, &row) in order.iter().enumerate() {
             let Some(Row { point, .. }) = self.results.rows.get(row) else { continue };
             let point = point.clone();
@@ -103,10 +129,10 @@ impl Course {
             let taken = measure(&point, &mut |of_this| line.again(of_this));
             left.over(&point, now() - began);
             match taken {
-                Ok(taken) => {
-                    tell(&taken);
+                Ok(sample) => {
+                    tell(&sample);
                     in_a_row = 0;
-                    self.results.rows.get_mut(row).into_iter().for_each(|row| row.samples.push(taken.sample.clone()));
+                    self.results.rows.get_mut(row).into_iter().for_each(|row| row.samples.push(sample.clone()));
                     self.save()?;
                 }
                 Err(Trouble::Interrupted) => {
@@ -154,11 +180,17 @@ pub fn difference(kept: &Results, fresh: &Results) -> Option<String> {
     }
     let same = |what: fn(&Machine) -> String| what(&kept.machine) == what(&fresh.machine);
     let machine = same(|m| format!("{} {} {} {}", m.processor, m.processors, m.kernel, m.kernel_sctp));
-    match (machine, same(|m| m.version.clone())) {
-        (false, _) => Some("it was made on another machine or kernel".to_owned()),
-        (_, false) => Some(format!("it was made by version {}", kept.machine.version)),
-        _ => None,
-    }
+    let nice =
+        |machine: &Machine| machine.phones_nice.map_or_else(|| "an unknown nice value".to_owned(), words::at_nice);
+    Some(match () {
+        () if !machine => "it was made on another machine or kernel".to_owned(),
+        () if !same(|m| m.version.clone()) => format!("it was made by version {}", kept.machine.version),
+        () if !same(|m| m.program.clone()) => "it was made by another build of this program".to_owned(),
+        () if kept.machine.phones_nice != fresh.machine.phones_nice => {
+            format!("its phones ran at {}, now they would at {}", nice(&kept.machine), nice(&fresh.machine))
+        }
+        () => return None,
+    })
 }
 
 /// The time that is left, told from the points still to do and from what starting and ending took so far.
@@ -228,7 +260,7 @@ impl Line {
     }
 }
 
-fn tell(Taken { sample, others }: &Taken) {
+fn tell(sample: &Sample) {
     let mut text = format!(
         "{} operations/s, {} per CPU-second",
         words::whole(sample.operations_per_s()),
@@ -237,8 +269,8 @@ fn tell(Taken { sample, others }: &Taken) {
     if sample.limit == Limit::Phones {
         text += " (the phones were the limit)";
     }
-    if *others > OTHERS {
-        text += &format!(" (others used {:.0} % of the processors)", others * 100.0);
+    if sample.others > OTHERS {
+        text += &format!(" (others used {:.0} % of the processors)", sample.others * 100.0);
     }
     if sample.failed_calls > 0 {
         text += &format!(", {} calls failed", words::whole(sample.failed_calls as f64));
@@ -254,7 +286,7 @@ fn said(text: &str) {
 #[must_use]
 pub fn empty(plan: &Plan, machine: Machine) -> Results {
     let rows = plan.points().into_iter().map(|point| Row { point, samples: Vec::new() }).collect();
-    Results { sketch: plan.sketch, machine, rows }
+    Results { sketch: plan.sketch, machine, rounds: plan.rounds, rows }
 }
 
 #[allow(clippy::disallowed_methods, reason = "a measurement is outside the message path")]

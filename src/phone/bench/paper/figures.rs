@@ -82,14 +82,18 @@ impl Sheet<'_> {
                 name.meaning(),
                 self.priority()
             ),
-            panels: Measure::ALL.map(|measure| self.drawing(&format!("figure-{number}"), measure, name.text(), self.lifetimes(name, measure))).into(),
+            panels: Measure::ALL
+                .map(|measure| {
+                    let file = format!("figure-{number}");
+                    self.drawing(&file, measure, name.text(), self.lifetimes(name, measure))
+                })
+                .into(),
         })
     }
 
     /// UDP and one subject with each lifetime.
     fn lifetimes(&self, name: Name, measure: Measure) -> Vec<Series> {
-        let mut series =
-            vec![Series { name: "UDP".to_owned(), colour: GREY, bars: self.bars(Name::Udp, None, measure) }];
+        let mut series = vec![Series { name: "UDP".to_owned(), colour: GREY, bars: self.udp(measure) }];
         for renew in self.renewals() {
             let colour = match renew {
                 Some(50) => VERMILION,
@@ -137,7 +141,7 @@ impl Sheet<'_> {
             groups: self.clients().iter().map(|&clients| words::whole(clients as f64)).collect(),
             series,
             diamond: "supervisor at nice 0".to_owned(),
-            hollow: "hollow: the phones were the limit, or calls failed".to_owned(),
+            hollow: "hollow: does not count; the tables say why".to_owned(),
             title: title.clone(),
         };
         let workers = if self.named { format!("-{}-workers", self.workers) } else { String::new() };
@@ -146,6 +150,16 @@ impl Sheet<'_> {
             label: format!("{title}: {} by number of clients", measure.text()),
             svg: plot::svg(&panel),
         }
+    }
+
+    /// All that was measured of UDP, whatever it stood beside.
+    fn udp(&self, measure: Measure) -> Vec<Option<Bar>> {
+        let bar = |&clients: &usize| {
+            let row = summary::udp(self.results, self.workers, clients)?;
+            let spread = Spread::over(&row, |sample| measure.of(sample))?;
+            Some(Bar { spread, hollow: standing(&row) != Standing::Counts, diamond: None })
+        };
+        self.clients().iter().map(bar).collect()
     }
 
     fn bars(&self, name: Name, renew: Option<u64>, measure: Measure) -> Vec<Option<Bar>> {
@@ -171,7 +185,7 @@ impl Sheet<'_> {
         summary::different(self.results, |point| point.clients)
     }
 
-    /// UDP's single row says nothing of lifetimes.
+    /// Alone, UDP says nothing of lifetimes.
     fn renewals(&self) -> Vec<Option<u64>> {
         let connected = |name: &str| Name::of(name).is_some_and(Name::has_connections);
         let of = summary::different(self.results, |point| (connected(&point.subject.name), point.renew_every));

@@ -5,7 +5,9 @@
 use std::time::Duration;
 
 use super::subjects::Name;
-use crate::phone::bench::results::{Arrival, Point, Row};
+use super::summary;
+use crate::phone::bench::measure::AROUND;
+use crate::phone::bench::results::{Arrival, Point, Row, Sample};
 
 /// What was asked for, with everything decided that depends on the machine.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,21 +20,32 @@ pub struct Plan {
     /// Of the supervisor. The first is the one that the figures show.
     pub nices: Vec<i32>,
     pub idle_s: u64,
-    /// Warm-up and window of a row whose connections are kept.
-    pub kept_s: (f64, f64),
+    /// Warm-up of every row, if its connections do not ask for more.
+    pub warm_up_s: f64,
+    /// Window of a row whose connections are kept, or that has none.
+    pub kept_s: f64,
     pub rounds: usize,
+    /// One more run where two differ too much.
+    pub settle: bool,
     pub sketch: bool,
 }
 
 /// The paper's three: renewed after 50 operations, after 500, kept.
 pub const LIFETIMES: [Option<u64>; 3] = [Some(50), Some(500), None];
-/// A row with renewed connections warms up for one idle time-out, and is measured for three: by then as many connections come to
-/// their end as are opened.
+/// A finished transaction stays for 32 s (timers L and M, RFC 6026; J over UDP, RFC 3261 §17.2.2), and its end costs something. After
+/// this warm-up as many end as begin, in every row; two seconds for the calls to get going.
+pub const WARM_UP_S: u32 = 34;
+/// A row with renewed connections is measured for so many idle time-outs, and warms up for as long as a connection lives without
+/// traffic: by then as many come to their end as are opened.
 const IDLE_TIMES: f64 = 3.0;
+/// Behind a supervisor it lives two: a worker returns it after one, the supervisor closes it after another.
+const SUPERVISED_TIMES: f64 = 2.0;
+/// The paper had 100, 500 and 1,000 clients.
+const MIDDLE: usize = 500;
+/// Runs of one row that differ by more than this want another.
+const DIFFER: f64 = 0.05;
 /// SCTP's autoclose cannot be shorter than 64*T1 (RFC 3261 §18, fact A18): an association must outlive its transactions.
 const SCTP_IDLE_S: u64 = 32;
-/// The daemon and the phones start, register and end, beside warm-up and window: what that takes until it was seen.
-pub const AROUND: Duration = Duration::from_secs(2);
 
 impl Plan {
     /// Less than three minutes on two processors, nothing to quote.
@@ -45,8 +58,10 @@ impl Plan {
             workers: vec![2],
             nices: vec![nice],
             idle_s: 2,
-            kept_s: (3.0, 5.0),
+            warm_up_s: 3.0,
+            kept_s: 5.0,
             rounds: 1,
+            settle: false,
             sketch: true,
         }
     }
@@ -68,15 +83,22 @@ impl Plan {
     }
 
     fn of(&self, name: Name, workers: usize, clients: usize, renew_every: Option<u64>, points: &mut Vec<Point>) {
-        // UDP knows no connections: one row stands beside all lifetimes. It comes first.
-        if !name.has_connections() && Some(&renew_every) != self.lifetimes.first() {
+        // UDP knows no connections, but is measured with each lifetime, so that what it divides was measured in the same minutes.
+        // Alone it divides nothing.
+        let alone = !self.subjects.iter().any(|name| name.has_connections());
+        if alone && renew_every.is_some() {
             return;
         }
-        let renew_every = renew_every.filter(|_| name.has_connections());
+        // What costs much and tells little is done with one number of clients.
+        let here = Some(clients) == self.middle();
+        if name.is_sctp() && renew_every.is_some() && renew_every == self.seldom() && !here {
+            return;
+        }
         let idle_s = self.idle_of(name);
-        let (warm_up_s, measure_s) = self.times(idle_s.filter(|_| renew_every.is_some()));
+        let (warm_up_s, measure_s) = self.times(name, idle_s.filter(|_| renew_every.is_some()));
+        let most = if here { self.nices.len() } else { 1 };
         let nices: &[i32] = if name.has_supervisor() { &self.nices } else { &[0] };
-        points.extend(nices.iter().map(|&supervisor_nice| Point {
+        points.extend(nices.iter().take(most).map(|&supervisor_nice| Point {
             subject: name.subject(self.idle_s),
             clients,
             renew_every,
@@ -97,16 +119,30 @@ impl Plan {
         }
     }
 
+    /// Of the numbers of clients the one that has all rows: the paper's middle one, or ours.
+    fn middle(&self) -> Option<usize> {
+        let ours = self.clients.get(self.clients.len() / 2);
+        self.clients.iter().find(|&&clients| clients == MIDDLE).or(ours).copied()
+    }
+
+    /// The lifetime of connections renewed least often, where there are two: for SCTP, whose windows are long, it lies between the
+    /// others.
+    fn seldom(&self) -> Option<u64> {
+        let renewed = || self.lifetimes.iter().flatten().copied();
+        renewed().max().filter(|_| renewed().count() > 1)
+    }
+
     /// A sketch does not wait for associations to be closed: it would take minutes.
-    fn times(&self, renewed: Option<u64>) -> (f64, f64) {
-        match renewed {
-            None => self.kept_s,
+    fn times(&self, name: Name, renewed: Option<u64>) -> (f64, f64) {
+        let lives = if name.has_supervisor() { SUPERVISED_TIMES } else { 1.0 };
+        match renewed.map(|idle_s| idle_s as f64) {
+            None => (self.warm_up_s, self.kept_s),
             Some(_) if self.sketch => (self.idle_s as f64, self.idle_s as f64 * IDLE_TIMES),
-            Some(idle_s) => (idle_s as f64, idle_s as f64 * IDLE_TIMES),
+            Some(idle_s) => (self.warm_up_s.max(idle_s * lives), idle_s * IDLE_TIMES),
         }
     }
 
-    /// All of it, by what is known before it begins.
+    /// All of it, by what is known before it begins: not who wants one more run.
     #[must_use]
     pub fn estimate(&self) -> Duration {
         self.points().iter().map(|point| takes(point) + AROUND).sum::<Duration>()
@@ -133,4 +169,20 @@ pub fn to_do(rows: &[Row], rounds: usize) -> Vec<usize> {
         }
     }
     order
+}
+
+/// The rows that want one more run than `rounds`, as two of theirs differ too much; and UDP's beside them, for ratios are of one round.
+#[must_use]
+pub fn unsettled(rows: &[Row], rounds: usize) -> Vec<usize> {
+    let asks = |row: &Row| row.samples.len() > rounds || (row.samples.len() == rounds && differs(row));
+    let divides = |udp: &Row| {
+        rows.iter().any(|row| asks(row) && summary::reference(rows, &row.point).is_some_and(|of| of.point == udp.point))
+    };
+    let wants = |row: &Row| row.samples.len() == rounds && (asks(row) || divides(row));
+    (0..rows.len()).filter(|&row| rows.get(row).is_some_and(wants)).collect()
+}
+
+fn differs(row: &Row) -> bool {
+    summary::Spread::over(row, Sample::operations_per_cpu_s)
+        .is_some_and(|spread| spread.most > spread.least * (1.0 + DIFFER))
 }

@@ -3,6 +3,7 @@
 //! Owns: sentences about what was left out and what does not count. Told by the results alone, so that they are the same whenever the
 //! page is drawn.
 
+use super::grid::WARM_UP_S;
 use super::subjects::Name;
 use super::summary::{Standing, nices, standing};
 use super::words;
@@ -10,7 +11,15 @@ use crate::phone::bench::results::{Results, Row};
 
 #[must_use]
 pub fn all(results: &Results) -> Vec<String> {
-    let all = [left_out(results), gaps(results), not_counted(results), priority(results), idle(results)];
+    let all = [
+        left_out(results),
+        ends(results),
+        gaps(results),
+        again(results),
+        not_counted(results),
+        priority(results),
+        idle(results),
+    ];
     all.into_iter().flatten().collect()
 }
 
@@ -25,14 +34,35 @@ fn left_out(results: &Results) -> Option<String> {
     (!names.is_empty()).then(|| format!("Not in this run: {told}."))
 }
 
+/// Of a sketch, and of a run that was told to.
+fn ends(results: &Results) -> Option<String> {
+    let short = results.rows.iter().map(|row| row.point.warm_up_s).fold(f64::INFINITY, f64::min);
+    (short < f64::from(WARM_UP_S)).then(|| {
+        format!(
+            "Not in every row: what the ends of transactions cost. They stay for 32 s; the shortest warm-up was {short:.0} s, where \
+             {WARM_UP_S} s would be long enough."
+        )
+    })
+}
+
+fn again(results: &Results) -> Option<String> {
+    let rows = results.rows.iter().filter(|row| results.rounds > 0 && row.samples.len() > results.rounds).count();
+    let of = results.rows.len();
+    (rows > 0)
+        .then(|| format!("{rows} of {of} points have one run more than the others: theirs differed by more than 5 %."))
+}
+
 fn gaps(results: &Results) -> Option<String> {
-    let most = results.rows.iter().map(|row| row.samples.len()).max().unwrap_or(0);
+    let most = match results.rounds {
+        0 => results.rows.iter().map(|row| row.samples.len()).max().unwrap_or(0),
+        rounds => rounds,
+    };
     let count = |what: &dyn Fn(&Row) -> bool| results.rows.iter().filter(|row| what(row)).count();
     let (none, fewer) = (count(&|row| row.samples.is_empty()), count(&|row| row.samples.len() < most));
     match (none, fewer) {
         (0, 0) => None,
         (0, fewer) => {
-            Some(format!("Not finished: {fewer} of {} points had fewer runs than the others.", results.rows.len()))
+            Some(format!("Not finished: {fewer} of {} points have fewer than {most} runs.", results.rows.len()))
         }
         (none, _) => Some(format!("Not finished: {none} of {} points have no run yet.", results.rows.len())),
     }
@@ -40,13 +70,16 @@ fn gaps(results: &Results) -> Option<String> {
 
 fn not_counted(results: &Results) -> Option<String> {
     let of = |what| results.rows.iter().filter(|row| standing(row) == what).count();
-    let (phones, fails) = (of(Standing::Phones), of(Standing::Fails));
+    let (phones, fails, others) = (of(Standing::Phones), of(Standing::Fails), of(Standing::Others));
     let mut told = Vec::new();
     if phones > 0 {
         told.push(format!("{phones} do not count, as the phones were the limit"));
     }
     if fails > 0 {
-        told.push(format!("{fails} do not count, as more than one call in a hundred failed"));
+        told.push(format!("{fails} do not count, as more than one call in a thousand failed"));
+    }
+    if others > 0 {
+        told.push(format!("{others} do not count, as others used more than 10 % of the processors"));
     }
     let total = results.rows.len();
     (!told.is_empty()).then(|| format!("Of {total} points {}.", told.join("; ")))

@@ -65,7 +65,9 @@ impl Name {
             Name::Symmetric => {
                 "each worker reads and writes the connections that it accepted; others post it their messages"
             }
-            Name::SctpKernel => "the kernel's SCTP: a socket for each worker, and each sends on any association",
+            Name::SctpKernel => {
+                "the kernel's SCTP: one socket that all workers read, and each sends on any association"
+            }
             Name::SctpUser => "SCTP in user space, inside UDP (RFC 6951)",
         }
     }
@@ -90,21 +92,17 @@ impl Name {
     #[must_use]
     pub fn subject(self, idle_s: u64) -> Subject {
         let supervisor =
-            |more: &str| format!("{MEMORY}[tcp]\narchitecture = \"supervisor\"\nsupervisor_idle_s = {idle_s}\n{more}");
+            |more: &str| format!("[tcp]\narchitecture = \"supervisor\"\nsupervisor_idle_s = {idle_s}\n{more}");
         let (transport, tables) = match self {
-            Name::Udp => ("udp", MEMORY.to_owned()),
+            Name::Udp => ("udp", String::new()),
             Name::Supervisor => ("tcp", supervisor("")),
             Name::SupervisorCache => ("tcp", supervisor("descriptor_cache = true\n")),
             Name::SupervisorCacheQueue => ("tcp", supervisor("descriptor_cache = true\npriority_queue = true\n")),
-            Name::SingleOwner => ("tcp", format!("{MEMORY}[tcp]\narchitecture = \"single_owner\"\n")),
-            Name::Symmetric => ("tcp", format!("{MEMORY}[tcp]\narchitecture = \"symmetric\"\n")),
-            Name::SctpKernel => ("sctp", MEMORY.to_owned()),
-            Name::SctpUser => ("sctp-user", MEMORY.to_owned()),
+            Name::SingleOwner => ("tcp", "[tcp]\narchitecture = \"single_owner\"\n".to_owned()),
+            Name::Symmetric => ("tcp", "[tcp]\narchitecture = \"symmetric\"\n".to_owned()),
+            Name::SctpKernel => ("sctp", "[sctp]\nlayout = \"shared\"\n".to_owned()),
+            Name::SctpUser => ("sctp-user", String::new()),
         };
         Subject { name: self.text().to_owned(), transport: transport.to_owned(), tables }
     }
 }
-
-/// The same for all. Finished INVITE transactions stay for 32 s over any transport (timers L and M, RFC 6026), so this is room for
-/// 40,000 calls a second; it is touched only as it is used.
-const MEMORY: &str = "[memory]\ntransactions = 1400000\n";

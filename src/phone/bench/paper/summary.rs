@@ -74,44 +74,58 @@ pub enum Standing {
     Counts,
     /// In at least one sample the phones were, so the proxy could have done more.
     Phones,
-    /// More than one call in a hundred failed: it is not the same work any more.
+    /// More than one call in a thousand failed: it is not the same work any more.
     Fails,
+    /// In at least one sample others used so much of the processors that the figure is theirs, too.
+    Others,
     /// No sample.
     Missing,
 }
 
-/// A call is two operations, so of failed and made calls this share may have failed.
-const FAILED: f64 = 0.01;
+/// What others may use of the processors, and the row still counts.
+const OTHERS: f64 = 0.1;
 
 #[must_use]
 pub fn standing(row: &Row) -> Standing {
-    let failed: u64 = row.samples.iter().map(|sample| sample.failed_calls).sum();
-    let made: u64 = row.samples.iter().map(|sample| sample.operations / 2).sum();
     match row.samples.as_slice() {
         [] => Standing::Missing,
         samples if samples.iter().any(|sample| sample.limit != Limit::Proxy) => Standing::Phones,
-        _ if failed as f64 > (made + failed) as f64 * FAILED => Standing::Fails,
+        _ if row.fails() => Standing::Fails,
+        samples if samples.iter().any(|sample| sample.others > OTHERS) => Standing::Others,
         _ => Standing::Counts,
     }
 }
 
-/// UDP's row under the same clients and workers. UDP has no connections, so it has one row for all lifetimes.
+/// UDP's row with the same clients and workers that was measured beside those of this lifetime.
 #[must_use]
-pub fn reference<'r>(results: &'r Results, point: &Point) -> Option<&'r Row> {
-    let beside = |row: &&Row| row.point.clients == point.clients && row.point.workers == point.workers;
-    results.rows.iter().filter(|row| row.point.subject.name == Name::Udp.text()).find(beside)
+pub fn reference<'r>(rows: &'r [Row], point: &Point) -> Option<&'r Row> {
+    let key = |point: &Point| (point.workers, point.clients, point.renew_every);
+    rows.iter().find(|row| row.point.subject.name == Name::Udp.text() && key(&row.point) == key(point))
 }
 
-/// Median by UDP's median. None unless both rows count.
+/// Each run by UDP's of the same round, so that what the machine did in those minutes is in both. None unless both rows count.
 #[must_use]
-pub fn ratio(results: &Results, row: &Row, measure: Measure) -> Option<f64> {
-    let udp = reference(results, &row.point)?;
+pub fn ratio(results: &Results, row: &Row, measure: Measure) -> Option<Spread> {
+    let udp = reference(&results.rows, &row.point)?;
     if standing(row) != Standing::Counts || standing(udp) != Standing::Counts {
         return None;
     }
-    let median = |row| Spread::over(row, |sample| measure.of(sample)).map(|spread| spread.median);
-    let (own, of) = (median(row)?, median(udp)?);
-    (of > 0.0).then(|| own / of)
+    let rounds = row.samples.iter().zip(&udp.samples).map(|(own, of)| (measure.of(own), measure.of(of)));
+    Spread::of(rounds.filter(|&(_, of)| of > 0.0).map(|(own, of)| own / of))
+}
+
+/// UDP with so many clients, whatever it stood beside.
+#[must_use]
+pub fn udp(results: &Results, workers: usize, clients: usize) -> Option<Row> {
+    let of = |row: &&Row| {
+        row.point.subject.name == Name::Udp.text() && (row.point.workers, row.point.clients) == (workers, clients)
+    };
+    let mut rows = results.rows.iter().filter(of);
+    let first = rows.next()?.clone();
+    Some(rows.fold(first, |mut all, row| {
+        all.samples.extend_from_slice(&row.samples);
+        all
+    }))
 }
 
 /// All different values of something, in the order of the rows.
@@ -145,7 +159,6 @@ pub fn row_of(
     renew: Option<u64>,
     nice: i32,
 ) -> Option<&Row> {
-    let renew = renew.filter(|_| name.has_connections());
     let nice = if name.has_supervisor() { nice } else { 0 };
     results.rows.iter().find(|row| {
         let point = &row.point;

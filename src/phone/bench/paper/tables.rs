@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use super::remarks;
 use super::subjects::Name;
 use super::summary::{self, Measure, Spread, Standing, ratio, standing};
-use super::words;
+use super::{verdict, words};
 use crate::phone::bench::results::{Point, Results, Row, Sample};
 
 /// Text by column and row; the first columns are words, the others figures.
@@ -25,6 +25,7 @@ pub struct Table {
 /// Marks of rows that do not count.
 pub const PHONES: &str = "○";
 pub const FAILS: &str = "†";
+pub const OTHERS: &str = "‡";
 
 /// All of them.
 #[must_use]
@@ -40,14 +41,8 @@ pub fn all(results: &Results) -> Vec<Table> {
 #[must_use]
 pub fn glance(results: &Results) -> Table {
     let range = |of: &[&Row], measure| {
-        let ratios = Spread::of(of.iter().filter_map(|row| ratio(results, row, measure)));
-        ratios.map_or_else(
-            || "\u{2013}".to_owned(),
-            |Spread { least, most, .. }| match format!("{least:.2}") {
-                least if least == format!("{most:.2}") => least,
-                least => format!("{least}\u{2013}{most:.2}"),
-            },
-        )
+        let ratios = of.iter().filter_map(|row| ratio(results, row, measure));
+        Spread::of(ratios.map(|ratio| ratio.median)).map_or_else(|| "\u{2013}".to_owned(), words::range)
     };
     let mut rows = Vec::new();
     for (name, nice) in summary::different(results, |point| (point.subject.name.clone(), point.supervisor_nice)) {
@@ -65,7 +60,8 @@ pub fn glance(results: &Results) -> Table {
     rows.push(vec![PAPER.0.to_owned(), "\u{2013}".to_owned(), PAPER.1.to_owned(), "\u{2013}".to_owned()]);
     Table {
         title: "At a glance".to_owned(),
-        note: "As a share of UDP's, from the least to the most of all points that count.".to_owned(),
+        note: "As a share of UDP's of the same minutes, from the least to the most of all points that count."
+            .to_owned(),
         head: ["", "operations per CPU-second", "operations per second", "points that count"].map(str::to_owned).into(),
         words: 1,
         rows,
@@ -99,10 +95,11 @@ fn ratios(results: &Results, measure: Measure) -> Table {
     Table {
         title: format!("Beside UDP: {}", measure.text()),
         note: format!(
-            "Median {} by UDP's median with as many clients and workers; 1 is as good as UDP, more is better. \
-             {PHONES}: the phones were the limit, here or with UDP; {FAILS}: more than one call in a hundred failed; \
-             neither is a ratio. \u{2013}: not measured.",
-            measure.text()
+            "{} by UDP's of the same round, with as many clients and workers, measured in the same minutes: the median of the \
+             rounds, and from least to most of them; 1 is as good as UDP, more is better. No ratio, here or with UDP: {}. \
+             \u{2013}: not measured; empty: not in the matrix.",
+            words::capital(measure.text()),
+            marks()
         ),
         head,
         words: LABELS.len(),
@@ -112,10 +109,18 @@ fn ratios(results: &Results, measure: Measure) -> Table {
 
 fn ratio_cell(results: &Results, row: &Row, measure: Measure) -> String {
     if let Some(ratio) = ratio(results, row, measure) {
-        return format!("{ratio:.2}");
+        let (median, range) = (format!("{:.2}", ratio.median), words::range(ratio));
+        return if median == range { median } else { format!("{median} ({range})") };
     }
-    let udp = summary::reference(results, &row.point).map_or(Standing::Missing, standing);
+    let udp = summary::reference(&results.rows, &row.point).map_or(Standing::Missing, standing);
     mark(standing(row)).or(mark(udp)).unwrap_or("\u{2013}").to_owned()
+}
+
+fn marks() -> String {
+    format!(
+        "{PHONES}: the phones were the limit; {FAILS}: more than one call in a thousand failed; {OTHERS}: others used more than 10 % of \
+         the processors"
+    )
 }
 
 /// None of a row that counts.
@@ -124,6 +129,7 @@ fn mark(standing: Standing) -> Option<&'static str> {
         Standing::Counts => None,
         Standing::Phones => Some(PHONES),
         Standing::Fails => Some(FAILS),
+        Standing::Others => Some(OTHERS),
         Standing::Missing => Some("\u{2013}"),
     }
 }
@@ -141,8 +147,9 @@ fn every_row(results: &Results) -> Table {
     row_by_row(
         results,
         "Every row",
-        "Medians, with least and most of all runs in brackets.",
-        &["operations/s", "operations/CPU-s", "CPU µs/operation", "phones busy", "limit", "runs"],
+        "Medians, with least and most of all runs in brackets. Others: the most that any process but proxy and phones, or the host, \
+         used of the processors.",
+        &["operations/s", "operations/CPU-s", "CPU µs/operation", "phones busy", "others", "limit", "runs"],
         work,
     )
 }
@@ -196,6 +203,7 @@ fn work(row: &Row) -> Vec<String> {
         with_spread(Sample::operations_per_cpu_s),
         format!("{:.1}", median(row, Sample::cpu_us_per_operation)),
         format!("{:.0} %", median(row, |sample| sample.phones_busy * 100.0)),
+        format!("{:.0} %", Spread::over(row, |sample| sample.others * 100.0).map_or(0.0, |spread| spread.most)),
         limit(row).to_owned(),
         row.samples.len().to_string(),
     ]
@@ -220,6 +228,7 @@ fn limit(row: &Row) -> &'static str {
         Standing::Counts => "proxy",
         Standing::Phones => "phones ○",
         Standing::Fails => "calls failed †",
+        Standing::Others => "others ‡",
         Standing::Missing => "\u{2013}",
     }
 }
@@ -282,6 +291,8 @@ pub fn page(results: &Results) -> String {
         machine.processor, machine.processors, machine.kernel, machine.version, machine.date, machine.command
     );
     remarks::all(results).iter().for_each(|remark| text += &format!("- {remark}\n"));
+    text += "\n## Verdict\n\n";
+    verdict::all(results).iter().for_each(|line| text += &format!("- {line}\n"));
     for table in [glance(results)].into_iter().chain(all(results)) {
         text += "\n";
         text += &table.markdown();

@@ -3,6 +3,7 @@
 use crate::phone::bench::results::Point;
 
 use super::subjects::Name;
+use super::summary::Spread;
 
 /// 23,410
 #[must_use]
@@ -33,7 +34,8 @@ pub fn thousands(number: f64) -> String {
 #[must_use]
 pub fn lifetime(name: Name, renew_every: Option<u64>) -> String {
     match renew_every {
-        _ if !name.has_connections() => "no connections".to_owned(),
+        Some(operations) if !name.has_connections() => format!("none, beside renewed every {operations}"),
+        None if !name.has_connections() => "none".to_owned(),
         Some(operations) => format!("renewed every {operations}"),
         None => "kept".to_owned(),
     }
@@ -48,11 +50,13 @@ pub fn point(point: &Point) -> String {
         text += &format!(" at nice {}", nice(point.supervisor_nice));
     }
     text += &format!(", {} clients, {} workers", whole(point.clients as f64), point.workers);
-    if name.is_none_or(Name::has_connections) {
-        text += &match point.renew_every {
-            Some(operations) => format!(", connections renewed every {operations}"),
-            None => ", connections kept".to_owned(),
-        };
+    match point.renew_every {
+        Some(operations) if name == Some(Name::Udp) => {
+            text += &format!(", beside connections renewed every {operations}")
+        }
+        None if name == Some(Name::Udp) => {}
+        Some(operations) => text += &format!(", connections renewed every {operations}"),
+        None => text += ", connections kept",
     }
     text
 }
@@ -61,6 +65,28 @@ pub fn point(point: &Point) -> String {
 #[must_use]
 pub fn nice(value: i32) -> String {
     if value < 0 { format!("\u{2212}{}", value.unsigned_abs()) } else { value.to_string() }
+}
+
+/// Of ratios, from least to most: "0.91–0.95".
+#[must_use]
+pub fn range(Spread { least, most, .. }: Spread) -> String {
+    match (format!("{least:.2}"), format!("{most:.2}")) {
+        (least, most) if least == most => least,
+        (least, most) => format!("{least}\u{2013}{most}"),
+    }
+}
+
+/// At the beginning of a sentence.
+#[must_use]
+pub fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
+/// Of a process.
+#[must_use]
+pub fn at_nice(value: i32) -> String {
+    format!("nice {}", nice(value))
 }
 
 /// "2 h 05 min", "4 min", "40 s".

@@ -17,7 +17,7 @@ impl Crowd {
             Some(at) => Some(at),
             None => self.open_line(caller, now, lines),
         };
-        let Some(at) = line else { return self.failed_to_begin(pair, now) };
+        let Some(at) = line else { return self.failed_to_begin(pair, due, now) };
         if let Some(phone) = self.phones.get_mut(caller as usize)
             && !self.order.connection_per_call
         {
@@ -110,13 +110,11 @@ impl Crowd {
         if !call.dialog.set(head) {
             return self.end(place, Err(Failure::NoContact), now, lines);
         }
+        let due_us = call.due_us;
         (call.stage, call.interval) = (Stage::HangingUp, T1);
         call.give_up = now.tick().saturating_add(self.order.patience_ms);
-        let after = now.0.saturating_sub(call.due_us);
-        if self.counting {
-            self.record_set_up(after);
-            self.figures.invites += 1;
-        }
+        self.record_set_up(due_us, now);
+        self.figures.invites += u64::from(self.counting);
         self.send_within(place, &[write::ack, write::bye], now, lines);
         self.arm_caller(place, now, lines);
     }

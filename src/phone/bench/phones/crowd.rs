@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::ops::Range;
 
 use hdrhistogram::Histogram;
 
@@ -14,7 +15,7 @@ use super::read::{self, Start};
 use super::register::Registering;
 use super::write::{Dialog, Invite};
 use crate::phone::bench::results::Arrival;
-use crate::phone::bench::words::{Figures, SetUp, histogram};
+use crate::phone::bench::words::{Figures, Report, SetUp, histogram};
 
 /// Microseconds since the process began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +62,8 @@ pub struct Crowd {
     placing: bool,
     /// Within the measured window.
     pub(super) counting: bool,
+    /// When it begins and ends: a call belongs to it that was due then, whenever it is answered.
+    window: Range<u64>,
     pub open_calls: u64,
     next_pair: u32,
     pub(super) figures: Figures,
@@ -156,6 +159,7 @@ impl Crowd {
             resting: VecDeque::new(),
             placing: false,
             counting: false,
+            window: 0..0,
             open_calls: 0,
             next_pair: 0,
             figures: Figures::default(),
@@ -177,8 +181,9 @@ impl Crowd {
     }
 
     /// The window begins.
-    pub fn open(&mut self, lines: &Lines) {
+    pub fn open(&mut self, now: Now, lines: &Lines) {
         self.counting = true;
+        self.window = now.0..u64::MAX;
         self.figures = Figures::default();
         self.set_up.reset();
         self.failures.clear();
@@ -186,21 +191,37 @@ impl Crowd {
     }
 
     /// The window ends, and with it the calling.
-    pub fn close(&mut self, seconds: f64, lines: &Lines) -> Figures {
+    pub fn close(&mut self, now: Now, lines: &Lines) -> Figures {
         (self.counting, self.placing) = (false, false);
+        self.window.end = now.0;
         self.resting.clear();
         let mut figures = std::mem::take(&mut self.figures);
-        figures.seconds = seconds;
+        figures.seconds = (now.0 - self.window.start) as f64 / 1e6;
         figures.connections = lines.opened - self.opened_before;
-        figures.set_up = self.set_up.iter_recorded().map(|v| (v.value_iterated_to(), v.count_at_value())).collect();
+        figures.set_up = self.set_ups();
         figures.failures = self.failures();
         figures.failed_calls = figures.failures.values().sum();
         figures
     }
 
+    /// What became of the calls that were open when the window ended. One that is open still has waited this long, at least.
+    pub fn drained(&mut self, now: Now) -> Report {
+        let waits = |call: &&Call| matches!(call.stage, Stage::Calling | Stage::Proceeding);
+        let waiting: Vec<u64> = self.calls.iter().filter(waits).map(|call| call.due_us).collect();
+        waiting.into_iter().for_each(|due_us| self.record_set_up(due_us, now));
+        Report::Drained { unfinished: self.open_calls, failures: self.failures(), set_up: self.set_ups() }
+    }
+
     /// Failures since this was last asked.
-    pub fn failures(&mut self) -> BTreeMap<String, u64> {
+    fn failures(&mut self) -> BTreeMap<String, u64> {
         std::mem::take(&mut self.failures).into_iter().map(|(why, n)| (why.to_string(), n)).collect()
+    }
+
+    /// Set-up times since this was last asked.
+    fn set_ups(&mut self) -> Vec<(u64, u64)> {
+        let all = self.set_up.iter_recorded().map(|v| (v.value_iterated_to(), v.count_at_value())).collect();
+        self.set_up.reset();
+        all
     }
 
     /// Must somebody come round soon?
@@ -310,15 +331,20 @@ impl Crowd {
         (place, self.serial)
     }
 
-    pub(super) fn record_set_up(&mut self, us: u64) {
-        self.set_up.saturating_record(us.max(1));
+    /// A call was set up, or ended without: among 99.9 % of the calls are also those that waited for nothing. It counts when it was
+    /// due within the window, however late it is answered: else the end of the window would cut off the long times.
+    pub(super) fn record_set_up(&mut self, due_us: u64, now: Now) {
+        if self.window.contains(&due_us) {
+            self.set_up.saturating_record(now.0.saturating_sub(due_us).max(1));
+        }
     }
 
     /// A call is over: its caller places the next one, or goes on over a new line first.
     pub(super) fn end(&mut self, place: u32, how: Result<(), Failure>, now: Now, lines: &mut Lines) {
         let Some(call) = self.calls.get_mut(place as usize).filter(|call| call.stage != Stage::Free) else { return };
+        let inviting = matches!(call.stage, Stage::Calling | Stage::Proceeding);
         call.stage = Stage::Free;
-        let (pair, at) = (call.pair, call.line);
+        let (pair, at, due_us) = (call.pair, call.line, call.due_us);
         if let Some(due) = self.due.get_mut(place as usize) {
             *due = [NEVER; 2];
         }
@@ -338,6 +364,9 @@ impl Crowd {
                 }
             }
             Err(why) => {
+                if inviting {
+                    self.record_set_up(due_us, now);
+                }
                 *self.failures.entry(why).or_default() += 1;
                 self.rest(pair, now);
             }
@@ -355,7 +384,8 @@ impl Crowd {
         }
     }
 
-    pub(super) fn failed_to_begin(&mut self, pair: u32, now: Now) {
+    pub(super) fn failed_to_begin(&mut self, pair: u32, due: Now, now: Now) {
+        self.record_set_up(due.0, now);
         *self.failures.entry(Failure::NoLine).or_default() += 1;
         self.rest(pair, now);
     }

@@ -38,6 +38,7 @@ use self::crowd::{Crowd, Now};
 use self::lines::{At, Far, Lines, Reads};
 use self::orders::Orders;
 use super::results::Arrival;
+use super::rig::FILES;
 use super::words::{Order, Report, SetUp};
 
 const STDIN: Token = Token(usize::MAX - 1);
@@ -94,7 +95,7 @@ enum Stage {
     Waiting,
     Registering,
     Calling,
-    Measuring { since_us: u64 },
+    Measuring,
     Draining { open: u64, until_us: u64, longest_us: u64 },
 }
 
@@ -259,12 +260,14 @@ impl Process {
                 }
             }
             Order::Open => {
-                self.stage = Stage::Measuring { since_us: now.0 };
-                crowd.open(lines);
+                self.stage = Stage::Measuring;
+                crowd.open(now, lines);
             }
             Order::Close => {
-                let Stage::Measuring { since_us } = self.stage else { return Ok(()) };
-                let figures = crowd.close((now.0 - since_us) as f64 / 1e6, lines);
+                if self.stage != Stage::Measuring {
+                    return Ok(());
+                }
+                let figures = crowd.close(now, lines);
                 self.stage = Stage::Draining {
                     open: crowd.open_calls,
                     until_us: now.0 + DRAIN_US,
@@ -317,7 +320,7 @@ impl Process {
                 if crowd.open_calls == 0 || now.0 >= until_us.min(longest_us) =>
             {
                 self.stage = Stage::Waiting;
-                orders::say(&Report::Drained { unfinished: crowd.open_calls, failures: crowd.failures() });
+                orders::say(&crowd.drained(now));
             }
             Stage::Draining { open, longest_us, .. } if crowd.open_calls < open => {
                 let (open, until_us) = (crowd.open_calls, now.0 + DRAIN_US);
@@ -329,8 +332,7 @@ impl Process {
     }
 }
 
-/// Descriptors asked for, and those that are no connections.
-const FILES: u64 = 1_000_000;
+/// Descriptors that are no connections.
 const SPARE_FILES: u64 = 64;
 
 struct Ready {

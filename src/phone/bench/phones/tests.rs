@@ -10,7 +10,7 @@ use super::crowd::{Crowd, Now};
 use super::lines::{Far, Lines};
 use crate::message::{self, Message, Method, Start};
 use crate::phone::bench::results::Arrival;
-use crate::phone::bench::words::{SetUp, Wire};
+use crate::phone::bench::words::{Report, SetUp, Wire};
 
 const CALLER: usize = 0;
 const CALLEE: usize = 1;
@@ -85,7 +85,7 @@ impl Peer {
         }
         assert_eq!(desk.crowd.registered().unwrap().len(), 0);
         desk.crowd.begin(ms(10));
-        desk.crowd.open(&desk.lines);
+        desk.crowd.open(ms(10), &desk.lines);
         (peer, desk)
     }
 
@@ -143,7 +143,7 @@ fn an_invite_is_repeated_at_doubling_intervals_until_a_provisional_response_or_t
     }
     desk.sweep(ms(10_010));
     peer.nothing();
-    let figures = desk.crowd.close(10.0, &desk.lines);
+    let figures = desk.crowd.close(ms(10_010), &desk.lines);
     assert_eq!((figures.retransmissions, figures.failed_calls), (4, 1));
     assert_eq!(figures.failures.keys().collect::<Vec<_>>(), ["no answer to INVITE in time"]);
 
@@ -172,7 +172,7 @@ fn a_2xx_is_acknowledged_as_often_as_it_comes_and_the_bye_repeated_until_it_is_a
     assert!(is(&peer.next(), Method::Invite));
     desk.hears(CALLER, &ok, ms(610));
     peer.nothing();
-    let figures = desk.crowd.close(1.0, &desk.lines);
+    let figures = desk.crowd.close(ms(1_010), &desk.lines);
     assert_eq!((figures.invites, figures.byes, figures.calls_placed), (1, 1, 2));
     assert_eq!((figures.retransmissions, figures.strays, figures.failed_calls), (2, 1, 0));
     // 20 ms from INVITE to 200.
@@ -189,7 +189,7 @@ fn a_refused_caller_acknowledges_and_rests_before_it_calls_again() {
     peer.nothing();
     desk.sweep(ms(120));
     assert!(is(&peer.next(), Method::Invite));
-    let figures = desk.crowd.close(1.0, &desk.lines);
+    let figures = desk.crowd.close(ms(1_010), &desk.lines);
     assert_eq!(figures.failures.keys().collect::<Vec<_>>(), ["503 Service Unavailable"]);
 }
 
@@ -221,6 +221,41 @@ fn a_callee_repeats_its_200_until_the_ack_comes_and_answers_what_is_repeated() {
     assert!(peer.next().starts_with("SIP/2.0 481 "));
 }
 
+#[test]
+fn set_up_times_are_those_of_the_calls_that_were_due_in_the_window_whenever_they_were_answered() {
+    let peer = Peer::new();
+    let mut desk = Desk::new(Wire::Udp, peer.0.local_addr().unwrap(), None);
+    desk.crowd.order.arrival = Arrival::Open { calls_per_s: 1.0 };
+    desk.crowd.register_all(ms(0), &mut desk.lines);
+    (0..2).for_each(|_| drop(peer.next()));
+    desk.crowd.begin(ms(1));
+    let place = |desk: &mut Desk, due: u64, now: u64| {
+        desk.crowd.place_one(ms(due), ms(now), &mut desk.lines);
+        peer.next()
+    };
+    let of_before = place(&mut desk, 50, 50);
+    desk.crowd.open(ms(100), &desk.lines);
+    desk.hears(CALLER, &answer(&of_before, "200 OK", CONTACT), ms(120));
+    (0..2).for_each(|_| drop(peer.next()));
+    // Placed late: its time is that from when it was due.
+    let [quick, slow, refused, _silent] = [200, 210, 220, 230].map(|due| place(&mut desk, due, due + 5));
+    desk.hears(CALLER, &answer(&quick, "200 OK", CONTACT), ms(230));
+    let figures = desk.crowd.close(ms(1_100), &desk.lines);
+    let times = |recorded: &[(u64, u64)]| {
+        recorded
+            .iter()
+            .flat_map(|(us, n)| vec![(*us as f64 / 1e4).round() as u64 * 10; *n as usize])
+            .collect::<Vec<_>>()
+    };
+    assert_eq!((times(&figures.set_up), figures.invites), (vec![30], 2), "one was due before the window");
+    desk.hears(CALLER, &answer(&slow, "200 OK", CONTACT), ms(1_510));
+    desk.hears(CALLER, &answer(&refused, "503 Service Unavailable", ""), ms(2_220));
+    let Report::Drained { unfinished, failures, set_up } = desk.crowd.drained(ms(3_230)) else { panic!() };
+    // Before, quick and slow wait for the end of their BYE; nobody has answered the last one.
+    assert_eq!((unfinished, failures.len()), (4, 1));
+    assert_eq!(times(&set_up), [1_300, 2_000, 3_000]);
+}
+
 /// A TCP proxy by hand: the connections that the phones opened, in turn.
 fn accept(listener: &TcpListener) -> TcpStream {
     let (stream, _) = listener.accept().unwrap();
@@ -249,7 +284,7 @@ fn a_callee_goes_on_over_a_new_connection_when_that_is_registered_and_lets_the_o
     let old = desk.crowd.phones[CALLEE].line.unwrap();
     let old_address = String::from_utf8(desk.lines.get(old).unwrap().sent_by.clone()).unwrap();
     desk.crowd.begin(ms(10));
-    desk.crowd.open(&desk.lines);
+    desk.crowd.open(ms(10), &desk.lines);
     desk.sweep(ms(10));
     let invite = read(&mut caller);
     desk.hears(CALLEE, &invite, ms(11));
@@ -275,6 +310,6 @@ fn a_callee_goes_on_over_a_new_connection_when_that_is_registered_and_lets_the_o
     drop(callee);
     desk.crowd.lost(old, ms(15), &mut desk.lines);
     assert!(desk.lines.get(old).is_none());
-    let figures = desk.crowd.close(1.0, &desk.lines);
+    let figures = desk.crowd.close(ms(1_010), &desk.lines);
     assert_eq!((figures.connections, figures.registrations, figures.closed_by_proxy), (1, 1, 1));
 }

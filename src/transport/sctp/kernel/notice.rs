@@ -135,11 +135,10 @@ fn lost(desk: &mut Desk, at: SocketId, association: u32, peer: Option<Address>, 
 
 fn end(desk: &Desk, at: SocketId, association: u32, peer: Option<Address>) -> Option<FlowView> {
     desk.parts.open_associations.strike(desk.seat, at.listener, association);
-    match desk.parts.flows.find_association(association) {
-        Some(flow) => desk.parts.flows.close(flow.id),
-        // It never came up (then its id may be 0), or nobody has read that it did.
-        None => peer.and_then(|peer| way::given_up(desk, at.listener, peer)),
-    }
+    let closed = desk.parts.flows.find_association(association).and_then(|flow| desk.parts.flows.close(flow.id));
+    // One that never came up (then its id may be 0), or of which nobody has read that it did; and it came up with other addresses.
+    let given_up = peer.and_then(|peer| way::given_up(desk, at.listener, peer));
+    closed.or(given_up)
 }
 
 fn tell_lost(flow: Option<&FlowView>, association: u32, peer: Option<Address>, inbox: &mut Inbox) {
@@ -181,6 +180,9 @@ pub fn find_ended(desk: &mut Desk, inbox: &mut Inbox) {
         desk.parts.flows.unqueue(flow.association, flow.queued as usize);
         if flow.state == State::Opening {
             way::given_up(desk, flow.listener, flow.peers[0]);
+        } else if flow.association == 0 {
+            // It died in `Flows::associated`. What is up is entered again when it is met.
+            desk.parts.flows.close(flow.id);
         } else if is_gone(desk, at, flow.association) {
             ended.push((at, flow.association));
         }

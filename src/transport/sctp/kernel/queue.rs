@@ -88,6 +88,9 @@ impl Queues {
         } else {
             desk.count(Counter::QueueFull, 1);
             inbox.send_failed(client);
+            if queue.messages.is_empty() {
+                way::given_up(desk, key.listener, way.peer);
+            }
         }
         self.retry.get_or_insert(now + RETRY_MS);
     }
@@ -127,7 +130,7 @@ fn try_again(desk: &mut Desk, key: &Key, queue: &mut Queue, sip: SndInfo, inbox:
     while let Some(first) = queue.messages.front() {
         if first.way.association == 0 {
             // Meanwhile there may be an association, on whichever socket.
-            match Way::anew(desk, key.listener, first.way.peer, now) {
+            match Way::by_address(desk, key.listener, first.way.peer, now) {
                 Ok(way) => {
                     if let Some(first) = queue.messages.front_mut() {
                         first.way = way;
@@ -195,6 +198,7 @@ fn try_again(desk: &mut Desk, key: &Key, queue: &mut Queue, sip: SndInfo, inbox:
                         if let Some(lost) = pop_first(queue) {
                             // Whether news of it still comes is not known.
                             inbox.undelivered(lost.client, false);
+                            way::given_up(desk, key.listener, lost.way.peer);
                         }
                     }
                 }

@@ -194,7 +194,7 @@ impl Kernel {
                 }
                 Verdict::Gone if refused.way.association != 0 => {
                     desk.parts.open_associations.strike(desk.seat, listener, refused.way.association);
-                    match Way::anew(desk, listener, refused.way.peer, now) {
+                    match Way::by_address(desk, listener, refused.way.peer, now) {
                         Ok(way) => refused.way = way,
                         Err(counter) => {
                             desk.parts.counters.add(desk.seat, counter, 1);

@@ -35,13 +35,23 @@ impl Way {
     }
 
     /// By address, as the kernel knows it now: over the association that has it, or to where one may be set up. What is set up counts
-    /// from here on: whoever does not begin it says so (`given_up`).
+    /// from here on: whoever does not begin it says so (`given_up`). What is up, and nobody has read of it yet, is entered: the news of
+    /// an older one's end may be read first, and must not be taken for this one's (`FlowView::begun`).
     ///
     /// # Errors
     /// There is no way: what to count.
     pub fn by_address(desk: &Desk, listener: u8, peer: Address, now: Tick) -> Result<Way, Counter> {
         if let Some(known) = known(desk, listener, peer, now) {
-            return known;
+            let way = known?;
+            let flows = &desk.parts.flows;
+            if way.association != 0
+                && flows.find_association(way.association).is_none()
+                && flows.find_opening(peer, listener).is_none()
+            {
+                // Over a limit it is aborted, which is met when the message is sent.
+                notice::enter(desk, SocketId { listener, number: way.socket }, way.association, now);
+            }
+            return Ok(way);
         }
         let opener = desk.end(listener).and_then(|end| end.numbers.opener(peer, desk.encapsulation(peer)));
         // Without one it is no socket's number, and fails.
@@ -53,24 +63,6 @@ impl Way {
                 Err(Counter::AssociationsRefused)
             }
         }
-    }
-
-    /// By address, for what met the end of an association. Its new one, if nobody has read of that yet, is entered: the news of the
-    /// old one's end may be read first, and must not be taken for the new one's (`FlowView::begun`).
-    ///
-    /// # Errors
-    /// There is no way: what to count.
-    pub fn anew(desk: &Desk, listener: u8, peer: Address, now: Tick) -> Result<Way, Counter> {
-        let way = Way::by_address(desk, listener, peer, now)?;
-        let flows = &desk.parts.flows;
-        if way.association != 0
-            && flows.find_association(way.association).is_none()
-            && flows.find_opening(peer, listener).is_none()
-        {
-            // Over a limit it is aborted, which is met when the message is sent.
-            notice::enter(desk, SocketId { listener, number: way.socket }, way.association, now);
-        }
-        Ok(way)
     }
 
     /// A15: over the association with this address that is known to be open on this listener.

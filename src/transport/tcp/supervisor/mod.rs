@@ -12,8 +12,8 @@
 //!
 //! Every connection is in the shared hash table (`shared::flows`); its owner is the worker that reads it, or the supervisor
 //! once the worker has returned it. Files: `ipc` is what the processes say to each other; `holder` is the supervisor, with `hearing`
-//! (what it is told and asked) and `closing` (its idle connections); `reader` is a worker that owns connections, with `returning` (its idle ones); `sender` is any other process that
-//! sends, with `cache` (`tcp.descriptor_cache`), `opening` and `writing`.
+//! (what it is told and asked) and `closing` (its idle connections); `reader` is a worker that owns connections, with `returning`
+//! (its idle ones); `sender` is any other process that sends, with `cache` (`tcp.descriptor_cache`), `opening` and `writing`.
 //!
 //! "Input from the network never blocks" does not hold here: a worker waits for the supervisor, for a peer that it opens a connection
 //! to, for another's write, and for a socket without room, as OpenSER's does (`receive_fd`, `tcp_blocking_connect`, `write_lock`,

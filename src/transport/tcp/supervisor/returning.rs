@@ -2,7 +2,8 @@
 //!
 //! Owns: finding them. OpenSER's way is a scan after every return from the poll (`tcp_receive_timeout` behind `io_wait_loop_epoll`
 //! in `tcp_read.c`), so after every batch of events and not only when time has passed; so is ours. It looks at every connection of the
-//! daemon under the table's lock, as the paper describes it; later sources of OpenSER scan a list of the worker's own there. With `tcp.priority_queue` it is a queue of this worker's own, in the order of the deadlines.
+//! daemon under the table's lock, as the paper describes it; later sources of OpenSER scan a list of the worker's own there. With
+//! `tcp.priority_queue` it is a queue of this worker's own, in the order of the deadlines.
 
 use super::ipc::{Note, Word};
 use super::reader::Worker;

@@ -3,7 +3,7 @@
 use super::fixture;
 use crate::phone::bench::paper::subjects::Name;
 use crate::phone::bench::paper::summary::{Measure, Spread, Standing, ratio, row_of, standing};
-use crate::phone::bench::paper::{remarks, tables, words};
+use crate::phone::bench::paper::{remarks, report, tables, verdict, words};
 use crate::phone::bench::results::{Limit, Results, Row};
 
 fn row(results: &mut Results, name: Name) -> &mut Row {
@@ -26,7 +26,7 @@ fn small() -> Results {
     results
 }
 
-fn symmetric(results: &Results, measure: Measure) -> Option<f64> {
+fn symmetric(results: &Results, measure: Measure) -> Option<Spread> {
     ratio(results, row_of(results, Name::Symmetric, 2, 500, Some(50), 0).unwrap(), measure)
 }
 
@@ -38,10 +38,22 @@ fn the_median_is_the_middle_or_between_the_two_middles() {
 }
 
 #[test]
-fn a_ratio_is_median_by_udps_median() {
+fn a_ratio_is_the_median_of_the_rounds_ratios() {
     let results = small();
-    assert_eq!(symmetric(&results, Measure::PerSecond), Some(0.6));
-    assert_eq!(symmetric(&results, Measure::PerCpuSecond), Some(0.3));
+    // 1500 by 1000 and 900 by 3000; for UDP's third round there is nothing yet.
+    assert_eq!(symmetric(&results, Measure::PerSecond), Some(Spread { median: 0.9, least: 0.3, most: 1.5 }));
+    assert_eq!(symmetric(&results, Measure::PerCpuSecond), Some(Spread { median: 0.45, least: 0.15, most: 0.75 }));
+}
+
+#[test]
+fn udp_divides_what_was_measured_beside_it_and_nothing_else() {
+    let mut results = small();
+    let kept = row_of(&results, Name::Symmetric, 2, 500, None, 0).unwrap().clone();
+    let before = ratio(&results, &kept, Measure::PerSecond);
+    // That of the rows renewed every 50.
+    row(&mut results, Name::Udp).samples.iter_mut().for_each(|sample| sample.operations *= 2);
+    assert_eq!(ratio(&results, &kept, Measure::PerSecond), before);
+    assert_eq!(symmetric(&results, Measure::PerSecond).unwrap().most, 0.75);
 }
 
 #[test]
@@ -59,11 +71,49 @@ fn a_row_whose_calls_fail_gives_no_ratio() {
     let mut results = small();
     let symmetric_row = row(&mut results, Name::Symmetric);
     // 2400 operations are 1200 calls.
-    symmetric_row.samples[0].failed_calls = 12;
+    symmetric_row.samples[0].failed_calls = 1;
     assert_eq!(standing(symmetric_row), Standing::Counts);
-    symmetric_row.samples[0].failed_calls = 13;
+    symmetric_row.samples[0].failed_calls = 2;
     assert_eq!(standing(symmetric_row), Standing::Fails);
     assert_eq!(symmetric(&results, Measure::PerSecond), None);
+}
+
+#[test]
+fn a_row_beside_which_others_worked_gives_no_ratio() {
+    for name in [Name::Udp, Name::Symmetric] {
+        let mut results = small();
+        row(&mut results, name).samples[1].others = 0.1;
+        assert_eq!(standing(row(&mut results, name)), Standing::Counts);
+        row(&mut results, name).samples[1].others = 0.101;
+        assert_eq!(symmetric(&results, Measure::PerCpuSecond), None, "{name:?}");
+        assert_eq!(standing(row(&mut results, name)), Standing::Others);
+        let page = tables::page(&results);
+        assert!(page.contains("| 10 % | others ‡ |") && page.contains("| ‡ |"), "{page}");
+        let told = remarks::all(&results).join("\n");
+        assert!(told.contains("1 do not count, as others used"), "{told}");
+    }
+}
+
+#[test]
+fn the_verdict_is_of_each_lifetime_and_of_the_worst_point_that_counts() {
+    let mut results = fixture::results();
+    let told = verdict::all(&results);
+    assert_eq!(told.len(), 9, "{told:?}");
+    assert_eq!(
+        told[0],
+        "TCP symmetric, renewed every 50: 0.88 of UDP's operations per CPU-second (3 of 3 points count); the goal of 0.85 is met."
+    );
+    assert!(
+        told[6].starts_with("SCTP user, renewed every 50: 0.62 ") && told[6].ends_with("(2 of 3 points count)."),
+        "{told:?}"
+    );
+    for sample in &mut row(&mut results, Name::Symmetric).samples {
+        sample.operations = sample.operations * 8 / 10;
+    }
+    let told = verdict::all(&results);
+    assert!(told[0].contains(": 0.70–0.88 of") && told[0].ends_with("the goal of 0.85 is missed."), "{told:?}");
+    assert!(told[2].ends_with("is met."), "{told:?}");
+    assert!(verdict::all(&fixture::filled(&fixture::plan(), 0))[0].ends_with("no verdict, as 0 of 3 points count."));
 }
 
 #[test]
@@ -77,7 +127,7 @@ fn tables_mark_what_does_not_count() {
     assert!(page.contains("| phones ○ |"));
     let glance = tables::glance(&results);
     let user = glance.rows.iter().find(|cells| cells[0] == "SCTP user").unwrap();
-    assert_eq!(user[3], "6 of 9");
+    assert_eq!(user[3], "5 of 7");
     assert!(glance.rows.iter().any(|cells| cells[0].starts_with("The paper") && cells[2] == "0.50–0.78"));
 }
 
@@ -95,11 +145,33 @@ fn remarks_tell_what_is_left_out() {
     let told = remarks::all(&fixture::sketch()).join("\n");
     assert!(told.contains("SCTP kernel (this kernel has no SCTP)"), "{told}");
     assert!(told.contains("nice −20 only"), "{told}");
+    assert!(told.contains("what the ends of transactions cost"), "{told}");
     let mut results = fixture::results();
+    assert!(!remarks::all(&results).join("\n").contains("transactions"), "34 s are enough");
     results.rows[4].samples.clear();
     let told = remarks::all(&results).join("\n");
-    assert!(told.contains("1 of 93 points have no run yet"), "{told}");
-    assert!(told.contains("3 do not count, as the phones"), "{told}");
+    assert!(told.contains("1 of 77 points have no run yet"), "{told}");
+    assert!(told.contains("2 do not count, as the phones"), "{told}");
+}
+
+#[test]
+fn runs_that_are_missing_and_third_runs_are_told_apart() {
+    let told = |rounds| remarks::all(&Results { rounds, ..fixture::results() }).join("\n");
+    assert!(told(4).contains("77 of 77 points have fewer than 4 runs"), "{}", told(4));
+    assert!(!told(3).contains("runs") && !told(3).contains("one run more"), "{}", told(3));
+    let mut results = Results { rounds: 3, ..fixture::results() };
+    let sample = results.rows[4].samples[0].clone();
+    results.rows[4].samples.push(sample);
+    let told = remarks::all(&results).join("\n");
+    assert!(told.contains("1 of 77 points have one run more") && !told.contains("Not finished"), "{told}");
+}
+
+#[test]
+fn the_page_says_at_which_nice_value_the_phones_ran() {
+    let mut results = fixture::results();
+    assert!(report::page(&results, &[]).contains("they ran at nice −15;"));
+    results.machine.phones_nice = Some(0);
+    assert!(report::page(&results, &[]).contains("they ran at nice 0;"));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::phone::bench::paper::course::{self, Taken};
+use crate::phone::bench::paper::course;
 use crate::phone::bench::paper::grid::{LIFETIMES, Plan};
 use crate::phone::bench::paper::subjects::Name;
 use crate::phone::bench::results::{Limit, Machine, Point, Results, Sample, SetUp};
@@ -14,6 +14,8 @@ pub fn machine() -> Machine {
         kernel: "6.1.0".to_owned(),
         kernel_sctp: true,
         version: "0.1.0".to_owned(),
+        program: "0f".repeat(32),
+        phones_nice: Some(-15),
         date: "2026-11-22T23:00:00Z".to_owned(),
         command: "strowger bench paper --out x".to_owned(),
     }
@@ -27,8 +29,10 @@ pub fn plan() -> Plan {
         workers: vec![2],
         nices: vec![-20, 0],
         idle_s: 10,
-        kept_s: (6.0, 10.0),
+        warm_up_s: 34.0,
+        kept_s: 10.0,
         rounds: 3,
+        settle: false,
         sketch: false,
     }
 }
@@ -90,9 +94,10 @@ pub fn sample(point: &Point, luck: f64) -> Sample {
         phones_cpu_s: wall_s * 0.6,
         limit: if phones { Limit::Phones } else { Limit::Proxy },
         set_up: SetUp { p50_us: 2_100.0, p99_us: 9_800.0, p999_us: 21_000.0 },
+        others: 0.02,
     }
 }
 
-pub fn taken(point: &Point) -> Taken {
-    Taken { sample: sample(point, 1.0), others: 0.0 }
+pub fn taken(point: &Point) -> Sample {
+    sample(point, 1.0)
 }

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::fixture;
-use crate::phone::bench::paper::course::{self, Course, End, Taken, Trouble};
+use crate::phone::bench::paper::course::{self, Course, End, Refused, Trouble};
 use crate::phone::bench::paper::grid::Plan;
-use crate::phone::bench::results::{Point, Results};
+use crate::phone::bench::results::{Point, Results, Sample};
 
 /// A folder that goes with the test.
 struct Folder(PathBuf);
@@ -32,7 +32,7 @@ fn fresh() -> Results {
 }
 
 /// Takes so many samples, then is interrupted.
-fn some(samples: usize) -> impl FnMut(&Point, &mut dyn FnMut(Duration)) -> Result<Taken, Trouble> {
+fn some(samples: usize) -> impl FnMut(&Point, &mut dyn FnMut(Duration)) -> Result<Sample, Trouble> {
     let mut left = samples;
     move |point, _| {
         left = left.checked_sub(1).ok_or(Trouble::Interrupted)?;
@@ -44,7 +44,7 @@ fn some(samples: usize) -> impl FnMut(&Point, &mut dyn FnMut(Duration)) -> Resul
 fn an_interrupted_run_goes_on_where_it_was() {
     let folder = Folder::new("going-on");
     let mut first = Course::begin(&folder.0, false, fresh()).unwrap();
-    assert_eq!(first.run(2, &mut some(100)).unwrap(), End::Interrupted);
+    assert_eq!(first.run(2, false, &mut some(100)).unwrap(), End::Interrupted);
 
     let mut second = Course::begin(&folder.0, true, fresh()).unwrap();
     // JSON's decimals may differ in the last digit, so counts are compared.
@@ -54,12 +54,12 @@ fn an_interrupted_run_goes_on_where_it_was() {
     assert_eq!(counts(&second).len(), 100, "kept after every sample");
     assert_eq!(counts(&second), counts(&first));
     let taken = Cell::new(0);
-    let end = second.run(2, &mut |point: &Point, _| {
+    let end = second.run(2, false, &mut |point: &Point, _| {
         taken.set(taken.get() + 1);
         Ok(fixture::taken(point))
     });
     assert_eq!(end.unwrap(), End::Done);
-    assert_eq!(taken.get(), 2 * 93 - 100);
+    assert_eq!(taken.get(), 2 * 77 - 100);
     assert!(second.results.rows.iter().all(|row| row.samples.len() == 2));
 }
 
@@ -67,9 +67,9 @@ fn an_interrupted_run_goes_on_where_it_was() {
 fn what_lies_there_is_not_overwritten() {
     let folder = Folder::new("overwritten");
     let mut course = Course::begin(&folder.0, false, fresh()).unwrap();
-    course.run(1, &mut some(1)).unwrap();
+    course.run(1, false, &mut some(1)).unwrap();
     let refused = Course::begin(&folder.0, false, fresh()).unwrap_err();
-    assert!(refused.contains("--resume"), "{refused}");
+    assert!(matches!(&refused, Refused::Usage(text) if text.contains("--resume")), "{refused}");
 }
 
 #[test]
@@ -85,19 +85,22 @@ fn another_run_is_refused() {
         results
     };
     let others = [
-        ("93 points, this grid 62", other_plan(|plan| plan.clients = vec![100, 500])),
+        ("77 points, this grid 55", other_plan(|plan| plan.clients = vec![100, 500])),
         ("clients", other_plan(|plan| plan.clients = vec![100, 500, 2_000])),
         ("idle time-out", other_plan(|plan| plan.idle_s = 120)),
-        ("duration", other_plan(|plan| plan.kept_s = (1.0, 2.0))),
+        ("duration", other_plan(|plan| plan.kept_s = 2.0)),
         ("sketch", other_machine(|results| results.sketch = true)),
         ("another machine", other_machine(|results| results.machine.kernel = "5.10".to_owned())),
+        ("another build", other_machine(|results| results.machine.program = "10".repeat(32))),
+        ("nice −15, now they would at nice 0", other_machine(|results| results.machine.phones_nice = Some(0))),
+        ("unknown nice value", other_machine(|results| results.machine.phones_nice = None)),
         ("version 0.1.0", other_machine(|results| results.machine.version = "0.2.0".to_owned())),
     ];
     let folder = Folder::new("another");
     Course::begin(&folder.0, false, fresh()).unwrap().save().unwrap();
     for (why, other) in others {
         let refused = Course::begin(&folder.0, true, other).unwrap_err();
-        assert!(refused.contains(why), "{refused}");
+        assert!(matches!(&refused, Refused::Usage(text) if text.contains(why)), "{refused}");
     }
     let mut later = fresh();
     later.machine.date = "2026-11-23T00:00:00Z".to_owned();
@@ -109,7 +112,7 @@ fn a_point_that_fails_is_left_out_and_three_in_a_row_end_the_run() {
     let folder = Folder::new("fails");
     let mut course = Course::begin(&folder.0, false, fresh()).unwrap();
     let mut n = 0;
-    let end = course.run(1, &mut |point: &Point, _| {
+    let end = course.run(1, false, &mut |point: &Point, _| {
         n += 1;
         if n == 2 { Err(Trouble::Failed("no port".to_owned())) } else { Ok(fixture::taken(point)) }
     });
@@ -117,9 +120,52 @@ fn a_point_that_fails_is_left_out_and_three_in_a_row_end_the_run() {
     assert!(course.results.rows[1].samples.is_empty());
 
     let mut n = 0;
-    let end = course.run(2, &mut |_: &Point, _| {
+    let end = course.run(2, false, &mut |_: &Point, _| {
         n += 1;
         Err(Trouble::Failed("no memory".to_owned()))
     });
     assert_eq!((end.unwrap(), n), (End::Broken("no memory".to_owned()), 3));
+}
+
+#[test]
+fn rows_whose_two_runs_differ_take_a_third_and_udp_beside_them() {
+    let folder = Folder::new("third");
+    let mut course = Course::begin(&folder.0, false, fresh()).unwrap();
+    let mut order = Vec::new();
+    let differs =
+        |point: &Point| point.subject.name == "TCP symmetric" && point.clients == 100 && point.renew_every == Some(50);
+    let end = course.run(2, true, &mut |point: &Point, _| {
+        order.push((point.subject.name.clone(), point.clients, point.renew_every));
+        let first = order.len() <= 77;
+        Ok(fixture::sample(point, if differs(point) && first { 1.06 } else { 1.0 }))
+    });
+    assert_eq!(end.unwrap(), End::Done);
+    let third = &order[2 * 77..];
+    assert_eq!(*third, ["UDP", "TCP symmetric"].map(|name| (name.to_owned(), 100, Some(50))));
+    assert!(
+        course
+            .results
+            .rows
+            .iter()
+            .all(|row| row.samples.len() == if differs(&row.point) { 3 } else { 2 } || row.point.subject.name == "UDP")
+    );
+
+    // Broken off between the two.
+    let udp = course.results.rows.iter_mut().find(|row| row.samples.len() == 3).unwrap();
+    assert_eq!(udp.point.subject.name, "UDP");
+    udp.samples.pop();
+    let mut again = Vec::new();
+    let end = course.run(2, true, &mut |point: &Point, _| {
+        again.push(point.subject.name.clone());
+        Ok(fixture::taken(point))
+    });
+    assert_eq!((end.unwrap(), again), (End::Done, vec!["UDP".to_owned()]));
+}
+
+#[test]
+fn how_many_runs_were_asked_for_is_that_of_the_last_time() {
+    let folder = Folder::new("rounds");
+    Course::begin(&folder.0, false, fresh()).unwrap().save().unwrap();
+    let more = Course::begin(&folder.0, true, Results { rounds: 5, ..fresh() }).unwrap();
+    assert_eq!(more.results.rounds, 5);
 }

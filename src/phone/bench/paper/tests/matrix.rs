@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use super::fixture;
-use crate::phone::bench::paper::grid::{AROUND, Plan, takes, to_do};
+use crate::phone::bench::measure::AROUND;
+use crate::phone::bench::paper::grid::{Plan, takes, to_do};
 use crate::phone::bench::paper::subjects::Name;
-use crate::phone::bench::paper::{Able, Options};
+use crate::phone::bench::paper::{Able, Options, help};
 use crate::phone::bench::results::{Point, Results};
 
 #[derive(Parser)]
@@ -31,43 +32,79 @@ fn of(points: &[Point], name: Name) -> Vec<&Point> {
 }
 
 #[test]
-fn the_whole_matrix_has_93_points() {
+fn the_whole_matrix_has_77_points() {
     let points = points("", ABLE);
-    assert_eq!(of(&points, Name::Udp).len(), 3, "UDP knows no connections: one lifetime");
+    assert_eq!(of(&points, Name::Udp).len(), 9, "beside each lifetime");
     for name in [Name::Supervisor, Name::SupervisorCache, Name::SupervisorCacheQueue] {
-        assert_eq!(of(&points, name).len(), 18, "{name:?}: at nice -20 and at 0");
+        let of = of(&points, name);
+        let plain: Vec<usize> =
+            of.iter().filter(|point| point.supervisor_nice == 0).map(|point| point.clients).collect();
+        assert_eq!((of.len(), plain), (12, vec![500; 3]), "{name:?}: at nice 0 with 500 clients only");
     }
-    for name in [Name::SingleOwner, Name::Symmetric, Name::SctpKernel, Name::SctpUser] {
+    for name in [Name::SingleOwner, Name::Symmetric] {
         assert_eq!(of(&points, name).len(), 9, "{name:?}");
     }
-    assert_eq!(points.len(), 93);
+    for name in [Name::SctpKernel, Name::SctpUser] {
+        let of = of(&points, name);
+        let seldom: Vec<usize> =
+            of.iter().filter(|point| point.renew_every == Some(500)).map(|point| point.clients).collect();
+        assert_eq!((of.len(), seldom), (7, vec![500]), "{name:?}");
+    }
+    assert_eq!(points.len(), 77);
+    for (words, most) in [("--clients 100,500", 500), ("--clients 10,20,40", 20), ("--large", 500)] {
+        let all = self::points(words, ABLE);
+        let plain = all.iter().filter(|point| point.supervisor_nice == 0 && point.subject.name == "TCP supervisor");
+        assert!(plain.map(|point| point.clients).all(|clients| clients == most), "{words}");
+    }
+}
+
+#[test]
+fn udp_comes_first_of_its_lifetime_and_once_if_it_is_alone() {
+    let with_others = points("", ABLE);
+    let mut udp = None;
+    for point in &with_others {
+        let block = (point.workers, point.clients, point.renew_every);
+        if point.subject.name == "UDP" {
+            udp = Some(block);
+        }
+        assert_eq!(udp, Some(block), "{point:?}");
+    }
+    let alone: Vec<_> = points("--only udp", ABLE).iter().map(|point| (point.clients, point.renew_every)).collect();
+    assert_eq!(alone, [(100, None), (500, None), (1_000, None)]);
+}
+
+#[test]
+fn the_layout_of_the_kernels_sctp_is_said() {
+    let points = points("", ABLE);
+    assert!(of(&points, Name::SctpKernel).iter().all(|point| point.subject.tables.contains("layout = \"shared\"")));
 }
 
 #[test]
 fn what_the_machine_cannot_is_left_out() {
-    assert_eq!(points("", Able { kernel_sctp: false, ..ABLE }).len(), 84);
+    assert_eq!(points("", Able { kernel_sctp: false, ..ABLE }).len(), 70);
     let points = points("", Able { prefer: false, ..ABLE });
-    assert_eq!(points.len(), 66);
+    assert_eq!(points.len(), 68);
     assert!(points.iter().all(|point| point.supervisor_nice == 0));
 }
 
 #[test]
 fn clients_workers_and_subjects_are_as_asked() {
-    assert_eq!(points("--large", ABLE).len(), 124);
+    assert_eq!(points("--large", ABLE).len(), 77 + 22);
     let many = points("--workers 24,2,32,24 --only udp,symmetric --clients 500", ABLE);
-    assert_eq!(many.len(), 3 * (1 + 3));
+    assert_eq!(many.len(), 3 * (3 + 3));
     assert_eq!(many.iter().map(|point| point.workers).max(), Some(32));
     assert!(Line::try_parse_from(["paper", "--out", "x", "--quick", "--rounds", "2"]).is_err(), "a sketch is a sketch");
     assert_eq!(options("--resume").out, PathBuf::from("x"));
 }
 
 #[test]
-fn renewed_rows_warm_up_for_one_idle_time_out_and_are_measured_for_three() {
+fn every_row_warms_up_until_transactions_end_and_renewed_ones_until_connections_do() {
     for idle_s in [10, 120] {
         for point in points(&format!("--idle-s {idle_s}"), ABLE) {
+            let lives = if point.subject.name.starts_with("TCP supervisor") { 2.0 } else { 1.0 };
             let (warm_up_s, measure_s) = match (point.renew_every, point.idle_s) {
-                (Some(_), Some(idle_s)) => (idle_s as f64, 3.0 * idle_s as f64),
-                _ => (6.0, 10.0),
+                (Some(_), Some(idle_s)) => (34.0_f64.max(lives * idle_s as f64), 3.0 * idle_s as f64),
+                _ => (34.0, 10.0),
             };
             assert_eq!((point.warm_up_s, point.measure_s), (warm_up_s, measure_s), "{point:?}");
         }
@@ -88,12 +125,35 @@ fn associations_idle_for_32_s_at_least() {
 fn a_sketch_takes_less_than_three_minutes() {
     let plan = options("--quick").plan(ABLE);
     assert!(plan.sketch);
-    assert_eq!(plan.points().len(), 15);
+    assert_eq!(plan.points().len(), 16);
     assert!(plan.estimate().as_secs() < 165, "{:?}: too near to 180 s", plan.estimate());
     let points = plan.points();
     assert!(points.iter().all(|point| point.clients == 100), "one client count");
     assert!(of(&points, Name::Symmetric).iter().any(|point| point.renew_every == Some(50)));
     assert!(of(&points, Name::Symmetric).iter().any(|point| point.renew_every.is_none()));
+}
+
+#[test]
+fn the_help_reckons_with_what_is_the_default() {
+    assert_eq!(Options { out: PathBuf::from("x"), ..help::usual() }, options(""));
+    let more = help::more();
+    let narrow = "--only udp,supervisor,supervisor-cache-queue,symmetric";
+    for (words, of) in [("--workers 24,32", help::many_workers()), ("--idle-s 120", help::long_idle())] {
+        let words = format!("{words} --clients 500 --rounds 1");
+        assert!(more.contains(&format!("strowger bench paper {words} --out DIR \\\n    {narrow}\n")), "{more}");
+        assert_eq!(Options { out: PathBuf::from("x"), ..of }, options(&format!("{words} {narrow}")));
+    }
+}
+
+#[test]
+fn two_rounds_take_about_two_hours_without_the_kernels_sctp() {
+    let hours = |able| options("").plan(able).estimate().as_secs_f64() / 3_600.0;
+    assert!((1.75..2.5).contains(&hours(Able { kernel_sctp: false, ..ABLE })));
+    assert!(hours(ABLE) < 3.0);
+    let asked = options("").plan(ABLE);
+    assert_eq!((asked.rounds, asked.settle), (2, true));
+    let told = options("--rounds 2").plan(ABLE);
+    assert_eq!((told.rounds, told.settle), (2, false));
 }
 
 #[test]

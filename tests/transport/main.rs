@@ -19,6 +19,8 @@ mod udp;
 mod user;
 
 fn main() {
+    // Both ends of many connections are here.
+    let _ = sys::process::set_open_files(20_000);
     let tests =
         [memory::TESTS, udp::TESTS, tcp::TESTS, supervisor::TESTS, single_owner::TESTS, user::TESTS, two_seats::TESTS]
             .concat();

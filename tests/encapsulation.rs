@@ -345,11 +345,14 @@ fn a_restarted_daemon_is_a_restarted_peer() {
     };
     call(&house.setup);
     let (before, ends) = (sctp_counters(), Ends::now());
+    // A heartbeat of the callee's would be out of the blue to the new daemon, which would end the association by ABORT.
+    let cut = Cut::toward(house.setup.tunnel.expect("a tunnel"));
     for pid in house.daemon.children().into_iter().chain([house.daemon.pid()]) {
         let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
     }
     std::thread::sleep(patience(1) / 2);
     let again = Daemon::start(&house.room, &house.setup);
+    drop(cut);
     call(&house.setup);
     // The callee still has the one association, which did not end.
     assert_eq!(sctp_counters()["SctpCurrEstab"], before["SctpCurrEstab"]);

@@ -10,7 +10,8 @@
 //!
 //! Counted in the virtual machine (VM_ICOUNT, thousands of instructions), unless it says otherwise; commands in benches/RESULTS.md.
 //! "Loop": CPU of receiving and sending alone, divided by that of a plain loop of system calls (`benches/vm transport`). "Operation":
-//! the whole daemon with the kernel, per INVITE or BYE transaction (`benches/guard/run`).
+//! the whole daemon with the kernel, per INVITE or BYE transaction (`benches/guard/run`). Wake-ups: `tests/run --host load`; packets:
+//! `tests/run --vm bundling`. What stood there before a step shows only in the commit before it.
 //!
 //! | step | before | after |
 //! |---|---|---|

@@ -2,6 +2,8 @@
 //!
 //! Owns: what their median is. Of an even number it lies between the two in the middle, everywhere.
 
+use super::results::{Row, Sample};
+
 /// Least, median and greatest.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {
@@ -19,6 +21,12 @@ impl Spread {
         let (&least, &most) = (values.first()?, values.last()?);
         let (lower, upper) = (values.get((values.len() - 1) / 2)?, values.get(values.len() / 2)?);
         Some(Spread { least, median: f64::midpoint(*lower, *upper), most })
+    }
+
+    /// Of a row's samples.
+    #[must_use]
+    pub fn over(row: &Row, what: impl Fn(&Sample) -> f64) -> Option<Spread> {
+        Spread::of(row.samples.iter().map(what))
     }
 }
 

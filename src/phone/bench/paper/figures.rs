@@ -2,11 +2,12 @@
 //!
 //! Owns: what is in which figure, in which colour. Never draws (see `plot`), never decides who counts (see `summary`).
 
+use crate::phone::bench::spread::Spread;
 use plotters::style::RGBColor;
 
 use super::plot::{self, Bar, Panel, Series};
 use super::subjects::Name;
-use super::summary::{self, Measure, Spread, Standing, row_of, standing};
+use super::summary::{self, Measure, Standing, row_of, standing};
 use super::words;
 use crate::phone::bench::results::Results;
 

@@ -8,6 +8,7 @@ use super::subjects::Name;
 use super::summary;
 use crate::phone::bench::measure::AROUND;
 use crate::phone::bench::results::{Arrival, Point, Row, Sample};
+use crate::phone::bench::spread::Spread;
 
 /// What was asked for, with everything decided that depends on the machine.
 #[derive(Clone, Debug, PartialEq)]
@@ -183,6 +184,5 @@ pub fn unsettled(rows: &[Row], rounds: usize) -> Vec<usize> {
 }
 
 fn differs(row: &Row) -> bool {
-    summary::Spread::over(row, Sample::operations_per_cpu_s)
-        .is_some_and(|spread| spread.most > spread.least * (1.0 + DIFFER))
+    Spread::over(row, Sample::operations_per_cpu_s).is_some_and(|spread| spread.most > spread.least * (1.0 + DIFFER))
 }

@@ -3,12 +3,12 @@
 //! Owns: where what is drawn. Never knows what the figures mean. Text stays text, in whatever sans-serif there is, so widths are
 //! estimated, on the generous side.
 
+use crate::phone::bench::spread::Spread;
 use plotters::coord::types::RangedCoordf64;
 use plotters::coord::{Shift, cartesian::Cartesian2d};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::summary::Spread;
 use super::words;
 
 #[derive(Clone, Debug)]

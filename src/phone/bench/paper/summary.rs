@@ -4,6 +4,7 @@
 
 use super::subjects::Name;
 use crate::phone::bench::results::{Limit, Point, Results, Row, Sample};
+use crate::phone::bench::spread::Spread;
 
 /// What is compared. The paper had the first; the second does not depend on who else uses the processors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,32 +39,6 @@ impl Measure {
             Measure::PerSecond => "per-second",
             Measure::PerCpuSecond => "per-cpu-second",
         }
-    }
-}
-
-/// Several samples of one thing.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Spread {
-    pub median: f64,
-    pub least: f64,
-    pub most: f64,
-}
-
-impl Spread {
-    /// None of no values.
-    #[must_use]
-    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
-        let mut values: Vec<f64> = values.into_iter().collect();
-        values.sort_by(f64::total_cmp);
-        let (&least, &most) = (values.first()?, values.last()?);
-        let upper = values.get(values.len() / 2)?;
-        let lower = values.get((values.len() - 1) / 2)?;
-        Some(Spread { median: f64::midpoint(*lower, *upper), least, most })
-    }
-
-    #[must_use]
-    pub fn over(row: &Row, what: impl Fn(&Sample) -> f64) -> Option<Spread> {
-        Spread::of(row.samples.iter().map(what))
     }
 }
 

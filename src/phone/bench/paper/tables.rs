@@ -6,9 +6,10 @@ use std::collections::BTreeSet;
 
 use super::remarks;
 use super::subjects::Name;
-use super::summary::{self, Measure, Spread, Standing, ratio, standing};
+use super::summary::{self, Measure, Standing, ratio, standing};
 use super::{verdict, words};
 use crate::phone::bench::results::{Point, Results, Row, Sample};
+use crate::phone::bench::spread::Spread;
 
 /// Text by column and row; the first columns are words, the others figures.
 #[derive(Clone, Debug)]

@@ -3,9 +3,10 @@
 //! Owns: the goal for TCP. Never decides who counts (see `summary`).
 
 use super::subjects::Name;
-use super::summary::{self, Measure, Spread, ratio};
+use super::summary::{self, Measure, ratio};
 use super::words;
 use crate::phone::bench::results::{Results, Row};
+use crate::phone::bench::spread::Spread;
 
 /// The least that TCP `symmetric` shall reach of UDP, by CPU, with each lifetime; OpenSER reached 0.50 to 0.78.
 const GOAL: f64 = 0.85;

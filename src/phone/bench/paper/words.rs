@@ -1,9 +1,9 @@
 //! How figures and points are written for people.
 
 use crate::phone::bench::results::Point;
+use crate::phone::bench::spread::Spread;
 
 use super::subjects::Name;
-use super::summary::Spread;
 
 /// 23,410
 #[must_use]

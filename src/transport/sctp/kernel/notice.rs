@@ -177,7 +177,9 @@ pub fn find_ended(desk: &mut Desk, inbox: &mut Inbox) {
             return;
         }
         // What waited in its queues died with it, and how much of the count was its own nobody knows: the others' is forgotten, too.
-        desk.parts.flows.unqueue(flow.association, flow.queued as usize);
+        if flow.queued > 0 {
+            desk.parts.flows.unqueue(flow.association, flow.queued as usize);
+        }
         if flow.state == State::Opening {
             way::given_up(desk, flow.listener, flow.peers[0]);
         } else if flow.association == 0 {

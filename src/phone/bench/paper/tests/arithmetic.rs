@@ -2,9 +2,10 @@
 
 use super::fixture;
 use crate::phone::bench::paper::subjects::Name;
-use crate::phone::bench::paper::summary::{Measure, Spread, Standing, ratio, row_of, standing};
+use crate::phone::bench::paper::summary::{Measure, Standing, ratio, row_of, standing};
 use crate::phone::bench::paper::{remarks, report, tables, verdict, words};
 use crate::phone::bench::results::{Limit, Results, Row};
+use crate::phone::bench::spread::Spread;
 
 fn row(results: &mut Results, name: Name) -> &mut Row {
     results.rows.iter_mut().find(|row| row.point.subject.name == name.text() && row.point.clients == 500).unwrap()

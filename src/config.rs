@@ -299,7 +299,7 @@ pub struct Log {
     pub level: Level,
 }
 
-/// Who reads a listener of the kernel's SCTP.
+/// Who reads a listener of the kernel's SCTP, or of UDP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Layout {
@@ -361,6 +361,7 @@ impl Sctp {
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Udp {
+    pub layout: Layout,
     pub receive_buffer_bytes: usize,
     pub send_buffer_bytes: usize,
 }

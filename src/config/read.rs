@@ -353,9 +353,8 @@ fn log(mut keys: Keys<'_>) -> Log {
 fn sctp(mut keys: Keys<'_>) -> Sctp {
     // A new peer that is dead is given up after 1 + 2 + 3 + 3 + 3 = 12 s, a known one after about as long: before timers B
     // and F (M23).
-    let layouts = [("shared", Layout::Shared), ("per_worker", Layout::PerWorker)];
     let sctp = Sctp {
-        layout: keys.choice("layout", Layout::Shared, &layouts),
+        layout: keys.choice("layout", Layout::Shared, &LAYOUTS),
         socket_rcvbuf_bytes: keys.number("socket_rcvbuf_bytes", 8_388_608, 65_536..=1_024 * MIB, "bytes"),
         socket_sndbuf_bytes: keys.number("socket_sndbuf_bytes", 4_194_304, 65_536..=1_024 * MIB, "bytes"),
         init_max_attempts: keys.number("init_max_attempts", 4, 1..=100, "attempts"),
@@ -385,8 +384,11 @@ fn sctp(mut keys: Keys<'_>) -> Sctp {
     sctp
 }
 
+const LAYOUTS: [(&str, Layout); 2] = [("shared", Layout::Shared), ("per_worker", Layout::PerWorker)];
+
 fn udp(mut keys: Keys<'_>) -> Udp {
     let udp = Udp {
+        layout: keys.choice("layout", Layout::Shared, &LAYOUTS),
         receive_buffer_bytes: keys.number("receive_buffer_bytes", 4_194_304, 65_536..=1_024 * MIB, "bytes"),
         send_buffer_bytes: keys.number("send_buffer_bytes", 4_194_304, 65_536..=1_024 * MIB, "bytes"),
     };

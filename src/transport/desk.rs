@@ -39,8 +39,8 @@ impl Carrier {
 pub struct End {
     pub transport: Transport,
     pub carrier: Carrier,
-    /// The shared socket (UDP), this seat's own (TCP; SCTP in user space: of UDP), or all there are (the kernel's SCTP). None that the
-    /// timer process does not need.
+    /// The shared socket (UDP), this seat's own (TCP; UDP with several; SCTP in user space, then of UDP), or all there are (the kernel's
+    /// SCTP). None that the timer process does not need.
     pub fds: Vec<OwnedFd>,
     /// What each of several is for.
     pub numbers: Numbers,

@@ -14,7 +14,7 @@ use super::Transport;
 use super::desk::Carrier;
 use super::sctp::sysctls::Sysctls;
 use super::sctp::{self, Numbers};
-use crate::config::{Config, ENCAPSULATION_PORT, Listen, Stack};
+use crate::config::{Config, ENCAPSULATION_PORT, Layout, Listen, Stack};
 
 /// Connections that wait to be accepted, per listener and seat; `net.core.somaxconn` may cut it.
 const BACKLOG: i32 = 4096;
@@ -43,7 +43,8 @@ pub struct Listener {
     pub granted: Option<Granted>,
     /// SCTP in user space: the UDP address its packets travel through (RFC 6951).
     pub tunnel: Option<SocketAddr>,
-    /// One that all share, one per seat from `first_seat` on where connections and associations have owners, or as `numbers` has them.
+    /// One that all share, one per seat from `first_seat` on where connections and associations have owners or UDP has several, or as
+    /// `numbers` has them.
     fds: Vec<OwnedFd>,
     /// The workers are the first; TCP's one socket may be the supervisor's or the owner's alone.
     first_seat: usize,
@@ -55,11 +56,16 @@ impl Listener {
     /// The sockets that the process with this seat uses. The timer process gets none of those that belong to others.
     #[must_use]
     pub fn sockets(&self, seat: usize) -> &[OwnedFd] {
-        if !self.carrier.has_owners() {
+        let several_of_udp = self.carrier == Carrier::Udp && self.fds.len() > 1;
+        if !self.carrier.has_owners() && !several_of_udp {
             return &self.fds;
         }
         let its = seat.checked_sub(self.first_seat).and_then(|place| self.fds.get(place..=place));
-        its.unwrap_or_default()
+        match its {
+            // Whoever reads none (the timer process) may send on any.
+            None if several_of_udp => self.fds.get(..1).unwrap_or_default(),
+            its => its.unwrap_or_default(),
+        }
     }
 }
 
@@ -142,12 +148,22 @@ fn open_one(config: &Config, listen: &Listen, warnings: &mut Vec<String>) -> io:
     match carrier {
         Carrier::Udp => {
             let (receive, send) = (config.udp.receive_buffer_bytes, config.udp.send_buffer_bytes);
+            let several = config.udp.layout == Layout::PerWorker && config.workers > 1;
             let (fd, granted) = sys::udp::bind(first, false, receive, send)?;
             say_if_less(warnings, listen, (receive, send), granted);
             // RFC 768: what fits the length field.
             listener.most_bytes = 65_535;
             listener.granted = Some(granted);
-            listener.fds.push(fd);
+            if !several {
+                listener.fds.push(fd);
+            } else {
+                // As for TCP: the first only tried whether the address is free.
+                let address = sys::local_address(&fd)?;
+                drop(fd);
+                for _ in 0..config.workers {
+                    listener.fds.push(sys::udp::bind(address, true, receive, send)?.0);
+                }
+            }
         }
         Carrier::Tcp => {
             if let Some(extra) = config.extra_seat() {

@@ -128,7 +128,7 @@ pub fn config(workers: usize, listen: &[(Transport, &str)]) -> Config {
             mtu: 1452,
             peer_encapsulation_port: 9899,
         },
-        udp: Udp { receive_buffer_bytes: 1 << 20, send_buffer_bytes: 1 << 20 },
+        udp: Udp { layout: Layout::Shared, receive_buffer_bytes: 1 << 20, send_buffer_bytes: 1 << 20 },
         tcp: Tcp { connect_timeout_ms: 1000, idle_s: 60, message_timeout_ms: 2000, ..Config::built_in().unwrap().tcp },
         location: Location { store: Store::Memory },
         encapsulated: vec![],

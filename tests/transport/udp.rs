@@ -3,11 +3,12 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
+use strowger::config::Layout;
 use strowger::shared::counters::Counter;
-use strowger::transport::Transport;
+use strowger::transport::{Sockets, Transport};
 
 use crate::rig::Test;
-use crate::seat::{Seat, client, config, to};
+use crate::seat::{Seat, client, config, parts, to};
 use crate::tests;
 
 pub const TESTS: &[Test] = tests![
@@ -17,6 +18,7 @@ pub const TESTS: &[Test] = tests![
     an_answer_whose_own_address_is_gone_leaves_from_another,
     oversized_and_empty_datagrams_are_dropped_and_counted,
     a_request_that_cannot_leave_is_reported_and_the_rest_is_sent,
+    each_worker_reads_a_socket_of_its_own_and_the_timer_process_sends_on_one,
 ];
 
 fn peer(address: &str) -> UdpSocket {
@@ -127,4 +129,31 @@ fn a_request_that_cannot_leave_is_reported_and_the_rest_is_sent() {
     assert_eq!(z.failed(), [client(2), client(3)].map(Option::unwrap));
     let mut buffer = [0; 10];
     assert_eq!((a.recv(&mut buffer).unwrap(), a.recv(&mut buffer).unwrap()), (3, 4));
+}
+
+fn each_worker_reads_a_socket_of_its_own_and_the_timer_process_sends_on_one() {
+    let mut config = config(2, &[(Transport::Udp, "127.0.0.1:0")]);
+    config.udp.layout = Layout::PerWorker;
+    let sockets = Sockets::open(&config).unwrap();
+    let parts = parts(3, 1 << 16);
+    let at = sockets.listeners()[0].addresses[0];
+    let mut seats: Vec<Seat> = (0..3).map(|seat| Seat::new(&config, &sockets, parts, seat)).collect();
+    let peers: Vec<UdpSocket> = (0..64).map(|_| peer("127.0.0.1:0")).collect();
+    for peer in &peers {
+        (0..2).for_each(|_| assert_eq!(peer.send_to(b"hello", at).unwrap(), 5));
+    }
+    for _ in 0..100 {
+        seats.iter_mut().for_each(Seat::turn);
+    }
+    let ports = |seat: &Seat| seat.got.iter().map(|got| SocketAddr::from(got.from.peer).port()).collect::<Vec<_>>();
+    let (one, two) = (ports(&seats[0]), ports(&seats[1]));
+    assert_eq!((one.len() + two.len(), seats[2].got.len()), (128, 0));
+    assert!(!one.is_empty() && !two.is_empty() && one.iter().all(|port| !two.contains(port)), "{one:?} {two:?}");
+    let to = seats[0].got[0].from;
+    let whose = peers.iter().find(|peer| peer.local_addr().unwrap() == SocketAddr::from(to.peer)).unwrap();
+    for seat in &mut seats {
+        seat.send(to, b"answer", None);
+        let mut buffer = [0; 100];
+        assert_eq!(whose.recv_from(&mut buffer).unwrap(), (6, at));
+    }
 }

@@ -102,6 +102,7 @@ counters! {
     ConnectFailed = "connect_failed",
     /// Connections closed at once because a limit is reached.
     ConnectionsRefused = "connections_refused",
+    /// Connections that ended, by whomever: of those accepted or opened.
     ConnectionsClosed = "connections_closed",
     /// TCP supervisor: connections handed to a worker.
     ConnectionsAssigned = "connections_assigned",

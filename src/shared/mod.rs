@@ -158,15 +158,13 @@ impl Shared {
         self.table.unanswered()
     }
 
-    /// How full the tables are, for `status`. Never waits for a lock, for the same reason: what somebody holds just now is left
-    /// out.
+    /// How full the tables are, for `status`. Takes no lock, for the same reason.
     #[must_use]
     pub fn fill(&self, config: &Config) -> Vec<Fill> {
         let bindings = Fill { table: "bindings", used: self.location.count(), size: config.memory.bindings };
         let mut fills = vec![self.table.fill(), bindings];
         for (table, transport) in [("connections", Transport::Tcp), ("associations", Transport::Sctp)] {
-            let used = self.flows.live_now(transport);
-            fills.extend(used.map(|used| Fill { table, used, size: config.memory.flows }));
+            fills.push(Fill { table, used: self.flows.live(transport), size: config.memory.flows });
         }
         fills
     }

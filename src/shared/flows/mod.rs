@@ -9,15 +9,16 @@ mod table;
 
 use std::hash::Hasher;
 use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use siphasher::sip::SipHasher13;
-use sys::memory::{Mapping, Plan};
+use sys::memory::{Mapping, Plan, Span};
 
 use crate::timer::Tick;
 use crate::transport::{Address, FlowId, Transport};
 
-use size::{Held, Tables};
-pub use size::{MOST, Spans};
+pub use size::MOST;
+use size::{Held, Sizes, Tables};
 pub use table::{ADDRESSES, PathNote, State};
 use table::{Entry, FlowTable, Hashed, New};
 
@@ -97,10 +98,41 @@ pub struct Glance {
     pub last: Tick,
 }
 
+/// Where the tables lie in the plan.
+#[derive(Clone, Copy)]
+pub struct Spans {
+    tables: Sizes,
+    live: Span<AtomicU32>,
+}
+
+/// A locked table. When it is let go, everybody may see how many are in it, also if somebody died in it and it was rebuilt.
+struct Room {
+    held: Held,
+    live: &'static AtomicU32,
+}
+
+impl Room {
+    fn table(&mut self) -> FlowTable<'_> {
+        self.held.table()
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let live = self.held.table().live() as u32;
+        // Mostly it is what it was, and others' caches need not hear of it.
+        if self.live.load(Ordering::Relaxed) != live {
+            self.live.store(live, Ordering::Relaxed);
+        }
+    }
+}
+
 #[derive(Clone, Copy)]
 pub struct Flows {
     /// TCP, SCTP: one table each.
     tables: Tables,
+    /// How many are in each, seen without its lock.
+    live: &'static [AtomicU32],
     /// Entries allowed in each table.
     most: usize,
     key: (u64, u64),
@@ -109,7 +141,7 @@ pub struct Flows {
 impl Flows {
     /// `most`: entries of each transport (`memory.flows`), at most `MOST`.
     pub fn plan(plan: &mut Plan, most: usize) -> Spans {
-        Spans::plan(plan, most)
+        Spans { tables: Sizes::plan(plan, most), live: plan.array(2) }
     }
 
     /// `most` as planned. Call once, before the first fork.
@@ -122,13 +154,14 @@ impl Flows {
             getrandom::fill(key).map_err(|cause| io::Error::other(cause.to_string()))?;
         }
         let [k0, k1] = keys.map(u64::from_ne_bytes);
-        Ok(Flows { tables: spans.take(mapping)?, most, key: (k0, k1) })
+        Ok(Flows { tables: spans.tables.take(mapping)?, live: mapping.array(&spans.live), most, key: (k0, k1) })
     }
 
-    /// Flows of a transport now.
+    /// Flows of a transport now. Takes no lock.
     #[must_use]
     pub fn live(&self, transport: Transport) -> usize {
-        self.lock(transport).map_or(0, |mut held| held.table().live())
+        let live = number(transport).and_then(|number| self.live.get(number));
+        live.map_or(0, |live| live.load(Ordering::Relaxed) as usize)
     }
 
     #[must_use]
@@ -439,12 +472,6 @@ impl Flows {
         Some(view(transport, index, entry))
     }
 
-    /// As `live`, without waiting: `None` while somebody holds the table.
-    #[must_use]
-    pub fn live_now(&self, transport: Transport) -> Option<usize> {
-        Some(self.tables.try_lock(number(transport)?)?.table().live())
-    }
-
     /// Up to `most` flows of a transport, without waiting: what could be had while nobody else held the table.
     #[must_use]
     pub fn some_now(&self, transport: Transport, most: usize) -> Vec<FlowView> {
@@ -502,8 +529,9 @@ impl Flows {
         self.lock(transport)?.table().get_mut(index, id.generation).map(with)
     }
 
-    fn lock(&self, transport: Transport) -> Option<Held> {
-        self.tables.lock(number(transport)?)
+    fn lock(&self, transport: Transport) -> Option<Room> {
+        let number = number(transport)?;
+        Some(Room { held: self.tables.lock(number)?, live: self.live.get(number)? })
     }
 
     fn hashed(&self, address: Address) -> Hashed {

@@ -13,7 +13,7 @@ macro_rules! sizes {
     (largest $largest:ident; $($name:ident = $places:literal,)+) => {
         /// Where the tables lie in the plan: one for TCP, one for SCTP.
         #[derive(Clone, Copy)]
-        pub enum Spans { $($name(Span<Locked<Stored<$places>>>),)+ }
+        pub enum Sizes { $($name(Span<Locked<Stored<$places>>>),)+ }
 
         #[derive(Clone, Copy)]
         pub enum Tables { $($name(&'static [Locked<Stored<$places>>]),)+ }
@@ -21,17 +21,17 @@ macro_rules! sizes {
         /// A locked table.
         pub enum Held { $($name(Guard<'static, Stored<$places>>),)+ }
 
-        impl Spans {
+        impl Sizes {
             /// The smallest tables that hold `most` entries each.
-            pub fn plan(plan: &mut Plan, most: usize) -> Spans {
+            pub fn plan(plan: &mut Plan, most: usize) -> Sizes {
                 $(if most < $places {
-                    return Spans::$name(plan.locks(2));
+                    return Sizes::$name(plan.locks(2));
                 })+
-                Spans::$largest(plan.locks(2))
+                Sizes::$largest(plan.locks(2))
             }
 
             pub fn take(&self, mapping: &Mapping) -> io::Result<Tables> {
-                Ok(match self { $(Spans::$name(span) => Tables::$name(mapping.locks(span)?),)+ })
+                Ok(match self { $(Sizes::$name(span) => Tables::$name(mapping.locks(span)?),)+ })
             }
         }
 
@@ -77,7 +77,7 @@ mod tests {
 
     fn bytes(most: usize) -> usize {
         let mut plan = Plan::new();
-        Spans::plan(&mut plan, most);
+        Sizes::plan(&mut plan, most);
         plan.bytes()
     }
 

@@ -73,7 +73,8 @@ impl Symmetric {
     pub(super) fn close(&mut self, desk: &Desk, slot: usize, inbox: &mut Inbox) {
         let Some(place) = self.connections.get_mut(slot) else { return };
         let Some(mut connection) = place.take() else { return };
-        desk.count(Counter::ConnectionsClosed, 1);
+        // One that never came up is `connect_failed`.
+        desk.count(Counter::ConnectionsClosed, u64::from(connection.phase != Phase::Connecting));
         // First the entry: from now on nobody finds it.
         desk.parts.flows.close(connection.id);
         for client in connection.unsent() {

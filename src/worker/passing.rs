@@ -75,10 +75,12 @@ impl Corridor {
         self.counters.add(self.seat, Counter::SendRetries, u64::from(again == Some(true)));
     }
 
-    /// The request of this client transaction leaves only now, over another connection than the one it was meant for.
+    /// The request of this client transaction leaves only now, over another connection than the one it was meant for. That one's loss
+    /// may be waiting to be worked off, and may have been noticed in this very millisecond: it is none of this request's.
     pub fn moved(&mut self, id: BranchId, now: Tick) {
+        let noticed = self.losses.iter().map(|loss| loss.until).max();
         let Some(mut entry) = self.entered(self.table.lock_branch(id)) else { return };
-        entry.sent_again(id, now);
+        entry.sent_again(id, noticed.map_or(now, |until| now.max(until + 1)));
     }
 
     /// The association or connection to this peer is gone: every request that waits on it has failed (A19), but for
@@ -160,9 +162,12 @@ mod tests {
     use crate::shared::Counters;
     use crate::shared::bindings::Bindings;
     use crate::shared::table::Table;
+    use crate::transport::Flow;
+    use crate::worker::Arrived;
 
     fn corridor() -> Corridor {
-        let config = "[[listen]]\ntransport = \"tcp\"\naddress = \"127.0.0.1:5060\"\n[memory]\ntransactions = 1024";
+        let config = "[[listen]]\ntransport = \"tcp\"\naddress = \"127.0.0.1:5060\"\n[memory]\ntransactions = 1024\n\
+            [[next_hop]]\ndomain = \"b.test\"\ntargets = [\"tcp:192.0.2.1:5060\"]";
         let config = Config::from_text(config).unwrap();
         let mut plan = Plan::new();
         let table = Table::plan(&mut plan, config.memory.transactions);
@@ -173,6 +178,35 @@ mod tests {
         let location = Location::new(Bindings::take(&mapping, &bindings).unwrap());
         let counters = Counters::take(&mapping, &counters).unwrap();
         Corridor::new(table, location, counters, 0, Key([1, 2]), &config.listen, &config.live, &[])
+    }
+
+    /// A19: the connection is lost, and a request that had only been posted for it goes over the next one.
+    #[test]
+    fn what_has_moved_to_another_connection_is_not_lost_with_the_first() {
+        let peer = Address::new([192, 0, 2, 1].into(), 5060);
+        let from = Flow {
+            peer: Address::new([127, 0, 0, 1].into(), 6000),
+            transport: Transport::Tcp as u8,
+            ..Flow::default()
+        };
+        let answers = |moved: bool| {
+            let mut corridor = corridor();
+            let bytes = b"OPTIONS sip:b.test SIP/2.0\r\nVia: SIP/2.0/TCP 127.0.0.1:6000;branch=z9hG4bK1\r\nMax-Forwards: 70\r\n\
+                From: <sip:a@a.test>;tag=1\r\nTo: <sip:b.test>\r\nCall-ID: 1\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n";
+            corridor.frame(Arrived { bytes, slot: 0, start: 0, from }, Tick(90));
+            let sent: Vec<_> =
+                corridor.outgoing.sendings.iter().map(|sending| (sending.to.peer, sending.client)).collect();
+            let [(to, Some(client))] = sent[..] else { panic!("{sent:?}") };
+            assert_eq!(to, peer);
+            corridor.outgoing.clear();
+            corridor.lost(Transport::Tcp, peer, Tick(100));
+            if moved {
+                corridor.moved(client, Tick(100));
+            }
+            while corridor.work_off_losses(Tick(100)) {}
+            corridor.outgoing.sendings.len()
+        };
+        assert_eq!((answers(false), answers(true)), (1, 0));
     }
 
     /// Else a request that one process sent again would be passed over by another, whose first loss is the next one.

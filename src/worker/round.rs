@@ -243,6 +243,8 @@ impl<'h> Round<'h> {
             let next = if more { now } else { self.corridor.next_look(now) };
             self.next_deadlines = next.max(now + if more { 0 } else { TIMER_TURN_MS });
         }
+        // First what has moved from what is lost to another connection.
+        self.work_off(now);
         self.corridor.work_off_losses(now);
         self.work_off(now);
         self.log_dropped();
@@ -285,7 +287,7 @@ impl<'h> Round<'h> {
                     }
                     Happening::SendFailed { client } => self.corridor.send_failed(client, now),
                     Happening::Undelivered { client, lost } => self.corridor.undelivered(client, lost, now),
-                    Happening::Moved { client } => self.corridor.moved(client, now),
+                    Happening::Moved { client } => self.corridor.moved(client, clock::now()),
                 }
             }
         }

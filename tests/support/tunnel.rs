@@ -32,8 +32,9 @@ impl TunnelPeer {
         TunnelPeer { socket, endpoint: endpoint(at.port()), at, got: Vec::new(), up: Vec::new(), closed: 0, lost: 0 }
     }
 
-    /// It ends without a word, and begins anew on the same ports.
+    /// It ends without a word, and begins anew on the same ports. What it had not read is gone.
     pub fn restart(&mut self) {
+        while self.socket.recv_from(&mut [0; 65_536]).is_ok() {}
         self.endpoint = endpoint(self.at.port());
         self.up.clear();
     }

@@ -1,6 +1,6 @@
 //! Kernel SCTP on loopback, in both layouts: with one worker and one socket, and with two workers that have each their own. Skipped, and said so, where the kernel has none.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use strowger::config::{Config, Layout, NextHop, Target};
@@ -13,14 +13,17 @@ use sys::sctp::{AssociationState, Notification, Settings, parse_notification};
 use crate::in_both_layouts;
 use crate::rig::{Test, child, joined, pause};
 use crate::seat::{self, Seat, client, parts, to};
+use crate::tunnel::TunnelPeer;
 
 pub const TESTS: &[Test] = in_both_layouts![
     messages_go_both_ways_on_stream_0_unordered,
     messages_go_on_the_stream_and_in_the_order_that_is_configured,
     a_request_reuses_the_association_of_its_peer,
+    each_message_of_a_batch_is_counted,
     a_ping_is_answered,
     a_peer_that_is_not_there_is_lost_and_its_requests_fail,
     a_stalled_peer_does_not_stop_another,
+    what_waits_for_a_peer_that_restarts_is_lost_and_never_sent,
     a_message_in_pieces_aborts_its_association_and_no_other,
     a_turns_messages_are_bundled,
     what_a_dead_worker_left_open_leaves_with_its_successor,
@@ -206,6 +209,19 @@ fn a_request_reuses_the_association_of_its_peer() {
     assert_eq!(z.parts.flows.find_by_peer(Transport::Sctp, a.at.into()).map(|flow| flow.id), Some(from.id));
 }
 
+fn each_message_of_a_batch_is_counted() {
+    let (mut z, at) = daemon(LISTEN);
+    let [mut a, mut b] = [Peer::new(), Peer::new()];
+    let flows = [&mut a, &mut b].map(|peer| associate(peer, &mut z, at[0]));
+    for (to_a, to_b) in [(10, 5), (3, 0)] {
+        (0..to_a).for_each(|_| a.send(at[0], b"again"));
+        (0..to_b).for_each(|_| b.send(at[0], b"again"));
+    }
+    z.until_got(2 + 18);
+    assert_eq!(flows.map(|flow| z.parts.flows.find(flow.id).unwrap().received), [14, 6]);
+    assert_eq!(z.count(Counter::ReceivedSctp), 20);
+}
+
 fn a_ping_is_answered() {
     // A29.
     let (mut z, at) = daemon(LISTEN);
@@ -214,7 +230,7 @@ fn a_ping_is_answered() {
     a.send(at[0], b"\r\n");
     assert_eq!(a.until(&mut z, 1)[0].1, b"\r\n");
     z.until("counted", |z| z.count(Counter::KeepAlives) == 2);
-    assert!(z.got.is_empty());
+    assert!(z.got.is_empty() && z.count(Counter::ReceivedSctp) == 0);
 }
 
 fn a_peer_that_is_not_there_is_lost_and_its_requests_fail() {
@@ -266,6 +282,48 @@ fn a_stalled_peer_does_not_stop_another() {
     z.flush();
     assert_eq!(z.failed().len() as u64, z.count(Counter::QueueFull));
     assert!(!z.failed().is_empty() && z.transports.queued_bytes() <= 256 << 10);
+}
+
+fn what_waits_for_a_peer_that_restarts_is_lost_and_never_sent() {
+    // A19, M38. The peer is in user space, behind UDP: the kernel's own cannot end without a word.
+    let tunnel = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    sys::sctp::set_sysctl("udp_port", i64::from(tunnel)).unwrap();
+    let (mut z, at) = daemon(LISTEN);
+    let mut peer = TunnelPeer::on("127.0.0.2:0".parse().unwrap());
+    let tag = peer.call(at[0], tunnel);
+    z.until("an association", |_| {
+        peer.turn();
+        !peer.up.is_empty()
+    });
+    peer.send(tag, b"hello");
+    z.until_got(1);
+    // Now it looks at nothing.
+    let to = z.got[0].from;
+    let mut requests = Vec::new();
+    while z.transports.queued_bytes() < 40_000 {
+        let id = BranchId { slot: requests.len() as u32 + 1, generation: 7 };
+        z.put(to, &[request(id), vec![b'x'; 4_000]].concat(), Some(id));
+        z.flush();
+        requests.push(id);
+    }
+    z.put(to, b"a response", None);
+    z.flush();
+    z.skew += 10;
+    peer.restart();
+    let tag = peer.call(at[0], tunnel);
+    z.until("the restart", |z| {
+        peer.turn();
+        z.lost() == 1 && z.transports.queued_bytes() == 0
+    });
+    peer.send(tag, b"hello again");
+    z.until("both ways", |z| {
+        peer.turn();
+        z.got.len() == 2 && peer.got.iter().any(|(_, bytes)| bytes == b"a response")
+    });
+    assert_eq!(peer.got.len(), 1, "{:?}", peer.got.iter().map(|(_, bytes)| bytes.len()).collect::<Vec<_>>());
+    let told = z.failed();
+    assert!(requests.iter().rev().take(5).all(|id| told.contains(id)), "{told:?}");
+    sys::sctp::set_sysctl("udp_port", 0).unwrap();
 }
 
 fn a_message_in_pieces_aborts_its_association_and_no_other() {

@@ -17,6 +17,7 @@ use crate::tunnel::TunnelPeer;
 pub const TESTS: &[Test] = tests![
     packets_at_the_wrong_seat_are_posted_to_the_owner,
     a_peer_that_moves_to_the_wrong_seat_keeps_its_association,
+    what_is_posted_behind_an_abort_goes_over_the_next_association,
     packets_leave_half_of_a_mailbox_to_messages,
     a_dead_workers_associations_are_aborted_and_the_others_live_on,
     a_request_that_waits_for_a_shutdown_is_told_of_when_its_worker_dies,
@@ -148,6 +149,26 @@ fn a_peer_that_moves_to_the_wrong_seat_keeps_its_association() {
     house.until("a message", |house| house.seats[owner].got.iter().any(|got| got.bytes == b"after the restart"));
     assert_eq!((house.parts.flows.live(Transport::Sctp), house.flow(0).owner), (1, owner));
     assert!(house.seats[owner].lost() == 1 && house.seats[1 - owner].got.is_empty());
+}
+
+fn what_is_posted_behind_an_abort_goes_over_the_next_association() {
+    // A19: what was never sent over the one that ended has not failed with it.
+    let mut house = House::new(1);
+    let (tag, owner) = house.at_the_wrong_seat();
+    let (peer, other, old) = (house.peers[0].at, 1 - owner, house.flow(0).id);
+    let posted = house.count(Counter::Posted)[other];
+    house.peers[0].abort(tag);
+    house.peers[0].turn();
+    while house.count(Counter::Posted)[other] == posted {
+        house.seats[other].turn();
+    }
+    house.seats[other].send(to(Transport::Sctp, peer), b"request", client(1));
+    assert_eq!(house.count(Counter::Posted)[other], posted + 2);
+    house.seats[owner].turn();
+    let told = &house.seats[owner].happenings;
+    let moved = |news: &Happening| matches!(news, Happening::Moved { client: its } if Some(*its) == client(1));
+    assert!(told.iter().any(moved) && house.seats[owner].failed().is_empty(), "{told:?}");
+    assert_ne!(house.flow(0).id, old);
 }
 
 fn packets_leave_half_of_a_mailbox_to_messages() {

@@ -372,6 +372,15 @@ impl Flows {
         Some(join(Transport::Sctp, index, entry.generation))
     }
 
+    /// Its peer has forgotten it and began anew: what was sent or queued before belongs to the one that is over.
+    pub fn restarted(&self, association: u32, now: Tick) {
+        let Some(mut held) = self.lock(Transport::Sctp) else { return };
+        let mut table = held.table();
+        if let Some(entry) = table.by_association(association).and_then(|index| table.entry_mut(index)) {
+            (entry.opened, entry.set_up_ms) = (now, 0);
+        }
+    }
+
     /// So many bytes more wait for room on an association of the kernel's, in one process or another. False: with them it would be more
     /// than `most`. What waits for one that is not known here is not counted.
     #[must_use]

@@ -60,8 +60,8 @@ impl Kernel {
                 return false;
             }
         };
-        // Messages in a row from one association are noted at once: (association, its flow, how many).
-        let mut run = (0, FlowId::NONE, 0);
+        let before = inbox.frames.len();
+        let mut run = Run::default();
         for index in 0..received {
             let message = desk.receiver.get(index);
             let bytes = arena.slot(message.slot).get(..message.len).unwrap_or_default();
@@ -90,18 +90,19 @@ impl Kernel {
                 }
                 continue;
             }
-            if run.0 != association {
-                let id = notice::known(desk, at, association, now);
-                run = (association, id, 0);
+            if run.association != association {
+                run.end(desk, now);
+                run = Run { association, id: notice::known(desk, at, association, now), further: 0 };
+            } else {
+                run.further += 1;
             }
-            if is_refused(desk, run.1, association) {
+            if is_refused(desk, run.id, association) {
                 desk.count(Counter::Broken, 1);
                 continue;
             }
-            run.2 += 1;
             let from = Flow {
                 peer: message.peer.map(Into::into).unwrap_or_default(),
-                id: run.1,
+                id: run.id,
                 association,
                 transport: Transport::Sctp as u8,
                 listener: at.listener,
@@ -110,8 +111,9 @@ impl Kernel {
             let (slot, end) = (message.slot as u16, message.len as u32);
             inbox.frames.push(Frame { slot, start: 0, end, from, close_after: false });
         }
+        run.end(desk, now);
         inbox.used += received;
-        desk.count(Counter::ReceivedSctp, received as u64);
+        desk.count(Counter::ReceivedSctp, (inbox.frames.len() - before) as u64);
         desk.count(Counter::Batches, u64::from(received != 0));
         received == room && room != 0
     }
@@ -145,6 +147,23 @@ impl Kernel {
 
     pub fn queued_bytes(&self) -> usize {
         self.queues.bytes()
+    }
+}
+
+/// Messages in a row from one association: it is looked up with the first of them, and the others are noted at once.
+#[derive(Default)]
+struct Run {
+    association: u32,
+    id: FlowId,
+    /// Behind the first.
+    further: u64,
+}
+
+impl Run {
+    fn end(&self, desk: &Desk, now: Tick) {
+        if self.further != 0 {
+            desk.parts.flows.touch_association(self.association, self.further, now);
+        }
     }
 }
 

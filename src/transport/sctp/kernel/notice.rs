@@ -24,8 +24,10 @@ pub fn take(desk: &mut Desk, at: SocketId, bytes: &[u8], peer: Option<Address>, 
                 }
             }
             AssociationState::Restart => {
-                // What the peer had of ours is forgotten (M38): its outstanding requests fail, the association goes on.
+                // What the peer had of ours is forgotten (M38): its outstanding requests fail, the association goes on. What waits in
+                // some process's queue fails with them, and is thrown away there.
                 let flow = desk.parts.flows.find_association(association);
+                desk.parts.flows.restarted(association, now);
                 tell_lost(flow.as_ref(), association, peer, inbox);
                 enter(desk, at, association, now);
             }
@@ -83,13 +85,15 @@ fn path_changed(desk: &Desk, at: SocketId, association: u32, path: std::net::Soc
     }
 }
 
-/// The flow of an association that just brought messages. One that is not known (its COMM_UP is still unread, or its entry was lost
+/// The flow of an association that just brought a message. One that is not known (its COMM_UP is still unread, or its entry was lost
 /// with a process that died while changing it) is entered.
 pub fn known(desk: &Desk, at: SocketId, association: u32, now: Tick) -> FlowId {
-    match desk.parts.flows.touch_association(association, 1, now) {
-        Some(id) => id,
-        None => enter(desk, at, association, now),
+    let touch = || desk.parts.flows.touch_association(association, 1, now);
+    if let Some(id) = touch() {
+        return id;
     }
+    let id = enter(desk, at, association, now);
+    touch().unwrap_or(id)
 }
 
 pub fn enter(desk: &Desk, at: SocketId, association: u32, now: Tick) -> FlowId {

@@ -125,8 +125,21 @@ impl Queues {
     }
 }
 
+/// Requests that waited when the peer restarted have failed with what was under way (A19): none may leave after that.
+fn forget_lost(desk: &Desk, key: &Key, queue: &mut Queue, inbox: &mut Inbox) {
+    let flow = if key.association == 0 { None } else { desk.parts.flows.find_association(key.association) };
+    let Some(flow) = flow else { return };
+    let is_lost = |waiting: &Waiting| waiting.client.is_some() && waiting.since < flow.begun;
+    for lost in queue.messages.iter().filter(|waiting| is_lost(waiting)) {
+        inbox.undelivered(lost.client, true);
+    }
+    queue.messages.retain(|waiting| !is_lost(waiting));
+    queue.bytes = queue.messages.iter().map(|waiting| waiting.bytes.len()).sum();
+}
+
 /// True when nothing waits any more.
 fn try_again(desk: &mut Desk, key: &Key, queue: &mut Queue, sip: SndInfo, inbox: &mut Inbox, now: Tick) -> bool {
+    forget_lost(desk, key, queue, inbox);
     while let Some(first) = queue.messages.front() {
         if first.way.association == 0 {
             // Meanwhile there may be an association, on whichever socket.

@@ -399,7 +399,9 @@ impl Endpoint {
         };
         let Some(association) = self.association(slot) else { return };
         association.receive(&opened, now);
-        self.connected(slot, packet.tag, from, now);
+        if self.connected(slot, packet.tag, from, now) {
+            self.restarted(slot, packet.tag, from, &opened, now);
+        }
         self.pump(slot, now);
         // A cookie of ours that the protocol would not have, or an end in the same packet.
         if self.association(slot).is_some_and(|association| association.is_closed())
@@ -410,15 +412,14 @@ impl Endpoint {
         }
     }
 
-    /// Looks whether a COOKIE ECHO under `tag` has established, restarted or renamed its association. What else it brought about waits
-    /// in `pump`, behind this news.
-    fn connected(&mut self, slot: usize, tag: u32, from: SocketAddr, now: Tick) {
-        let Some(Some(association)) = self.slots.get_mut(slot) else { return };
-        let mut restarted = false;
+    /// Looks whether a COOKIE ECHO under `tag` has established or renamed its association. What else it brought about waits in `pump`,
+    /// behind this news. True: its peer has restarted, and what else it brought about is not to be looked at.
+    fn connected(&mut self, slot: usize, tag: u32, from: SocketAddr, now: Tick) -> bool {
+        let Some(Some(association)) = self.slots.get_mut(slot) else { return false };
         while let Some(event) = association.event() {
             match event {
                 SocketEvent::SendPacket(bytes) => self.packets.push((from, bytes)),
-                SocketEvent::OnConnectionRestarted() => restarted = true,
+                SocketEvent::OnConnectionRestarted() => return true,
                 SocketEvent::OnConnected() => {
                     let (was, peer) = (std::mem::replace(&mut association.tag, tag), association.peer);
                     association.remote = from;
@@ -429,11 +430,7 @@ impl Endpoint {
                     if was != tag {
                         self.by_tag.remove(&was);
                         self.by_tag.insert(tag, slot);
-                        let change =
-                            if restarted { Event::Restarted { was, tag } } else { Event::Renamed { was, tag } };
-                        self.events.push_back(change);
-                    } else if restarted {
-                        self.events.push_back(Event::Restarted { was, tag });
+                        self.events.push_back(Event::Renamed { was, tag });
                     }
                     if is_new {
                         self.events.push_back(Event::Up { tag, peer });
@@ -442,6 +439,21 @@ impl Endpoint {
                 _ => {}
             }
         }
+        false
+    }
+
+    /// The peer has restarted (§5.2.4, case A): what it had of ours is told as lost, and so what waits must not leave either. The crate
+    /// keeps its queue and sends it behind COOKIE ACK, so one that has none takes the cookie in its place.
+    fn restarted(&mut self, slot: usize, tag: u32, from: SocketAddr, opened: &[u8], now: Tick) {
+        let Some(peer) = self.association(slot).map(|association| association.peer) else { return };
+        let mut anew = Association::new(&self.options_for(peer.port()), peer, from, now);
+        let Some(association) = self.association(slot) else { return };
+        (anew.tag, anew.up, anew.armed) = (tag, true, association.armed);
+        anew.receive(opened, now);
+        let was = std::mem::replace(association, anew).tag;
+        self.by_tag.remove(&was);
+        self.by_tag.insert(tag, slot);
+        self.events.push_back(Event::Restarted { was, tag });
     }
 
     /// Takes what the protocol of one association wants: packets out, messages in, its end, its next deadline.

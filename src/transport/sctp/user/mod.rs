@@ -95,7 +95,7 @@ impl User {
             let datagram = desk.receiver.get(index);
             let (Some(from), false) = (datagram.peer, datagram.truncated) else { continue };
             let bytes = packets.slot(datagram.slot).get(..datagram.len).unwrap_or_default();
-            match Packet::read(bytes).and_then(|packet| owner(desk, &line.endpoint, &packet, from)) {
+            match Packet::read(bytes).and_then(|packet| owner(desk, listener, &line.endpoint, &packet, from)) {
                 Some(seat) => {
                     let to = Flow { peer: from.into(), listener, transport: Transport::Sctp as u8, ..Flow::default() };
                     // No room: lost like any packet, and sent again. Half the mailbox is for messages, which nobody sends again.
@@ -216,18 +216,18 @@ impl User {
 
 /// The other process that this packet is for. Usually none: the kernel gives the packets of one peer to one seat, which set its
 /// association up; not so those of an association that we opened to a peer.
-fn owner(desk: &Desk, endpoint: &Endpoint, packet: &Packet<'_>, from: SocketAddr) -> Option<usize> {
+fn owner(desk: &Desk, listener: u8, endpoint: &Endpoint, packet: &Packet<'_>, from: SocketAddr) -> Option<usize> {
     // A damaged one is nobody's; and only what needs it is looked up by address: a stranger can write any address, and fill a mailbox.
     if endpoint.knows(packet, from) || !packet.is_intact() {
         return None;
     }
-    let by_peer = || desk.parts.flows.find_by_peer(Transport::Sctp, Address::new(from.ip(), packet.source));
+    let flows = &desk.parts.flows;
+    let by_peer = || flows.find_on(listener, Transport::Sctp, Address::new(from.ip(), packet.source));
+    let by_tag = |tag| flows.find_association(tag).filter(|flow| flow.listener == listener);
     let first = packet.first()?;
     let flow = match packet.tag {
         0 if first.kind == INIT => by_peer(),
-        tag if tag & TAG_MARK != 0 => {
-            desk.parts.flows.find_association(tag).or_else(|| by_peer().filter(|_| may_reflect(packet)))
-        }
+        tag if tag & TAG_MARK != 0 => by_tag(tag).or_else(|| by_peer().filter(|_| may_reflect(packet))),
         _ => by_peer().filter(|_| may_reflect(packet)),
     };
     let is_alive = |flow: &FlowView| flow.owner != desk.seat && flow.owner < desk.workers;

@@ -24,6 +24,7 @@ pub const TESTS: &[Test] = tests![
     what_finds_no_room_is_counted_and_fails,
     what_status_says_is_right_again_when_all_is_acknowledged,
     an_entry_with_nothing_behind_it_keeps_no_message_back,
+    a_reload_reaches_associations_in_user_space,
 ];
 
 fn tunnelled() -> Config {
@@ -252,4 +253,25 @@ fn an_entry_with_nothing_behind_it_keeps_no_message_back() {
     assert!(z.failed().is_empty(), "{:?}", z.happenings);
     until(&mut z, &mut peers[0], "the request", |_, peer| peer.got.len() == 1);
     assert_eq!(z.parts.flows.live(Transport::Sctp), 1);
+}
+
+fn a_reload_reaches_associations_in_user_space() {
+    let mut config = tunnelled();
+    let wide = config.live.clone();
+    (config.live.limits.message_bytes, config.live.limits.association_queue_bytes) = (2_000, 4_096);
+    let (mut z, at, mut peers) = house(config, 2);
+    associate(&mut z, &mut peers[0], at);
+    z.send(to(Transport::Sctp, peers[0].at), &[b'x'; 3_000], client(1));
+    assert_eq!(z.failed(), [client(1).unwrap()], "too long");
+    z.transports.reload(&wide);
+    z.happenings.clear();
+    // One that is there takes longer messages; one that begins has a longer queue, too.
+    z.send(to(Transport::Sctp, peers[0].at), &[b'x'; 3_000], client(2));
+    (3..13).for_each(|n| z.put(to(Transport::Sctp, peers[1].at), &[b'x'; 9_000], client(n)));
+    z.flush();
+    assert!(z.failed().is_empty(), "{:?}", z.happenings);
+    z.until("all of it", |_| {
+        peers.iter_mut().for_each(TunnelPeer::turn);
+        (peers[0].got.len(), peers[1].got.len()) == (1, 10)
+    });
 }

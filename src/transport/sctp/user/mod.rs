@@ -20,7 +20,7 @@ use sys::datagram::Arena;
 use self::closing::Closing;
 use self::endpoint::packet::{INIT, Packet};
 use self::endpoint::{Endpoint, TAG_MARK, abort_packet, may_reflect};
-use crate::config::Config;
+use crate::config::{Config, Limits, Sctp};
 use crate::shared::counters::Counter;
 use crate::shared::flows::FlowView;
 use crate::shared::mailbox::Kind;
@@ -43,6 +43,7 @@ pub struct User {
     by_id: HashMap<FlowId, (u8, u32)>,
     packets: Option<Arena>,
     closing: Closing,
+    config: Sctp,
     /// (listener, tag, place in `Outgoing::sendings`); kept for its room.
     routed: Vec<(u8, u32, u32)>,
 }
@@ -74,8 +75,18 @@ impl User {
             by_id: HashMap::new(),
             packets,
             closing: Closing::default(),
+            config: config.sctp.clone(),
             routed: Vec::new(),
         })
+    }
+
+    /// Other limits: for associations that begin from now on, and those that are there send no longer messages than these allow.
+    pub fn reload(&mut self, limits: &Limits, ends: &[End]) {
+        for (line, end) in self.lines.iter_mut().zip(ends) {
+            if let Some(line) = line {
+                line.endpoint.change(settings::options(&self.config, limits, end.port()));
+            }
+        }
     }
 
     /// Reads one batch of packets; true: there may be more, or messages wait for room in the arena.

@@ -111,6 +111,15 @@ impl Endpoint {
         }
     }
 
+    /// Other options, for associations that begin from now on. Of those that are there only the longest message changes: their windows
+    /// and queues are in use.
+    pub fn change(&mut self, options: Options) {
+        for association in self.slots.iter_mut().flatten() {
+            association.set_longest(options.max_message_size);
+        }
+        self.options = options;
+    }
+
     /// Associations, in whatever state.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use strowger::config::{Config, Stack};
 use strowger::shared::counters::Counter;
-use strowger::shared::flows::{Claim, Limit};
+use strowger::shared::flows::{Claim, Limit, State};
 use strowger::transport::{Flow, Happening, Transport};
 
 use crate::rig::Test;
@@ -24,6 +24,7 @@ pub const TESTS: &[Test] = tests![
     what_finds_no_room_is_counted_and_fails,
     what_status_says_is_right_again_when_all_is_acknowledged,
     an_entry_with_nothing_behind_it_keeps_no_message_back,
+    an_association_whose_news_is_unread_is_used_and_not_aborted,
     a_reload_reaches_associations_in_user_space,
 ];
 
@@ -253,6 +254,32 @@ fn an_entry_with_nothing_behind_it_keeps_no_message_back() {
     assert!(z.failed().is_empty(), "{:?}", z.happenings);
     until(&mut z, &mut peers[0], "the request", |_, peer| peer.got.len() == 1);
     assert_eq!(z.parts.flows.live(Transport::Sctp), 1);
+}
+
+fn an_association_whose_news_is_unread_is_used_and_not_aborted() {
+    let (mut z, at, mut peers) = house(tunnelled(), 2);
+    for peer in &mut peers {
+        let tag = peer.call(at, at.port());
+        peer.send(tag, b"hello");
+    }
+    z.receive_without_room();
+    peers.iter_mut().for_each(TunnelPeer::turn);
+    // Of this batch the first's message finds no room, and behind it waits that the second is up.
+    z.receive_without_room();
+    assert_eq!((z.count(Counter::AssociationsUp), z.parts.flows.live(Transport::Sctp)), (1, 1));
+    assert!(z.parts.flows.find_by_peer(Transport::Sctp, peers[1].address()).is_none());
+    z.send(to(Transport::Sctp, peers[1].at), b"request", client(1));
+    z.until("both messages, and the request", |z| {
+        peers.iter_mut().for_each(TunnelPeer::turn);
+        z.got.len() == 2 && peers[1].got.len() == 1
+    });
+    assert_eq!((peers[1].lost, peers[1].up.len(), z.failed().len()), (0, 1, 0));
+    assert_eq!((z.count(Counter::AssociationsUp), z.parts.flows.live(Transport::Sctp)), (2, 2));
+    // Its flow is the association's: what comes back names it.
+    let flow = z.parts.flows.find_by_peer(Transport::Sctp, peers[1].address()).unwrap();
+    assert!(flow.state == State::Open && z.got.iter().any(|got| got.from.id == flow.id), "{flow:?}");
+    z.send(to(Transport::Sctp, peers[1].at), b"another", client(2));
+    until(&mut z, &mut peers[1], "another", |_, peer| peer.got.len() == 2);
 }
 
 fn a_reload_reaches_associations_in_user_space() {

@@ -4,6 +4,10 @@
 //! associations (`flows`). An association belongs to the process that set it up, like a TCP connection: messages for it, and packets
 //! that the kernel gave to another seat's socket, come through the mailbox. Its files: `endpoint` (the protocol, without sockets),
 //! `send`, `closing` (what waits for an end), `news` (what became of associations). Never retransmits by itself, never reads a clock.
+//!
+//! All seats send from the listener's UDP port, also those that open an association: it is the one port that firewalls let through and
+//! that peers are told. The price: the kernel gives the answers to any seat, so with N workers N-1 of N packets of associations that we
+//! opened pass a mailbox, a copy and perhaps a waking each; a UDP port of its own for each seat that opens would save that.
 
 mod closing;
 pub mod endpoint;

@@ -26,6 +26,7 @@ pub const TESTS: &[Test] = tests![
     an_entry_with_nothing_behind_it_keeps_no_message_back,
     an_association_whose_news_is_unread_is_used_and_not_aborted,
     a_reload_reaches_associations_in_user_space,
+    who_spoke_and_went_at_once_is_known,
 ];
 
 fn tunnelled() -> Config {
@@ -301,4 +302,17 @@ fn a_reload_reaches_associations_in_user_space() {
         peers.iter_mut().for_each(TunnelPeer::turn);
         (peers[0].got.len(), peers[1].got.len()) == (1, 10)
     });
+}
+
+fn who_spoke_and_went_at_once_is_known() {
+    let (mut z, at, mut peers) = house(tunnelled(), 1);
+    let peer = &mut peers[0];
+    let tag = peer.call(at, at.port());
+    peer.send(tag, b"hello");
+    z.receive_without_room();
+    // COOKIE ECHO with the message, and ABORT: z reads them in one batch.
+    peer.turn();
+    peer.abort(tag);
+    z.until_got(1);
+    assert_eq!((z.got[0].from.peer, ends(&z)), (peer.address(), [0, 0, 1]));
 }

@@ -36,7 +36,7 @@ pub enum Event {
     /// Established, whoever began.
     Up { tag: u32, peer: Address },
     /// A whole message; never before its association is up.
-    Message { tag: u32, bytes: Vec<u8> },
+    Message { tag: u32, peer: Address, bytes: Vec<u8> },
     /// The peer forgot everything and began anew (§5.2.4, case A): what it had of ours is lost, and our tag is another one.
     Restarted { was: u32, tag: u32 },
     /// Both had begun at once and our side's tag gave way.
@@ -483,7 +483,7 @@ impl Endpoint {
             }
         }
         while let Some(bytes) = association.message(now) {
-            self.events.push_back(Event::Message { tag, bytes });
+            self.events.push_back(Event::Message { tag, peer, bytes });
         }
         match ended {
             Some(event) => {

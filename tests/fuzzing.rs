@@ -1,24 +1,24 @@
 //! Nonsense with right checksums: whatever comes to an SCTP endpoint in user space, it neither panics nor keeps anything.
 //!
-//! Two endpoints talk, and what they say is twisted on its way: bits, lengths, kinds, whole chunks. Half of the packets are for young
-//! pairs, which are replaced soon; half for one that lives as long as the run, as a daemon's do. As many packets as FUZZ_PACKETS says
-//! (200,000 without it); FUZZ_SEED repeats a run.
+//! Two endpoints with the daemon's own options talk, and what they say is twisted on its way: bits, lengths, kinds, whole chunks. A
+//! twisted INIT's cookie comes back under its seal, as nobody else could forge it. Half of all packets are for young pairs, which are
+//! replaced soon; half for one that lives as long as the run, as a daemon's do. As many twisted packets as FUZZ_PACKETS says (60,000
+//! without it), and twice as many honest ones beside them; FUZZ_SEED repeats a run.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use allocation_counter::measure;
-use dcsctp::api::Options;
 use fastrand::Rng;
+use strowger::config::Config;
 use strowger::timer::Tick;
 use strowger::transport::Address;
-use strowger::transport::sctp::user::endpoint::{Endpoint, Event, packet};
+use strowger::transport::sctp::user::endpoint::packet::{self, Packet};
+use strowger::transport::sctp::user::endpoint::{Endpoint, Event};
+use strowger::transport::sctp::user::settings;
 
 const PORT: u16 = 5060;
 /// Packets until a young pair is replaced: enough to come into every state.
 const LIFE: u64 = 5_000;
-/// Bytes that an association may have waiting.
-const QUEUE: usize = 1 << 18;
 /// Associations of one endpoint: with the other one, and with whom twisted packets may come from.
 const MOST: usize = 4;
 /// Bytes that endpoints without associations may have kept: what their tables have grown by.
@@ -28,19 +28,11 @@ fn from_environment(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |text| text.parse().expect(name))
 }
 
-fn endpoint() -> Endpoint {
-    let options = Options {
-        local_port: PORT,
-        mtu: 1452,
-        max_message_size: 65_535,
-        max_receiver_window_buffer_size: 1 << 18,
-        max_send_buffer_size: QUEUE,
-        per_stream_send_queue_limit: QUEUE,
-        announced_maximum_incoming_streams: 128,
-        rto_max: Duration::from_secs(3),
-        ..Options::default()
-    };
-    Endpoint::new(options, &[9; 32], 300_000)
+fn endpoint(config: &Config) -> Endpoint {
+    let options = settings::options(&config.sctp, &config.live.limits, PORT);
+    let mut endpoint = Endpoint::new(options, &[9; 32], u64::from(config.sctp.autoclose_s) * 1000);
+    endpoint.how = settings::how(&config.sctp);
+    endpoint
 }
 
 /// Two endpoints, and packets that were seen between them.
@@ -51,7 +43,12 @@ struct World {
     now: Tick,
     seen: Vec<Vec<u8>>,
     fed: u64,
+    twisted: u64,
+    /// Cookies that came back under their seal, whatever INIT they are of.
+    cookies: u64,
     messages: u64,
+    /// Bytes that an association may have waiting.
+    queue: usize,
     /// The association of the first end with the second, and when it was first seen; the longest that one lived, in packets.
     oldest: (Option<u32>, u64),
     longest: u64,
@@ -63,8 +60,11 @@ fn address(end: usize) -> SocketAddr {
 
 impl World {
     fn new(now: Tick, calm: bool) -> World {
-        let ends = [endpoint(), endpoint()];
-        World { ends, calm, now, seen: Vec::new(), fed: 0, messages: 0, oldest: (None, 0), longest: 0 }
+        let config = Config::built_in().expect("it is right");
+        let queue = config.live.limits.association_queue_bytes;
+        let (ends, seen) = ([endpoint(&config), endpoint(&config)], Vec::new());
+        let (oldest, longest) = ((None, 0), 0);
+        World { ends, calm, now, seen, fed: 0, twisted: 0, cookies: 0, messages: 0, queue, oldest, longest }
     }
 
     /// Goes on until so many packets were fed.
@@ -82,7 +82,7 @@ impl World {
             assert!(end.len() <= MOST && end.places() <= MOST, "{} associations, {} places", end.len(), end.places());
             assert_eq!(end.tags().count(), end.len(), "each has one tag");
             // Being set up an association may have as much held back again, and the last message may be longer than what is left.
-            assert!(end.tags().all(|tag| end.queued(tag) <= 2 * QUEUE + 65_535));
+            assert!(end.tags().all(|tag| end.queued(tag) <= 2 * self.queue + 65_535));
         }
         let tag = self.ends[0].to(Address::new(address(1).ip(), PORT));
         if tag != self.oldest.0 {
@@ -131,7 +131,7 @@ impl World {
     fn carry(&mut self, random: &mut Rng) {
         for end in 0..2 {
             let packets: Vec<_> = self.ends[end].packets.drain(..).collect();
-            for (_, bytes) in packets {
+            for (to, bytes) in packets {
                 if self.seen.len() < 200 {
                     self.seen.push(bytes.clone());
                 } else {
@@ -144,6 +144,12 @@ impl World {
                     let from =
                         if random.u32(0..10) == 0 { SocketAddr::from(([192, 0, 2, 9], 1)) } else { address(end) };
                     self.feed(1 - end, from, &twisted);
+                    self.twisted += 1;
+                }
+                let wanted = if self.calm { random.u32(0..10_000) == 0 } else { random.u32(0..4) == 0 };
+                if let Some(echo) = cookie_echo(&bytes).filter(|_| wanted) {
+                    self.feed(end, to, &echo);
+                    self.cookies += 1;
                 }
                 if random.u32(0..20) != 0 {
                     self.feed(1 - end, address(end), &bytes);
@@ -159,6 +165,14 @@ impl World {
         self.fed += 1;
         self.ends[end].receive(from, bytes, self.now);
     }
+}
+
+/// What brings the cookie of this packet back, if it is an INIT ACK to a peer at the port of all.
+fn cookie_echo(bytes: &[u8]) -> Option<Vec<u8>> {
+    let packet = Packet::read(bytes).filter(|packet| packet.destination == PORT)?;
+    let init_ack = packet.first().filter(|chunk| chunk.kind == packet::INIT_ACK)?;
+    let (_, start, end) = packet::state_cookie(&init_ack)?;
+    Some(packet::build(PORT, PORT, init_ack.initiate_tag()?, packet::COOKIE_ECHO, 0, bytes.get(start..end)?))
 }
 
 /// Another packet than this one, with a right checksum.
@@ -204,30 +218,38 @@ struct Run {
     old: World,
     young: u64,
     fed: u64,
+    twisted: u64,
+    cookies: u64,
     messages: u64,
 }
 
 impl Run {
-    fn until(&mut self, packets: u64) {
-        while self.fed < packets {
+    /// Goes on until so many twisted packets were fed.
+    fn until(&mut self, twisted: u64) {
+        while self.twisted < twisted {
             let mut young = World::new(self.old.now, false);
             young.live_to(LIFE, &mut self.random);
-            let before = (self.old.fed, self.old.messages);
-            self.old.live_to(before.0 + LIFE, &mut self.random);
+            let sums = |world: &World| [world.fed, world.twisted, world.cookies, world.messages];
+            let before = sums(&self.old);
+            self.old.live_to(self.old.fed + LIFE, &mut self.random);
             self.young += 1;
-            self.fed += young.fed + self.old.fed - before.0;
-            self.messages += young.messages + self.old.messages - before.1;
+            let [fed, twisted, cookies, messages] =
+                std::array::from_fn(|n| sums(&young)[n] + sums(&self.old)[n] - before[n]);
+            self.fed += fed;
+            self.twisted += twisted;
+            self.cookies += cookies;
+            self.messages += messages;
         }
     }
 }
 
 #[test]
 fn nonsense_neither_ends_nor_fills_an_endpoint() {
-    let packets = from_environment("FUZZ_PACKETS", 200_000);
+    let packets = from_environment("FUZZ_PACKETS", 60_000);
     let seed = from_environment("FUZZ_SEED", u64::from(std::process::id()));
-    eprintln!("    FUZZ_SEED={seed}, {packets} packets");
+    eprintln!("    FUZZ_SEED={seed}, {packets} twisted packets");
     let old = World::new(Tick(1_000_000), true);
-    let mut run = Run { random: Rng::with_seed(seed), old, young: 0, fed: 0, messages: 0 };
+    let mut run = Run { random: Rng::with_seed(seed), old, young: 0, fed: 0, twisted: 0, cookies: 0, messages: 0 };
     run.until(packets / 10);
     run.old.hush();
     let early = memory();
@@ -238,12 +260,13 @@ fn nonsense_neither_ends_nor_fills_an_endpoint() {
         run.old.hush();
     });
     eprintln!(
-        "    {} packets, {} to one pair and the others to {} that lived short, {} messages came through; the oldest association \
-         lived for {} packets",
-        run.fed, run.old.fed, run.young, run.messages, run.old.longest
+        "    {} packets, {} of them twisted, and {} cookies brought back; {} packets ({} twisted) to one pair and the others to {} \
+         that lived short, {} messages came through; the oldest association lived for {} packets",
+        run.fed, run.twisted, run.cookies, run.old.fed, run.old.twisted, run.young, run.messages, run.old.longest
     );
     eprintln!("    {early} bytes of memory early and {late} late, {} of them kept by the old pair", kept.bytes_current);
     assert!(run.messages > run.young && run.old.messages > run.young, "nothing came through: nothing was tried");
+    assert!(run.cookies > run.young, "too few cookies came back: {}", run.cookies);
     assert!(late < early + (8 << 20), "memory grew from {early} to {late} bytes");
     assert!(kept.bytes_current < KEPT, "{} bytes were kept", kept.bytes_current);
 }

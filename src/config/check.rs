@@ -15,6 +15,7 @@ pub use room::Room;
 use super::{Architecture, Config, ENCAPSULATION_PORT, Listen, Mistake, Stack, exit};
 use crate::transport::Transport;
 use crate::transport::sctp::sysctls::Sysctls;
+use crate::transport::sctp::user::settings::room as sctp_room;
 use crate::transport::sockets::{in_user_space, is_kernel_sctp};
 
 /// Runs the command: report on stdout, mistakes and warnings on stderr. `memory_bytes`: the most shared memory that a
@@ -88,18 +89,29 @@ pub fn report(config: &Config, bytes: u64, room: &Room, kernel_has_sctp: bool) -
     };
     let _ = writeln!(text, "run as   {user}: {} workers, 1 timer process{extra}", config.workers);
     let _ = writeln!(text, "memory   up to {} MiB shared, of {} MiB", mebibytes(bytes), mebibytes(room.bytes()));
+    if config.listen.iter().any(|listen| is_in_user_space(listen, kernel_has_sctp)) {
+        let limits = &config.live.limits;
+        let all = (limits.associations.min(config.memory.flows) * sctp_room(limits)) as u64;
+        let _ =
+            writeln!(text, "         up to {} MiB of workers' own, if every SCTP association stalls", mebibytes(all));
+    }
     text
+}
+
+fn is_in_user_space(listen: &Listen, kernel_has_sctp: bool) -> bool {
+    match listen.stack {
+        Stack::User => true,
+        Stack::Auto => listen.transport == Transport::Sctp && !kernel_has_sctp,
+        Stack::Kernel => false,
+    }
 }
 
 /// How its SCTP goes inside UDP, if it does.
 fn tunnel(listen: &Listen, kernel_has_sctp: bool) -> String {
-    let in_user_space = match listen.stack {
-        Stack::User => true,
-        Stack::Auto => listen.transport == Transport::Sctp && !kernel_has_sctp,
-        Stack::Kernel => false,
-    };
     match listen.encapsulation_port {
-        port if in_user_space => format!(", in user space inside UDP port {}", port.unwrap_or(ENCAPSULATION_PORT)),
+        port if is_in_user_space(listen, kernel_has_sctp) => {
+            format!(", in user space inside UDP port {}", port.unwrap_or(ENCAPSULATION_PORT))
+        }
         Some(port) => format!(", also inside UDP port {port}"),
         None => String::new(),
     }

@@ -522,6 +522,20 @@ fn check_says_how_sctp_goes_inside_udp() {
 }
 
 #[test]
+fn check_says_what_sctp_in_user_space_may_hold_beside_the_shared_memory() {
+    let says = |stack: &str| {
+        let limits = "\n[limits]\nassociations = 1000\nmessage_bytes = 65535\nassociation_queue_bytes = 262144\n";
+        let text = listen("sctp", "\"192.0.2.1:5060\"", &format!("stack = \"{stack}\"")) + limits;
+        let room = check::Room::of_this_machine();
+        let report = check::report(&Config::from_text(&text).unwrap(), 0, &room, true);
+        report.lines().find(|line| line.contains("workers' own")).map(|line| line.trim().to_string())
+    };
+    // A thousand queues of 256 KiB, and receive windows of four messages.
+    assert_eq!(says("user").unwrap(), "up to 500 MiB of workers' own, if every SCTP association stalls");
+    assert_eq!(says("kernel"), None);
+}
+
+#[test]
 fn check_warns_of_what_works_and_is_perhaps_not_meant() {
     let warnings = |toml: &str| check::warnings(&Config::from_text(toml).unwrap(), true);
     assert_eq!(warnings(""), Vec::<String>::new());

@@ -57,8 +57,11 @@ pub fn way<H>(
         to.id = FlowId::NONE;
     }
     if !opens(desk, transport) {
-        let found = desk.parts.flows.find_by_peer(transport, to.peer);
-        return match found.filter(|flow| transport == Transport::Tcp || flow.listener == to.listener) {
+        let found = match transport {
+            Transport::Sctp => desk.parts.flows.find_on(to.listener, transport, to.peer),
+            Transport::Tcp | Transport::Udp => desk.parts.flows.find_by_peer(transport, to.peer),
+        };
+        return match found {
             Some(flow) => Way::There(flow.owner, flow.id),
             None => Way::Ask(any_worker(desk, &to), to),
         };

@@ -301,5 +301,6 @@ impl Transports {
     pub fn reload(&mut self, live: &Live) {
         self.desk.limits = live.limits.clone();
         self.desk.next_hop = live.next_hop.clone();
+        self.user_sctp.reload(&live.limits, &self.desk.ends);
     }
 }

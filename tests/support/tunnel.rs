@@ -93,7 +93,7 @@ impl TunnelPeer {
         while let Some(event) = self.endpoint.events.pop_front() {
             match event {
                 Event::Up { tag, .. } => self.up.push(tag),
-                Event::Message { tag, bytes } => self.got.push((tag, bytes)),
+                Event::Message { tag, bytes, .. } => self.got.push((tag, bytes)),
                 Event::Closed { tag, .. } => {
                     self.up.retain(|up| *up != tag);
                     self.closed += 1;

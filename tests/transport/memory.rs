@@ -23,6 +23,7 @@ pub const TESTS: &[Test] = tests![
     two_processes_claim_one_peer_and_one_of_them_gets_it,
     limits_hold_in_total_and_per_peer_ip,
     a_table_of_any_size_takes_as_many_flows_and_no_more,
+    each_listener_has_its_own_associations_with_a_peer,
     an_association_is_found_by_each_of_its_addresses,
     an_association_that_is_set_up_counts_until_it_is_up_or_given_up,
     what_waits_for_an_association_is_counted_together,
@@ -230,6 +231,18 @@ fn an_association_is_found_by_each_of_its_addresses() {
     assert_eq!(found(2), None, "takes no requests");
     flows.close(id);
     assert!(flows.find_association(77).is_none());
+}
+
+fn each_listener_has_its_own_associations_with_a_peer() {
+    let flows = parts(2, 4096).flows;
+    let accepted =
+        |tag, listener, seat| flows.accepted_association((tag, 9899), peer(1), listener, seat, WIDE, Tick(1)).unwrap();
+    let (one, other) = (accepted(77, 0, 1), accepted(78, 1, 0));
+    let found = |listener| flows.find_on(listener, Transport::Sctp, peer(1)).map(|flow| (flow.id, flow.owner));
+    assert_eq!([0, 1, 2].map(found), [Some((one, 1)), Some((other, 0)), None]);
+    assert_eq!(flows.find_by_peer(Transport::Sctp, peer(1)).map(|flow| flow.id), Some(other), "the newest");
+    flows.close(one);
+    assert_eq!([0, 1].map(found), [None, Some((other, 0))]);
 }
 
 fn an_association_that_is_set_up_counts_until_it_is_up_or_given_up() {

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use strowger::config::{Config, Layout, NextHop, Target};
+use strowger::config::{Config, Layout, NextHop, Stack, Target};
 use strowger::message::branch::{self, BranchId};
 use strowger::shared::counters::Counter;
 use strowger::transport::{Flow, FlowId, Happening, Sockets, Transport};
@@ -32,6 +32,7 @@ pub const TESTS: &[Test] = in_both_layouts![
     associations_over_the_limit_are_aborted,
     associations_out_over_the_limit_are_not_begun,
     associations_out_over_the_limit_of_one_peer_are_not_begun,
+    unread_associations_of_another_listener_count,
     what_could_not_be_set_up_does_not_count,
     what_outlived_its_time_failed_and_its_association_did_not,
     a_response_whose_association_is_gone_goes_to_the_sent_by_port,
@@ -484,6 +485,37 @@ fn associations_out_over_the_limit_are_not_begun() {
     let mut peers = peers;
     peers.iter_mut().for_each(|peer| drop(peer.read()));
     assert_eq!(peers.iter().filter(|peer| peer.up != 0).count(), 3);
+}
+
+fn unread_associations_of_another_listener_count() {
+    // M20. Those in user space are in `flows` and unknown to the kernel.
+    let mut config = config(&[(Transport::Sctp, "127.0.0.1:0"); 3]);
+    config.listen[2].stack = Stack::User;
+    config.live.limits.associations = 5;
+    let (mut z, at) = Seat::alone_with(&config);
+    let mut tunnelled = TunnelPeer::on("127.0.0.2:0".parse().unwrap());
+    tunnelled.call(at[2], at[2].port());
+    z.until("one in user space", |z| {
+        tunnelled.turn();
+        z.parts.flows.live(Transport::Sctp) == 1
+    });
+    let mut peers: Vec<_> = (0..6).map(|_| Peer::new()).collect();
+    associate(&mut peers[0], &mut z, at[0]);
+    for peer in &mut peers[1..4] {
+        peer.send(at[1], b"hello");
+        while peer.up == 0 {
+            peer.read();
+        }
+    }
+    assert_eq!(z.parts.flows.live(Transport::Sctp), 2, "of the others nobody has read");
+    z.send(to(Transport::Sctp, peers[4].at), b"request", client(4));
+    assert_eq!((z.failed().len(), z.count(Counter::AssociationsRefused)), (1, 1));
+    // One less, and there is room.
+    peers[0].abort();
+    z.until("all known", |z| z.count(Counter::AssociationsLost) == 1 && z.parts.flows.live(Transport::Sctp) == 4);
+    z.send(to(Transport::Sctp, peers[5].at), b"request", client(5));
+    assert_eq!(peers[5].until(&mut z, 1).len(), 1);
+    assert_eq!(z.failed().len(), 1);
 }
 
 fn associations_out_over_the_limit_of_one_peer_are_not_begun() {

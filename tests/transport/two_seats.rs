@@ -10,7 +10,7 @@ use strowger::transport::sctp::user::endpoint::packet;
 use strowger::transport::{Happening, Parts, Sockets, Transport};
 
 use crate::rig::Test;
-use crate::seat::{Seat, client, config, parts, to};
+use crate::seat::{Got, Seat, client, config, parts, to};
 use crate::tests;
 use crate::tunnel::TunnelPeer;
 
@@ -18,6 +18,7 @@ pub const TESTS: &[Test] = tests![
     packets_at_the_wrong_seat_are_posted_to_the_owner,
     a_peer_that_moves_to_the_wrong_seat_keeps_its_association,
     what_is_posted_behind_an_abort_goes_over_the_next_association,
+    a_peer_of_two_listeners_is_known_on_each_by_that_ones_association,
     packets_leave_half_of_a_mailbox_to_messages,
     a_dead_workers_associations_are_aborted_and_the_others_live_on,
     a_request_that_waits_for_a_shutdown_is_told_of_when_its_worker_dies,
@@ -36,8 +37,12 @@ struct House {
 impl House {
     /// Peers have an address each, and all the UDP port that is taken for theirs.
     fn new(peers: u8) -> House {
-        let mut config = config(2, &[(Transport::Sctp, "127.0.0.1:0")]);
-        config.listen[0].stack = Stack::User;
+        House::with_listeners(1, peers)
+    }
+
+    fn with_listeners(listeners: usize, peers: u8) -> House {
+        let mut config = config(2, &vec![(Transport::Sctp, "127.0.0.1:0"); listeners]);
+        config.listen.iter_mut().for_each(|listen| listen.stack = Stack::User);
         let first = TunnelPeer::on("127.0.0.2:0".parse().unwrap());
         config.sctp.peer_encapsulation_port = first.at.port();
         let others = (1..peers).map(|n| TunnelPeer::on(SocketAddr::from(([127, 0, 0, 2 + n], first.at.port()))));
@@ -101,13 +106,19 @@ impl House {
         self.peers[0].send(tag, b"hello");
         self.until("a message", |house| house.got() == [1, 0] || house.got() == [0, 1]);
         let owner = self.flow(0).owner;
-        while self.count(Counter::Posted)[1 - owner] == 0 {
+        self.move_from(owner, tag);
+        (tag, owner)
+    }
+
+    /// The first peer moves until its packets come to the seat that does not have this association.
+    fn move_from(&mut self, owner: usize, tag: u32) {
+        let posted = self.count(Counter::Posted)[1 - owner];
+        while self.count(Counter::Posted)[1 - owner] == posted {
             self.peers[0].move_away();
             let before = self.got()[owner];
             self.peers[0].send(tag, b"from elsewhere");
             self.until("a message", |house| house.got()[owner] > before);
         }
-        (tag, owner)
     }
 
     fn got(&self) -> [usize; 2] {
@@ -169,6 +180,26 @@ fn what_is_posted_behind_an_abort_goes_over_the_next_association() {
     let moved = |news: &Happening| matches!(news, Happening::Moved { client: its } if Some(*its) == client(1));
     assert!(told.iter().any(moved) && house.seats[owner].failed().is_empty(), "{told:?}");
     assert_ne!(house.flow(0).id, old);
+}
+
+fn a_peer_of_two_listeners_is_known_on_each_by_that_ones_association() {
+    let mut house = House::with_listeners(2, 1);
+    let at = house.sockets.listeners()[1].addresses[0];
+    let tag = house.peers[0].call(at, at.port());
+    house.peers[0].send(tag, b"hello");
+    house.until("a message", |house| house.got() == [1, 0] || house.got() == [0, 1]);
+    let owner = house.flow(0).owner;
+    // Over the first listener the other seat has one with it, which is newer.
+    house.request(1 - owner, 0);
+    house.until("the request", |house| house.peers[0].got.len() == 1 && house.count(Counter::AssociationsUp) == [1, 1]);
+    house.move_from(owner, tag);
+    house.peers[0].restart();
+    let tag = house.peers[0].call(at, at.port());
+    house.peers[0].send(tag, b"after the restart");
+    let heard = |got: &Got| got.bytes == b"after the restart";
+    house.until("a message", |house| house.seats.iter().any(|seat| seat.got.iter().any(heard)));
+    assert!(house.seats[owner].got.iter().any(heard), "its owner does not know of the restart");
+    assert_eq!((house.parts.flows.live(Transport::Sctp), house.seats[owner].lost()), (2, 1));
 }
 
 fn packets_leave_half_of_a_mailbox_to_messages() {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use strowger::config::{Config, Stack};
 use strowger::shared::counters::Counter;
-use strowger::shared::flows::{Claim, Limit};
+use strowger::shared::flows::{Claim, Limit, State};
 use strowger::transport::{Flow, Happening, Transport};
 
 use crate::rig::Test;
@@ -24,6 +24,9 @@ pub const TESTS: &[Test] = tests![
     what_finds_no_room_is_counted_and_fails,
     what_status_says_is_right_again_when_all_is_acknowledged,
     an_entry_with_nothing_behind_it_keeps_no_message_back,
+    an_association_whose_news_is_unread_is_used_and_not_aborted,
+    a_reload_reaches_associations_in_user_space,
+    who_spoke_and_went_at_once_is_known,
 ];
 
 fn tunnelled() -> Config {
@@ -252,4 +255,64 @@ fn an_entry_with_nothing_behind_it_keeps_no_message_back() {
     assert!(z.failed().is_empty(), "{:?}", z.happenings);
     until(&mut z, &mut peers[0], "the request", |_, peer| peer.got.len() == 1);
     assert_eq!(z.parts.flows.live(Transport::Sctp), 1);
+}
+
+fn an_association_whose_news_is_unread_is_used_and_not_aborted() {
+    let (mut z, at, mut peers) = house(tunnelled(), 2);
+    for peer in &mut peers {
+        let tag = peer.call(at, at.port());
+        peer.send(tag, b"hello");
+    }
+    z.receive_without_room();
+    peers.iter_mut().for_each(TunnelPeer::turn);
+    // Of this batch the first's message finds no room, and behind it waits that the second is up.
+    z.receive_without_room();
+    assert_eq!((z.count(Counter::AssociationsUp), z.parts.flows.live(Transport::Sctp)), (1, 1));
+    assert!(z.parts.flows.find_by_peer(Transport::Sctp, peers[1].address()).is_none());
+    z.send(to(Transport::Sctp, peers[1].at), b"request", client(1));
+    z.until("both messages, and the request", |z| {
+        peers.iter_mut().for_each(TunnelPeer::turn);
+        z.got.len() == 2 && peers[1].got.len() == 1
+    });
+    assert_eq!((peers[1].lost, peers[1].up.len(), z.failed().len()), (0, 1, 0));
+    assert_eq!((z.count(Counter::AssociationsUp), z.parts.flows.live(Transport::Sctp)), (2, 2));
+    // Its flow is the association's: what comes back names it.
+    let flow = z.parts.flows.find_by_peer(Transport::Sctp, peers[1].address()).unwrap();
+    assert!(flow.state == State::Open && z.got.iter().any(|got| got.from.id == flow.id), "{flow:?}");
+    z.send(to(Transport::Sctp, peers[1].at), b"another", client(2));
+    until(&mut z, &mut peers[1], "another", |_, peer| peer.got.len() == 2);
+}
+
+fn a_reload_reaches_associations_in_user_space() {
+    let mut config = tunnelled();
+    let wide = config.live.clone();
+    (config.live.limits.message_bytes, config.live.limits.association_queue_bytes) = (2_000, 4_096);
+    let (mut z, at, mut peers) = house(config, 2);
+    associate(&mut z, &mut peers[0], at);
+    z.send(to(Transport::Sctp, peers[0].at), &[b'x'; 3_000], client(1));
+    assert_eq!(z.failed(), [client(1).unwrap()], "too long");
+    z.transports.reload(&wide);
+    z.happenings.clear();
+    // One that is there takes longer messages; one that begins has a longer queue, too.
+    z.send(to(Transport::Sctp, peers[0].at), &[b'x'; 3_000], client(2));
+    (3..13).for_each(|n| z.put(to(Transport::Sctp, peers[1].at), &[b'x'; 9_000], client(n)));
+    z.flush();
+    assert!(z.failed().is_empty(), "{:?}", z.happenings);
+    z.until("all of it", |_| {
+        peers.iter_mut().for_each(TunnelPeer::turn);
+        (peers[0].got.len(), peers[1].got.len()) == (1, 10)
+    });
+}
+
+fn who_spoke_and_went_at_once_is_known() {
+    let (mut z, at, mut peers) = house(tunnelled(), 1);
+    let peer = &mut peers[0];
+    let tag = peer.call(at, at.port());
+    peer.send(tag, b"hello");
+    z.receive_without_room();
+    // COOKIE ECHO with the message, and ABORT: z reads them in one batch.
+    peer.turn();
+    peer.abort(tag);
+    z.until_got(1);
+    assert_eq!((z.got[0].from.peer, ends(&z)), (peer.address(), [0, 0, 1]));
 }

@@ -179,6 +179,16 @@ impl Flows {
         held.table().by_peer(hashed, usable).map(|(index, entry)| view(transport, index, entry))
     }
 
+    /// The same on one listener: a peer may have associations with several, and over SCTP's two stacks.
+    #[must_use]
+    pub fn find_on(&self, listener: u8, transport: Transport, peer: Address) -> Option<FlowView> {
+        let hashed = self.hashed(peer);
+        let mut held = self.lock(transport)?;
+        let table = held.table();
+        let found = table.by_peer(hashed, |entry| usable(entry) && entry.listener == listener);
+        found.map(|(index, entry)| view(transport, index, entry))
+    }
+
     #[must_use]
     pub fn find_association(&self, association: u32) -> Option<FlowView> {
         let mut held = self.lock(Transport::Sctp)?;

@@ -12,6 +12,7 @@ use super::{Desk, SocketId, notice, socket_of};
 use crate::shared::counters::Counter;
 use crate::shared::flows::{FlowView, Limit, Refusal, State};
 use crate::timer::Tick;
+use crate::transport::desk::{Carrier, End};
 use crate::transport::outgoing::Sending;
 use crate::transport::{Address, Transport};
 
@@ -56,7 +57,7 @@ impl Way {
         let opener = desk.end(listener).and_then(|end| end.numbers.opener(peer, desk.encapsulation(peer)));
         // Without one it is no socket's number, and fails.
         let Some(socket) = opener else { return Ok(Way { association: 0, peer, socket: u8::MAX }) };
-        match desk.parts.flows.opening(peer, (listener, socket), limit(desk, listener), now) {
+        match desk.parts.flows.opening(peer, (listener, socket), limit(desk), now) {
             Ok(_) => Ok(Way { association: 0, peer, socket }),
             Err(refusal) => {
                 desk.count(Counter::FlowsFull, u64::from(refusal == Refusal::Table));
@@ -67,9 +68,12 @@ impl Way {
 
     /// A15: over the association with this address that is known to be open on this listener.
     fn open(desk: &Desk, listener: u8, peer: Address) -> Option<Way> {
-        let flow = desk.parts.flows.find_by_peer(Transport::Sctp, peer)?;
-        let usable = flow.state == State::Open && flow.listener == listener;
-        usable.then(|| Way { association: flow.association, peer, socket: socket_of(&flow).number })
+        let flow = desk.parts.flows.find_on(listener, Transport::Sctp, peer)?;
+        (flow.state == State::Open).then(|| Way {
+            association: flow.association,
+            peer,
+            socket: socket_of(&flow).number,
+        })
     }
 
     fn over(desk: &Desk, listener: u8, association: u32, peer: Address) -> Way {
@@ -159,12 +163,28 @@ pub fn given_up(desk: &Desk, listener: u8, peer: Address) -> Option<FlowView> {
     if path(desk, listener, peer).is_some() { None } else { desk.parts.flows.close(opening.id) }
 }
 
-/// How many there may be in `flows`. The kernel has some of this listener's that are not there: peers set them up, and nobody has read
-/// of it yet.
-fn limit(desk: &Desk, listener: u8) -> Limit {
-    let fds = desk.end(listener).into_iter().flat_map(|end| &end.fds);
+/// How many there may be in `flows`. The kernel has some that are not there: peers set them up, and nobody has read of it yet.
+fn limit(desk: &Desk) -> Limit {
+    let is_kernels = |end: &&End| end.carrier == Carrier::KernelSctp;
+    let fds = desk.ends.iter().filter(is_kernels).flat_map(|end| &end.fds);
     let of_kernel: usize = fds.map(|fd| sys::sctp::association_count(fd.as_fd()).unwrap_or(0)).sum();
-    let unread = of_kernel.saturating_sub(desk.parts.flows.live(Transport::Sctp));
-    let limit = desk.associations();
+    let (limit, live) = (desk.associations(), desk.parts.flows.live(Transport::Sctp));
+    // Even if none of them is in `flows` there is room for one more: the usual case, in which nothing is counted.
+    if live + of_kernel < limit.total {
+        return limit;
+    }
+    let unread = of_kernel.saturating_sub(live.saturating_sub(in_user_space(desk)));
     Limit { total: limit.total.saturating_sub(unread), ..limit }
+}
+
+/// How many in `flows` are not the kernel's.
+fn in_user_space(desk: &Desk) -> usize {
+    let is_user = |end: &End| end.carrier == Carrier::UserSctp;
+    let mut count = 0;
+    if desk.ends.iter().any(is_user) {
+        desk.parts
+            .flows
+            .for_each(Transport::Sctp, |flow| count += usize::from(desk.end(flow.listener).is_some_and(is_user)));
+    }
+    count
 }

@@ -4,6 +4,10 @@
 //! associations (`flows`). An association belongs to the process that set it up, like a TCP connection: messages for it, and packets
 //! that the kernel gave to another seat's socket, come through the mailbox. Its files: `endpoint` (the protocol, without sockets),
 //! `send`, `closing` (what waits for an end), `news` (what became of associations). Never retransmits by itself, never reads a clock.
+//!
+//! All seats send from the listener's UDP port, also those that open an association: it is the one port that firewalls let through and
+//! that peers are told. The price: the kernel gives the answers to any seat, so with N workers N-1 of N packets of associations that we
+//! opened pass a mailbox, a copy and perhaps a waking each; a UDP port of its own for each seat that opens would save that.
 
 mod closing;
 pub mod endpoint;
@@ -20,7 +24,7 @@ use sys::datagram::Arena;
 use self::closing::Closing;
 use self::endpoint::packet::{INIT, Packet};
 use self::endpoint::{Endpoint, TAG_MARK, abort_packet, may_reflect};
-use crate::config::Config;
+use crate::config::{Config, Limits, Sctp};
 use crate::shared::counters::Counter;
 use crate::shared::flows::FlowView;
 use crate::shared::mailbox::Kind;
@@ -43,6 +47,7 @@ pub struct User {
     by_id: HashMap<FlowId, (u8, u32)>,
     packets: Option<Arena>,
     closing: Closing,
+    config: Sctp,
     /// (listener, tag, place in `Outgoing::sendings`); kept for its room.
     routed: Vec<(u8, u32, u32)>,
 }
@@ -74,8 +79,18 @@ impl User {
             by_id: HashMap::new(),
             packets,
             closing: Closing::default(),
+            config: config.sctp.clone(),
             routed: Vec::new(),
         })
+    }
+
+    /// Other limits: for associations that begin from now on, and those that are there send no longer messages than these allow.
+    pub fn reload(&mut self, limits: &Limits, ends: &[End]) {
+        for (line, end) in self.lines.iter_mut().zip(ends) {
+            if let Some(line) = line {
+                line.endpoint.change(settings::options(&self.config, limits, end.port()));
+            }
+        }
     }
 
     /// Reads one batch of packets; true: there may be more, or messages wait for room in the arena.
@@ -95,7 +110,7 @@ impl User {
             let datagram = desk.receiver.get(index);
             let (Some(from), false) = (datagram.peer, datagram.truncated) else { continue };
             let bytes = packets.slot(datagram.slot).get(..datagram.len).unwrap_or_default();
-            match Packet::read(bytes).and_then(|packet| owner(desk, &line.endpoint, &packet, from)) {
+            match Packet::read(bytes).and_then(|packet| owner(desk, listener, &line.endpoint, &packet, from)) {
                 Some(seat) => {
                     let to = Flow { peer: from.into(), listener, transport: Transport::Sctp as u8, ..Flow::default() };
                     // No room: lost like any packet, and sent again. Half the mailbox is for messages, which nobody sends again.
@@ -216,18 +231,18 @@ impl User {
 
 /// The other process that this packet is for. Usually none: the kernel gives the packets of one peer to one seat, which set its
 /// association up; not so those of an association that we opened to a peer.
-fn owner(desk: &Desk, endpoint: &Endpoint, packet: &Packet<'_>, from: SocketAddr) -> Option<usize> {
+fn owner(desk: &Desk, listener: u8, endpoint: &Endpoint, packet: &Packet<'_>, from: SocketAddr) -> Option<usize> {
     // A damaged one is nobody's; and only what needs it is looked up by address: a stranger can write any address, and fill a mailbox.
     if endpoint.knows(packet, from) || !packet.is_intact() {
         return None;
     }
-    let by_peer = || desk.parts.flows.find_by_peer(Transport::Sctp, Address::new(from.ip(), packet.source));
+    let flows = &desk.parts.flows;
+    let by_peer = || flows.find_on(listener, Transport::Sctp, Address::new(from.ip(), packet.source));
+    let by_tag = |tag| flows.find_association(tag).filter(|flow| flow.listener == listener);
     let first = packet.first()?;
     let flow = match packet.tag {
         0 if first.kind == INIT => by_peer(),
-        tag if tag & TAG_MARK != 0 => {
-            desk.parts.flows.find_association(tag).or_else(|| by_peer().filter(|_| may_reflect(packet)))
-        }
+        tag if tag & TAG_MARK != 0 => by_tag(tag).or_else(|| by_peer().filter(|_| may_reflect(packet))),
         _ => by_peer().filter(|_| may_reflect(packet)),
     };
     let is_alive = |flow: &FlowView| flow.owner != desk.seat && flow.owner < desk.workers;

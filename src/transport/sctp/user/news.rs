@@ -34,7 +34,7 @@ impl User {
                         self.by_id.insert(id, (listener, tag));
                     }
                 }
-                Event::Message { tag, bytes } => {
+                Event::Message { tag, peer, bytes } => {
                     // One that we refused may still have spoken.
                     let Some(id) = line.ids.get(&tag).copied() else { continue };
                     if bytes.len() > most {
@@ -51,13 +51,12 @@ impl User {
                     }
                     let place = arena.as_deref_mut().and_then(|arena| placing.place(arena, inbox, &bytes));
                     let Some((slot, start, end)) = place else {
-                        line.endpoint.events.push_front(Event::Message { tag, bytes });
+                        line.endpoint.events.push_front(Event::Message { tag, peer, bytes });
                         all = false;
                         break;
                     };
                     desk.parts.flows.touch(id, 1, 0, line.endpoint.queued(tag) as u32, now);
                     note(desk, line, id, tag, now);
-                    let peer = line.endpoint.peer(tag).unwrap_or_default();
                     let transport = Transport::Sctp as u8;
                     // By its flow: the tag changes when the peer restarts.
                     let from = Flow { peer, id, association: 0, transport, listener, fallback_port: 0 };

@@ -11,6 +11,7 @@ use super::User;
 use super::endpoint::Event;
 use super::news::note;
 use crate::shared::counters::Counter;
+use crate::shared::flows::State;
 use crate::shared::mailbox::Kind;
 use crate::timer::Tick;
 use crate::transport::desk::{Desk, SEND_BATCH};
@@ -117,17 +118,20 @@ impl User {
         }
     }
 
-    /// Sets an association up under the entry `id`: its tag.
+    /// Sets an association up under the entry `id`, unless there is one: its tag.
     fn open(&mut self, desk: &Desk, id: FlowId, to: &Flow, now: Tick) -> Option<u32> {
         let Some(Some(line)) = self.lines.get_mut(usize::from(to.listener)) else { return None };
-        // One to this peer that is being shut down takes nothing more; its place is needed (M19).
-        if let Some(closing) = line.endpoint.to(to.peer) {
-            line.endpoint.abort(closing, now);
-            self.closing.ended(closing, false);
-            if let Some(id) = line.ids.remove(&closing) {
-                self.by_id.remove(&id);
-                desk.parts.flows.close(id);
+        // There is one: nobody has read yet that it is up, or its entry is gone. This is its entry from now on; if it is being shut down,
+        // what is sent waits for that.
+        if let Some((tag, remote)) = line.endpoint.to(to.peer).and_then(|tag| Some((tag, line.endpoint.remote(tag)?))) {
+            if let Some(gone) = line.ids.insert(tag, id) {
+                self.by_id.remove(&gone);
+                desk.parts.flows.close(gone);
+                desk.parts.flows.set_state(id, State::Open);
             }
+            desk.parts.flows.name(id, tag, remote.port());
+            self.by_id.insert(id, (to.listener, tag));
+            return Some(tag);
         }
         let encapsulation = desk.encapsulation(to.peer).unwrap_or(self.peer_port);
         let tag = line.endpoint.connect(to.peer, remote(to.peer, encapsulation), now)?;

@@ -26,7 +26,7 @@ pub fn options(sctp: &Sctp, limits: &Limits, port: u16) -> Options {
         announced_maximum_outgoing_streams: sctp.stream + 1,
         mtu: usize::from(sctp.mtu),
         max_message_size: limits.message_bytes,
-        max_receiver_window_buffer_size: limits.message_bytes.max(16_384) * WINDOW_MESSAGES,
+        max_receiver_window_buffer_size: window(limits),
         max_send_buffer_size: queue,
         per_stream_send_queue_limit: queue,
         total_buffered_amount_low_threshold: queue / 2,
@@ -45,6 +45,17 @@ pub fn options(sctp: &Sctp, limits: &Limits, port: u16) -> Options {
         max_init_retransmits: Some(init_retransmits(sctp)),
         ..own
     }
+}
+
+/// Bytes that the house keeps for one association at most, of what it could not send yet and of messages that came in pieces. What is
+/// sent and not acknowledged, which the peer's window bounds, is beside it.
+#[must_use]
+pub fn room(limits: &Limits) -> usize {
+    limits.association_queue_bytes + window(limits)
+}
+
+fn window(limits: &Limits) -> usize {
+    limits.message_bytes.max(16_384) * WINDOW_MESSAGES
 }
 
 /// How SIP is sent.

@@ -90,6 +90,11 @@ impl Association {
         }
     }
 
+    /// Bytes of the longest message that may be sent.
+    pub fn set_longest(&mut self, bytes: usize) {
+        self.socket.set_max_message_size(bytes);
+    }
+
     pub fn connect(&mut self, now: Tick) {
         self.at(now).connect();
     }

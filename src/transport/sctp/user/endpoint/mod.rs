@@ -36,7 +36,7 @@ pub enum Event {
     /// Established, whoever began.
     Up { tag: u32, peer: Address },
     /// A whole message; never before its association is up.
-    Message { tag: u32, bytes: Vec<u8> },
+    Message { tag: u32, peer: Address, bytes: Vec<u8> },
     /// The peer forgot everything and began anew (§5.2.4, case A): what it had of ours is lost, and our tag is another one.
     Restarted { was: u32, tag: u32 },
     /// Both had begun at once and our side's tag gave way.
@@ -109,6 +109,15 @@ impl Endpoint {
             events: VecDeque::new(),
             counts: Counts::default(),
         }
+    }
+
+    /// Other options, for associations that begin from now on. Of those that are there only the longest message changes: their windows
+    /// and queues are in use.
+    pub fn change(&mut self, options: Options) {
+        for association in self.slots.iter_mut().flatten() {
+            association.set_longest(options.max_message_size);
+        }
+        self.options = options;
     }
 
     /// Associations, in whatever state.
@@ -399,7 +408,9 @@ impl Endpoint {
         };
         let Some(association) = self.association(slot) else { return };
         association.receive(&opened, now);
-        self.connected(slot, packet.tag, from, now);
+        if self.connected(slot, packet.tag, from, now) {
+            self.restarted(slot, packet.tag, from, &opened, now);
+        }
         self.pump(slot, now);
         // A cookie of ours that the protocol would not have, or an end in the same packet.
         if self.association(slot).is_some_and(|association| association.is_closed())
@@ -410,15 +421,14 @@ impl Endpoint {
         }
     }
 
-    /// Looks whether a COOKIE ECHO under `tag` has established, restarted or renamed its association. What else it brought about waits
-    /// in `pump`, behind this news.
-    fn connected(&mut self, slot: usize, tag: u32, from: SocketAddr, now: Tick) {
-        let Some(Some(association)) = self.slots.get_mut(slot) else { return };
-        let mut restarted = false;
+    /// Looks whether a COOKIE ECHO under `tag` has established or renamed its association. What else it brought about waits in `pump`,
+    /// behind this news. True: its peer has restarted, and what else it brought about is not to be looked at.
+    fn connected(&mut self, slot: usize, tag: u32, from: SocketAddr, now: Tick) -> bool {
+        let Some(Some(association)) = self.slots.get_mut(slot) else { return false };
         while let Some(event) = association.event() {
             match event {
                 SocketEvent::SendPacket(bytes) => self.packets.push((from, bytes)),
-                SocketEvent::OnConnectionRestarted() => restarted = true,
+                SocketEvent::OnConnectionRestarted() => return true,
                 SocketEvent::OnConnected() => {
                     let (was, peer) = (std::mem::replace(&mut association.tag, tag), association.peer);
                     association.remote = from;
@@ -429,11 +439,7 @@ impl Endpoint {
                     if was != tag {
                         self.by_tag.remove(&was);
                         self.by_tag.insert(tag, slot);
-                        let change =
-                            if restarted { Event::Restarted { was, tag } } else { Event::Renamed { was, tag } };
-                        self.events.push_back(change);
-                    } else if restarted {
-                        self.events.push_back(Event::Restarted { was, tag });
+                        self.events.push_back(Event::Renamed { was, tag });
                     }
                     if is_new {
                         self.events.push_back(Event::Up { tag, peer });
@@ -442,6 +448,21 @@ impl Endpoint {
                 _ => {}
             }
         }
+        false
+    }
+
+    /// The peer has restarted (§5.2.4, case A): what it had of ours is told as lost, and so what waits must not leave either. The crate
+    /// keeps its queue and sends it behind COOKIE ACK, so one that has none takes the cookie in its place.
+    fn restarted(&mut self, slot: usize, tag: u32, from: SocketAddr, opened: &[u8], now: Tick) {
+        let Some(peer) = self.association(slot).map(|association| association.peer) else { return };
+        let mut anew = Association::new(&self.options_for(peer.port()), peer, from, now);
+        let Some(association) = self.association(slot) else { return };
+        (anew.tag, anew.up, anew.armed) = (tag, true, association.armed);
+        anew.receive(opened, now);
+        let was = std::mem::replace(association, anew).tag;
+        self.by_tag.remove(&was);
+        self.by_tag.insert(tag, slot);
+        self.events.push_back(Event::Restarted { was, tag });
     }
 
     /// Takes what the protocol of one association wants: packets out, messages in, its end, its next deadline.
@@ -462,7 +483,7 @@ impl Endpoint {
             }
         }
         while let Some(bytes) = association.message(now) {
-            self.events.push_back(Event::Message { tag, bytes });
+            self.events.push_back(Event::Message { tag, peer, bytes });
         }
         match ended {
             Some(event) => {

@@ -425,6 +425,32 @@ fn a_restart_is_told_once_and_the_association_goes_on() {
     );
 }
 
+/// RFC 9260 §5.2.4, case A: their loss was told, so nobody may get them any more.
+#[test]
+fn what_waits_when_the_peer_restarts_does_not_come_to_it() {
+    let (mut wire, _) = Wire::pair();
+    wire.loss = 100;
+    // More than the window takes at once: some is under way, one message is half sent, the others wait.
+    assert!(wire.send(1, 0, numbered(20, 10_000)).is_empty());
+    wire.pass(500);
+    wire.hosts[0] = Host::new(1, SIP);
+    wire.loss = 0;
+    wire.connect(0, 1).expect("again");
+    wire.send(0, 1, vec![b"after".to_vec()]);
+    wire.pass(10_000);
+    assert_eq!((wire.hosts[0].messages().len(), wire.hosts[1].messages()), (0, vec![b"after".to_vec()]));
+    assert_eq!(wire.hosts[1].count(|event| matches!(event, Event::Restarted { .. })), 1);
+    let tag = wire.hosts[1].endpoint.to(wire.hosts[0].peer(SIP)).expect("it goes on");
+    assert_eq!(wire.hosts[1].endpoint.queued(tag), 0);
+    // In both directions, and to its end.
+    wire.send(1, 0, numbered(3, 10_000));
+    wire.pass(1_000);
+    assert_eq!(sorted(wire.hosts[0].messages()), numbered(3, 10_000));
+    wire.hosts[1].endpoint.shut_down(tag, wire.now);
+    wire.pass(1_000);
+    assert!(wire.hosts.iter().all(|host| host.endpoint.is_empty()));
+}
+
 /// RFC 9260 §5.2.1.
 #[test]
 fn two_that_begin_at_once_have_one_association() {

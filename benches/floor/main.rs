@@ -44,7 +44,7 @@ use crate::ends::{Sctp, Tcp, Udp};
 use crate::kind::{APART, Forwarding, Kind};
 use crate::load::{Load, Messages, PLACE};
 use crate::machine::Machine;
-use crate::phones::{Calls, Cost, Lines, Meter, Phones, daemon, spread};
+use crate::phones::{Calls, Cost, Lines, Meter, NICE, Phones, daemon, spread};
 use crate::proxy::Proxy;
 
 /// Forwards that an operation stands for.
@@ -115,7 +115,11 @@ fn measure(arguments: &[String]) -> io::Result<()> {
         "CPU of the daemon per operation beside {FORWARDS} forwards of {BYTES} bytes by a plain loop, {}",
         machine.said()
     );
-    println!("medians of {} rounds of {} s each, in turn", scale.rounds, scale.calls_for.as_secs());
+    println!(
+        "medians of {} rounds of {} s each, in turn; phones at nice {NICE}",
+        scale.rounds,
+        scale.calls_for.as_secs()
+    );
     let mut table = Table::new();
     let mut seen = Vec::new();
     let titles = [
@@ -202,6 +206,7 @@ fn transport(
             lines: if pairs < 50 { Lines::Trunks(pairs.into()) } else { Lines::Own },
             arrival: Arrival::Open { calls_per_s: rate },
             warm_up: Duration::ZERO,
+            nice: NICE,
         };
         for &rate in rates {
             let mut rounds = Vec::new();

@@ -146,7 +146,7 @@ struct Bed {
 struct There {
     idle: Vec<Holder>,
     registered: Option<TcpStream>,
-    /// Of a table of the daemon's status; at least so much is in use.
+    /// Of a table of the daemon's status; at least so much is in use. What the phones of a round add, a few hundred, is in it.
     least: Option<(&'static str, usize)>,
 }
 

@@ -160,7 +160,7 @@ struct Seen {
     floor: f64,
 }
 
-/// SCTP with an association for each client beside UDP at the same rate: what ours pays more, by what the floor pays more. It may be
+/// SCTP with an association for each client beside UDP at the same rate: what ours pays more, divided by what the floor pays more. It may be
 /// `EXTRA` times as much.
 fn extra(seen: &[Seen]) -> Vec<String> {
     let own = seen.iter().filter(|row| row.kind == Kind::KernelSctp && row.pairs > 4);

@@ -41,7 +41,7 @@ pub struct Options {
     /// Phone processes [default: one per processor, at most 4]
     #[arg(long, default_value = "0", hide_default_value = true, value_parser = clap::value_parser!(u32).range(0..=64))]
     pub phones: u32,
-    /// Nice value that the phones ask for; below 0 takes root. See "Phones" below
+    /// Nice value that the phones ask for; below 0 takes root; see below what it changes
     #[arg(long, value_name = "N", default_value_t = PHONES_NICE, allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-20..=19))]
     pub phones_nice: i32,
     /// The domain that the phones are of: this daemon's, or the one that --target registers them for

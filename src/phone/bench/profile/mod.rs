@@ -90,7 +90,7 @@ Examples:
       System calls, time by room of the house, hottest functions, for three transports side by side: about a minute and a half.
   strowger bench profile --transport tcp --rate 1000 --out profile
       The same at a rate that is no strain; also as profile/profile.md and profile/profile.json.
-  strowger bench profile --transport tcp --architecture symmetric,supervisor --renew-every 50 --idle-s 10
+  strowger bench profile --transport tcp --architecture symmetric,supervisor --renew-every 50 --idle-s 10 --warm-up 20
       What the paper's supervisor costs, and where.
   tests/vm/vm.sh target/release/strowger bench profile --transport udp,tcp,sctp
       With the kernel's SCTP, in the virtual machine (its microseconds mean something only beside each other).

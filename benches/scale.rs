@@ -259,7 +259,8 @@ fn measure(transport: Transport, machine: Machine, files: usize) -> io::Result<(
         })?);
     }
     if transport != Transport::Sctp {
-        let registrar = SocketAddr::from(([127, 0, 0, 2], free_port()?));
+        // Free on this address, says `free_port`, and on no other.
+        let registrar = SocketAddr::from(([127, 0, 0, 1], free_port()?));
         let listener = format!("[[listen]]\ntransport = \"tcp\"\naddress = \"{registrar}\"\n");
         let mut with = bed(FEW, &format!(", {BINDINGS} bindings"), &listener, alone)?;
         with.there =

@@ -1,6 +1,5 @@
 //! The two layouts of the kernel's SCTP beside each other (`sctp.layout`), with whole calls as the work per message:
-//! `cargo bench --bench layouts`; where the kernel has no SCTP in the virtual machine: `cargo build --release --bins --benches`, then
-//! `tests/vm/vm.sh target/release/deps/layouts-...` (the program that cargo names).
+//! `cargo bench --bench layouts`; where the kernel has no SCTP in the virtual machine: `VM_ICOUNT=0 benches/vm layouts`, on two processors.
 //!
 //! 1, 2, 10 and 100 callers, an association each, and as many callees. Two loads: a few calls at once, one after the other, as fast as
 //! they go; and an open loop at a rate that is no strain. Which worker the kernel gives an association is drawn from its port, so each

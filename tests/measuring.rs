@@ -80,6 +80,7 @@ fn seen_well(measured: &Measured) {
     assert_eq!(kinds, ["master", "timer", "worker"], "{}", measured.said);
     assert!(sample.cpu_s > 0.0 && sample.cpu_s < 3.0 * sample.wall_s, "{sample:?}");
     assert!(sample.phones_cpu_s > 0.0 && sample.set_up.p50_us > 0.0, "{sample:?}");
+    assert!(sample.idle.is_some_and(|idle| (0.0..1.0).contains(&idle)) && sample.round == Some(0), "{sample:?}");
     assert!(sample.set_up.p50_us <= sample.set_up.p99_us && sample.set_up.p99_us <= sample.set_up.p999_us);
     assert!(!measured.results.sketch && measured.results.machine.processors > 0);
 }
@@ -116,7 +117,8 @@ fn an_open_loop_keeps_its_rate_and_says_that_nobody_was_the_limit() {
         return;
     }
     let rate = 400;
-    let measured = measure("rate", &["--rate", &rate.to_string(), "--clients", "20"]);
+    let measured = measure("rate", &["--rate", &rate.to_string(), "--clients", "20", "--phones-nice", "3"]);
+    assert_eq!(measured.results.machine.phones_nice, Some(3));
     let sample = measured.only();
     let calls = sample.operations as f64 / 2.0 / sample.wall_s;
     assert!((calls - f64::from(rate)).abs() < f64::from(rate) * 0.02, "{calls} {}", measured.said);
@@ -180,7 +182,12 @@ fn another_proxy_is_called_and_its_cpu_measured_where_its_process_is_named() {
     );
     let daemon = Daemon::start(Path::new(PROGRAM), &text).unwrap();
     let (target, pid) = (format!("127.0.0.1:{port}"), daemon.pid().to_string());
-    while !is_there(target.parse().unwrap(), Duration::from_millis(50)).unwrap() {}
+    let is_ready = || {
+        std::thread::sleep(Duration::from_millis(20));
+        is_there(target.parse().unwrap(), Duration::from_millis(50)).unwrap()
+    };
+    // Ten seconds at least.
+    assert!((0..500 * support::slow()).any(|_| is_ready()), "{}", daemon.said());
     let arguments = ["--clients", "4", "--target", &target, "--domain", "a.test", "--target-name", "Other"];
     let known = measure("target", &[&arguments[..], &["--target-pid", &pid]].concat());
     assert_eq!(known.results.rows[0].point.subject.name, "Other UDP");
@@ -313,6 +320,28 @@ fn what_makes_no_sense_is_refused_with_a_reason() {
         (&["--architecture", "symmetric"], "--architecture is TCP's"),
         (&["--seconds", "0"], "a number above 0"),
         (&["--target-pid", "1"], "--target"),
+        (&["--descriptor-cache"], "--architecture"),
+        (
+            &["--transport", "tcp", "--priority-queue", "--architecture", "symmetric"],
+            "--priority-queue is the supervisor's",
+        ),
+        (
+            &["--transport", "tcp", "--descriptor-cache", "--architecture", "single_owner"],
+            "--descriptor-cache is the supervisor's",
+        ),
+        (
+            &["--transport", "tcp", "--supervisor-nice", "-5", "--architecture", "symmetric"],
+            "--supervisor-nice is the supervisor's",
+        ),
+        (&["--transport", "tcp", "--supervisor-nice", "-5"], "--architecture"),
+        (&["--transport", "tcp", "--architecture", "central"], "symmetric, single_owner, supervisor"),
+        (&["--target", "127.0.0.1:5060", "--workers", "4"], "cannot be used with"),
+        (&["--target", "127.0.0.1:5060", "--descriptor-cache"], "cannot be used with"),
+        (&["--target", "127.0.0.1:5060", "--supervisor-nice", "-5"], "cannot be used with"),
+        (&["--encapsulation-port", "9900"], "--target"),
+        (&["--transport", "tcp", "--layout", "shared"], "--layout is that of the kernel's SCTP"),
+        (&["--idle-s", "10"], "--idle-s is for tcp"),
+        (&["--phones-nice", "20"], "-20..=19"),
         (&["--transport", "tcp", "--trunks", "1", "--renew-every", "5"], "cannot be used with"),
     ] {
         let output = bench(arguments).output().unwrap();

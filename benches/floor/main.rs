@@ -44,7 +44,7 @@ use crate::ends::{Sctp, Tcp, Udp};
 use crate::kind::{APART, Forwarding, Kind};
 use crate::load::{Load, Messages, PLACE};
 use crate::machine::Machine;
-use crate::phones::{Calls, Cost, Lines, Meter, Phones, daemon, spread};
+use crate::phones::{Calls, Cost, Lines, Meter, NICE, Phones, daemon, spread};
 use crate::proxy::Proxy;
 
 /// Forwards that an operation stands for.
@@ -115,7 +115,11 @@ fn measure(arguments: &[String]) -> io::Result<()> {
         "CPU of the daemon per operation beside {FORWARDS} forwards of {BYTES} bytes by a plain loop, {}",
         machine.said()
     );
-    println!("medians of {} rounds of {} s each, in turn", scale.rounds, scale.calls_for.as_secs());
+    println!(
+        "medians of {} rounds of {} s each, in turn; phones at nice {NICE}",
+        scale.rounds,
+        scale.calls_for.as_secs()
+    );
     let mut table = Table::new();
     let mut seen = Vec::new();
     let titles = [
@@ -156,7 +160,7 @@ struct Seen {
     floor: f64,
 }
 
-/// SCTP with an association for each client beside UDP at the same rate: what ours pays more, by what the floor pays more. It may be
+/// SCTP with an association for each client beside UDP at the same rate: what ours pays more, divided by what the floor pays more. It may be
 /// `EXTRA` times as much.
 fn extra(seen: &[Seen]) -> Vec<String> {
     let own = seen.iter().filter(|row| row.kind == Kind::KernelSctp && row.pairs > 4);
@@ -202,6 +206,7 @@ fn transport(
             lines: if pairs < 50 { Lines::Trunks(pairs.into()) } else { Lines::Own },
             arrival: Arrival::Open { calls_per_s: rate },
             warm_up: Duration::ZERO,
+            nice: NICE,
         };
         for &rate in rates {
             let mut rounds = Vec::new();

@@ -22,6 +22,7 @@ use std::time::Duration;
 use std::{fs, io};
 
 use strowger::phone::bench::results::Arrival;
+use strowger::phone::bench::rig::PHONES_NICE;
 use strowger::transport::Transport;
 
 use crate::machine::Machine;
@@ -86,6 +87,8 @@ fn cost(daemon: &Path, transport: Transport, pairs: usize) -> f64 {
         lines: Lines::Own,
         arrival,
         warm_up: Duration::ZERO,
+        // As the committed figures were counted.
+        nice: PHONES_NICE,
     };
     let mut meter = Meter::of(&proxy, Duration::from_secs(4));
     // Memory is touched for the first time.

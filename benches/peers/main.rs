@@ -29,7 +29,7 @@ use strowger::phone::bench::results::Arrival;
 use strowger::transport::Transport;
 
 use crate::machine::Machine;
-use crate::phones::{Calls, Cost, Lines, Meter, Phones, daemon, spread};
+use crate::phones::{Calls, Cost, Lines, Meter, NICE, Phones, daemon, spread};
 use crate::proxy::Proxy;
 
 /// One load, and what is asked of ours: at most so many times Kamailio's CPU.
@@ -129,7 +129,11 @@ fn measure(arguments: &[String]) -> io::Result<()> {
         of_them.peek().is_none() || of_them.any(|argument| argument == word)
     };
     println!("CPU per operation, {}, of ours and of Kamailio, two workers each, {}", machine.unit(), machine.said());
-    println!("medians of {} rounds of {} s each, in turn", scale.rounds, scale.calls_for.as_secs());
+    println!(
+        "medians of {} rounds of {} s each, in turn; phones at nice {NICE}",
+        scale.rounds,
+        scale.calls_for.as_secs()
+    );
     let mut table = Table::new();
     let titles = [
         "",
@@ -173,6 +177,7 @@ fn measure(arguments: &[String]) -> io::Result<()> {
                 lines: load.lines,
                 arrival: load.arrival,
                 warm_up: Duration::ZERO,
+                nice: NICE,
             };
             let rounds = compare(&scale, &ours, &theirs, &phones);
             if load.word == "trunk" {

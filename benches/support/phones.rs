@@ -29,7 +29,12 @@ pub struct Phones {
     pub arrival: Arrival,
     /// Calls before those that are measured.
     pub warm_up: Duration,
+    pub nice: i32,
 }
+
+/// Phones as those of `Rig` are go before the proxy's processes, where they may: each answer takes the processor from a worker, which
+/// then costs more CPU. Two proxies, or a proxy and the floor, are compared without that.
+pub const NICE: i32 = 0;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lines {
@@ -97,6 +102,7 @@ impl Phones {
         ROUNDS.set(round + 1);
         let mut rig = Rig::own(self.program.clone());
         rig.proxy = rig::Proxy::Foreign { address: proxy.address, encapsulation_port: 9899, pid: Some(proxy.pid()) };
+        rig.nice = self.nice;
         rig.domain = domain(round);
         rig.connection_per_call = self.lines == Lines::PerCall;
         rig.trunks = if let Lines::Trunks(trunks) = self.lines { Some(trunks) } else { None };

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use strowger::master::status::{self, Status};
 use strowger::phone::daemon::{Daemon, family, free_port, is_there};
 use strowger::transport::Transport;
 
@@ -29,6 +30,8 @@ const DOMAINS: usize = 200;
 /// A running proxy; dropping it ends it.
 pub struct Proxy {
     pub address: SocketAddr,
+    /// Of ours: where its status is asked for.
+    admin: Option<SocketAddr>,
     process: Process,
 }
 
@@ -63,11 +66,12 @@ impl Proxy {
 
     /// The same with as many workers, and limits and sizes in `tables`.
     pub fn strowger_with(program: &Path, transport: Transport, workers: usize, tables: &str) -> Proxy {
-        let address = SocketAddr::new(LOOPBACK, free_port().expect("a free port"));
+        let free = || SocketAddr::new(LOOPBACK, free_port().expect("a free port"));
+        let (address, admin) = (free(), free());
         // UDP is always listened on: it tells when the daemon is ready.
         let listen = |token| format!("[[listen]]\ntransport = \"{token}\"\naddress = \"{address}\"\n");
         let domains: Vec<String> = (0..DOMAINS).map(domain).collect();
-        let mut text = format!("workers = {workers}\ndomains = {domains:?}\n[admin]\naddress = \"off\"\n");
+        let mut text = format!("workers = {workers}\ndomains = {domains:?}\n[admin]\naddress = \"{admin}\"\n");
         text += &listen("udp");
         if transport != Transport::Udp {
             text += &listen(transport.uri_token());
@@ -78,13 +82,13 @@ impl Proxy {
         while !is_there(address, Duration::from_millis(50)).expect("a probe") {
             assert!(began.elapsed() < Duration::from_secs(20), "the daemon is not ready: {}", daemon.said());
         }
-        Proxy { address, process: Process::Strowger(daemon) }
+        Proxy { address, admin: Some(admin), process: Process::Strowger(daemon) }
     }
 
     /// Kamailio with benches/peers/kamailio.cfg, and so many MB of shared memory.
     pub fn kamailio(transport: Transport, shared_mb: usize) -> io::Result<Proxy> {
         let address = SocketAddr::new(LOOPBACK, free_port()?);
-        Ok(Proxy { address, process: Process::Kamailio(Kamailio::start(transport, address, shared_mb)?) })
+        Ok(Proxy { address, admin: None, process: Process::Kamailio(Kamailio::start(transport, address, shared_mb)?) })
     }
 
     pub fn pid(&self) -> u32 {
@@ -92,6 +96,14 @@ impl Proxy {
             Process::Strowger(daemon) => daemon.pid(),
             Process::Kamailio(kamailio) => kamailio.child.id(),
         }
+    }
+
+    /// Of a table of our daemon's status: how much of it is in use.
+    pub fn used(&self, table: &str) -> io::Result<usize> {
+        let admin = self.admin.ok_or_else(|| io::Error::other("no admin listener"))?;
+        let status: Status = serde_json::from_str(&status::ask(admin, status::QUESTION)?)?;
+        let fill = status.tables.get(table).ok_or_else(|| io::Error::other(format!("no table {table}")))?;
+        Ok(fill.used)
     }
 
     pub fn spent(&self) -> Spent {

@@ -2,8 +2,8 @@
 //!
 //!     cargo bench --bench transport                                        # UDP, TCP, SCTP in user space
 //!     cargo bench --bench transport -- tcp user                            # only these (udp, tcp, sctp, user)
-//!     tests/vm/vm.sh target/release/deps/transport-HASH                    # on a kernel with SCTP; TCG: only ratios mean something
-//!     VM_ICOUNT=1 tests/vm/vm.sh target/release/deps/transport-HASH        # µs are thousands of instructions, repeatable
+//!     benches/vm transport                                                 # on a kernel with SCTP: µs are thousands of instructions
+//!     VM_ICOUNT=0 benches/vm transport                                     # the same, not counted: only ratios mean something
 //!
 //! Per transport and stack: CPU per message of the forwarding process (user and system, of the process's CPU clock) in an open loop
 //! (a message at a time) and in a closed one (as many as go, 128 in flight). A message is an INVITE of 689 bytes; every one is

@@ -13,21 +13,20 @@
 //! the whole daemon with the kernel, per INVITE or BYE transaction (`benches/guard/run`). Wake-ups: `tests/run --host load`; packets:
 //! `tests/run --vm bundling`. What stood there before a step shows only in the commit before it.
 //!
-//! | step | before | after |
-//! |---|---|---|
-//! | UDP: the headers of `recvmmsg` made once, not for each call | loop 1.29 | 1.14 |
-//! | TCP: a stream cut into messages in one walk; a trunk's connection looked up once a flush | loop 1.35 | 1.05–1.07 |
-//! | shared sockets watched exclusively (EPOLLEXCLUSIVE past mio) instead of by every worker | every worker wakes | 1.003 wake-ups per UDP message |
-//! | a mailbox wakes its reader only if that sleeps | a wake-up per posted message | 0.999 per message or post |
-//! | bundling: MSG_MORE within a flush on SCTP | 1,280 packets | 20 packets for 1,280 messages |
-//! | routing and loop hash found once per request; URIs, addresses, parameters in one walk | operation: UDP 113.5, TCP 140.1, SCTP 146.1 | 102.2, 124.1, 132.5 |
-//! | a worker with nothing near sleeps without a time-out; a request's key hashed once | UDP 102.6, TCP 124.0, SCTP 132.1 | 100.4, 124.1, 130.8 |
-//! | a socket for each worker on SCTP instead of a shared one | nothing gained (see `transport::sctp`) | not kept as default |
-//! | the same on UDP (`udp.layout`; µs on the host, closed loop and 4,000 calls/s, medians of three) | 31.1 and 64.2, p99 of set-up 6.1 and 0.44 ms | 30.3 and 62.9, p99 8.1 and 0.78 ms: not kept as default |
-//! | under load a worker sleeps 200 (500) µs before it looks for more messages, as network cards do (µs on the host, 4,000 calls/s) | 63.6, p50 of set-up 0.18 ms | 60.9, 0.47 ms (53.5, 0.85 ms): not kept |
+//! | step | commit | before | after |
+//! |---|---|---|---|
+//! | UDP: the headers of `recvmmsg` made once, not for each call | bd53ec0 | loop 1.29 | 1.14 |
+//! | TCP: a stream cut into messages in one walk; a trunk's connection looked up once a flush | bd53ec0 | loop 1.35 | 1.05–1.07 |
+//! | shared sockets watched exclusively (EPOLLEXCLUSIVE past mio) instead of by every worker | fce87b1, the first that compiled | every worker wakes | 1.003 wake-ups per UDP message |
+//! | a mailbox wakes its reader only if that sleeps | fce87b1 | a wake-up per posted message | 0.999 per message or post |
+//! | bundling: MSG_MORE within a flush on SCTP | fce87b1 | 1,280 packets | 20 packets for 1,280 messages |
+//! | routing and loop hash found once per request; URIs, addresses, parameters in one walk | b718aba | operation: UDP 113.5, TCP 140.1, SCTP 146.1 | 102.2, 124.1, 132.5 |
+//! | a worker with nothing near sleeps without a time-out; a request's key hashed once | c6f9092, 6138ae7 | UDP 102.6, TCP 124.0, SCTP 132.1 | 100.4, 124.1, 130.8 |
+//! | a socket for each worker on SCTP instead of a shared one | ef5b8a8; c518986 | nothing gained (see `transport::sctp`) | not kept as default |
+//! | the same on UDP (`udp.layout`; µs on the host, closed loop and 4,000 calls/s, medians of three) | 6bcfbb1 | 31.1 and 64.2, p99 of set-up 6.1 and 0.44 ms | 30.3 and 62.9, p99 8.1 and 0.78 ms: not kept as default |
+//! | under load a worker sleeps 200 or 500 µs before it looks for more messages, as network cards do | never committed | | about a tenth less CPU for two to five times the set-up time at 4,000 calls/s: not kept |
 //!
-//! Of the 100 that are left over UDP, 59 are what the same messages cost a plain loop, and 43 are a worker's own code (callgrind): 13 for
-//! reading messages, 9 for deciding on them, 5 for writing them.
+//! Over UDP the plain loop costs 59; a worker's own code 43 (callgrind).
 
 mod act;
 pub mod clock;

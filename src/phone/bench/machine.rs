@@ -6,11 +6,10 @@ use std::time::{Duration, SystemTime};
 use sha2::{Digest, Sha256};
 
 use super::results::Machine;
-use super::rig::PHONES_NICE;
 
-/// This one, now, with the command that makes the run again from its beginning.
+/// This one, now, with the command that makes the run again from its beginning. `nice`: what phones ask for.
 #[must_use]
-pub fn machine() -> Machine {
+pub fn machine(nice: i32) -> Machine {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let models = read("/proc/cpuinfo");
     let model = models.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
@@ -21,7 +20,7 @@ pub fn machine() -> Machine {
         kernel_sctp: sys::sctp::supported(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         program: program(),
-        phones_nice: granted(PHONES_NICE),
+        phones_nice: granted(nice),
         date: humantime::format_rfc3339_seconds(today()).to_string(),
         command: std::env::args().filter(|word| word != "--resume").map(quoted).collect::<Vec<_>>().join(" "),
     }

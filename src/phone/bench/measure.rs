@@ -130,7 +130,7 @@ pub fn run_interleaved(
                 return Err(INTERRUPTED.to_owned());
             }
             if let Some(row) = rows.get_mut(nth) {
-                row.samples.push(measured.sample);
+                row.samples.push(Sample { round: Some(round), ..measured.sample });
             }
         }
     }
@@ -206,8 +206,9 @@ impl Sitting<'_, '_> {
         let used =
             used_after.zip(used_before).map_or(0.0, |(after, before)| after.saturating_sub(before).as_secs_f64());
         let processors = std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64);
-        let others = (used - sample.cpu_s - sample.phones_cpu_s) / (sample.wall_s * processors);
-        sample.others = others.clamp(0.0, 1.0);
+        let all = sample.wall_s * processors;
+        sample.others = ((used - sample.cpu_s - sample.phones_cpu_s) / all).clamp(0.0, 1.0);
+        sample.idle = (used > 0.0).then(|| (1.0 - used / all).clamp(0.0, 1.0));
         let (cpu_unknown, notes) = (cpu.is_none(), self.running.notes.clone());
         Ok(Measured { others: sample.others, sample, figures, unfinished, notes, cpu_unknown })
     }
@@ -344,6 +345,8 @@ impl Sitting<'_, '_> {
             limit: limit(self.point.arrival, operations as f64 / 2.0 / wall_s, phones_busy),
             set_up: SetUp { p50_us: at(0.5), p99_us: at(0.99), p999_us: at(0.999) },
             others: 0.0,
+            idle: None,
+            round: None,
         }
     }
 }

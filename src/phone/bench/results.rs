@@ -52,6 +52,7 @@ pub struct Point {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Limit {
+    /// Not the phones; whether the proxy was, or nobody, `Sample::nobody` says.
     Proxy,
     Phones,
     /// An open loop below what both can do.
@@ -90,10 +91,19 @@ pub struct Sample {
     /// What others than proxy and phones used of all processors, 0 to 1. Files from before it was kept have 0.
     #[serde(default)]
     pub others: f64,
+    /// What nobody used of all processors, 0 to 1. None in files from before it was kept.
+    #[serde(default)]
+    pub idle: Option<f64>,
+    /// Which round it belongs to, from 0. None in files from before it was kept: there it is the place in the row.
+    #[serde(default)]
+    pub round: Option<usize>,
 }
 
 /// More than this share of the processors for others is worth a word.
 pub const OTHERS: f64 = 0.05;
+
+/// More than this share of the processors idle, and nobody was busy all the time.
+pub const IDLE: f64 = 0.1;
 
 /// More than this share of failed calls, and it is not the same work any more.
 const FAILED: f64 = 0.001;
@@ -113,6 +123,13 @@ impl Sample {
     pub fn cpu_us_per_operation(&self) -> f64 {
         self.cpu_s * 1e6 / (self.operations.max(1)) as f64
     }
+
+    /// Of one where not the phones were the limit, but processors idled: proxy and phones waited for something else than a processor.
+    /// How much of them.
+    #[must_use]
+    pub fn nobody(&self) -> Option<f64> {
+        self.idle.filter(|idle| self.limit == Limit::Proxy && *idle > IDLE)
+    }
 }
 
 /// A point and what its runs showed, in the order in which they were made.
@@ -123,6 +140,22 @@ pub struct Row {
 }
 
 impl Row {
+    /// With the number of the round that each was made in.
+    pub fn rounds(&self) -> impl Iterator<Item = (usize, &Sample)> {
+        self.samples.iter().enumerate().map(|(place, sample)| (sample.round.unwrap_or(place), sample))
+    }
+
+    #[must_use]
+    pub fn of_round(&self, round: usize) -> Option<&Sample> {
+        self.rounds().find(|(of, _)| *of == round).map(|(_, sample)| sample)
+    }
+
+    /// Where nobody was the limit: the most that idled of the processors.
+    #[must_use]
+    pub fn nobody(&self) -> Option<f64> {
+        self.samples.iter().filter_map(Sample::nobody).max_by(f64::total_cmp)
+    }
+
     /// Did more than one call in a thousand fail, or was there none?
     #[must_use]
     pub fn fails(&self) -> bool {

@@ -62,7 +62,7 @@ fn play(options: &Options) -> Result<bool, Trouble> {
     let _ = writeln!(io::stdout(), "{}", show::table(&rows));
     notes.lines(&rows).iter().for_each(|line| drop(writeln!(io::stdout(), "{line}")));
     if let Some(path) = &options.json {
-        let results = Results { sketch: false, machine: machine(), rounds, rows: rows.clone() };
+        let results = Results { sketch: false, machine: machine(options.phones_nice), rounds, rows: rows.clone() };
         let text = serde_json::to_string_pretty(&results).map_err(|e| Trouble::Said(e.to_string()))?;
         std::fs::write(path, text + "\n").map_err(|e| Trouble::Said(format!("{}: {e}", path.display())))?;
     }
@@ -80,7 +80,8 @@ pub(super) fn rig(options: &Options) -> io::Result<Rig> {
     rig.processes = options.phones as usize;
     rig.trunks = options.trunks;
     rig.connection_per_call = options.connection_per_call;
-    rig.domain.clone_from(&options.target.domain);
+    rig.domain.clone_from(&options.domain);
+    rig.nice = options.phones_nice;
     rig.burden_us = options.burden_us;
     Ok(rig)
 }
@@ -94,6 +95,24 @@ pub(super) fn points(options: &Options) -> Result<Vec<Point>, String> {
     }
     if !own.architecture.is_empty() && !options.transport.contains(&Wire::Tcp) {
         return Err("--architecture is TCP's: add --transport tcp".to_owned());
+    }
+    // Whoever types it wants to see it measured.
+    for (asked, option) in [
+        (own.descriptor_cache, "--descriptor-cache"),
+        (own.priority_queue, "--priority-queue"),
+        (own.supervisor_nice != 0, "--supervisor-nice"),
+    ] {
+        if asked && !own.architecture.iter().any(|architecture| architecture == "supervisor") {
+            return Err(format!("{option} is the supervisor's: add supervisor to --architecture"));
+        }
+    }
+    if own.layout.is_some() && !options.transport.contains(&Wire::Sctp) {
+        return Err(
+            "--layout is that of the kernel's SCTP: add --transport sctp (UDP's: --tables '[udp] ...')".to_owned()
+        );
+    }
+    if own.idle_s.is_some() && !options.transport.iter().any(|wire| wire.is_reliable()) {
+        return Err("UDP has no connections: --idle-s is for tcp, sctp and sctp-user".to_owned());
     }
     let mut points = Vec::new();
     for &clients in &options.clients {
@@ -138,18 +157,27 @@ fn remarks(options: &Options, points: &[Point]) -> Vec<String> {
         _ => point.idle_s.unwrap_or(300),
     };
     let renewing = points.iter().filter(|point| point.renew_every.is_some() && options.target.target.is_none());
-    let short = |point: &&Point| point.measure_s < 3.0 * idle_s(point) as f64 || point.warm_up_s < idle_s(point) as f64;
-    let mut idle: Vec<u64> = renewing.filter(short).map(idle_s).collect();
-    idle.sort_unstable();
-    idle.dedup();
-    for seconds in idle {
+    // A worker returns a connection after one time-out, the supervisor closes it after another.
+    let lives_s = |point: &Point| if is_supervised(point) { 2 * idle_s(point) } else { idle_s(point) };
+    let short =
+        |point: &&Point| point.measure_s < 3.0 * idle_s(point) as f64 || point.warm_up_s < lives_s(point) as f64;
+    let mut times: Vec<(u64, u64)> = renewing.filter(short).map(|point| (idle_s(point), lives_s(point))).collect();
+    times.sort_unstable();
+    times.dedup();
+    for (idle_s, lives_s) in times {
+        let whose = if lives_s > idle_s { " behind the supervisor" } else { "" };
         remarks.push(format!(
-            "with an idle time-out of {seconds} s not as many connections end as begin before {seconds} s have gone by, so their end is \
-             hardly measured: --warm-up {seconds} --seconds {} would, or a shorter --idle-s",
-            3 * seconds
+            "with an idle time-out of {idle_s} s not as many connections end{whose} as begin before {lives_s} s have gone by, so their end \
+             is hardly measured: --warm-up {lives_s} --seconds {} would, or a shorter --idle-s",
+            3 * idle_s
         ));
     }
     remarks
+}
+
+/// By --architecture or --tables.
+fn is_supervised(point: &Point) -> bool {
+    point.subject.transport == Wire::Tcp.name() && point.subject.tables.contains("architecture = \"supervisor\"")
 }
 
 fn subject(options: &Options, wire: Wire, architecture: Option<&str>) -> Subject {
@@ -253,5 +281,36 @@ impl Notes {
             lines.push(line);
         }
         lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn told(words: &str) -> Vec<String> {
+        let options = Line::try_parse_from(["run"].into_iter().chain(words.split_whitespace())).unwrap().options;
+        remarks(&options, &points(&options).unwrap())
+    }
+
+    #[test]
+    fn a_warm_up_shorter_than_a_connection_lives_is_told_twice_the_time_out_behind_the_supervisor() {
+        let line = "--transport tcp --renew-every 50 --idle-s 10 --seconds 30 --warm-up";
+        assert!(told(&format!("{line} 10")).is_empty());
+        let supervised = told(&format!("{line} 10 --architecture symmetric,supervisor"));
+        assert_eq!(supervised.len(), 1, "{supervised:?}");
+        assert!(supervised[0].contains("end behind the supervisor as begin before 20 s"), "{supervised:?}");
+        assert!(supervised[0].contains("--warm-up 20 --seconds 30"), "{supervised:?}");
+        assert!(told(&format!("{line} 20 --architecture symmetric,supervisor")).is_empty());
+        // The example of the help, too.
+        assert!(super::super::options::MORE.contains("--idle-s 10 --seconds 30 --warm-up 20"));
     }
 }

@@ -10,23 +10,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::measure::{AROUND, Stage, Turn};
 use super::results::{Arrival, Limit, Point, Row, Sample};
+use super::spread::Spread;
 
 /// A comfy-table preset: lines above, below the head and at the end, none between rows.
 const ROWS: &str = "  ── ══      ──    ";
-
-/// Least, median and greatest.
-#[must_use]
-pub fn spread(samples: &[Sample], of: impl Fn(&Sample) -> f64) -> [f64; 3] {
-    let mut figures: Vec<f64> = samples.iter().map(of).collect();
-    figures.sort_by(f64::total_cmp);
-    let at = |n: usize| figures.get(n).copied().unwrap_or(f64::NAN);
-    let middle = figures.len() / 2;
-    let median = match figures.len() % 2 {
-        0 => f64::midpoint(at(middle.wrapping_sub(1)), at(middle)),
-        _ => at(middle),
-    };
-    [at(0), median, at(figures.len().wrapping_sub(1))]
-}
 
 /// `TCP supervisor, 500 clients, renewed every 50`
 #[must_use]
@@ -55,6 +42,7 @@ pub fn table(rows: &[Row]) -> Table {
         "min–max",
         "phones µs/op",
         "busy",
+        "idle",
         "failed",
         "again",
         "p50 ms",
@@ -64,9 +52,13 @@ pub fn table(rows: &[Row]) -> Table {
     ]);
     table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
     for row in rows {
-        let median = |of: &dyn Fn(&Sample) -> f64| spread(&row.samples, of)[1];
+        let spread = |of: &dyn Fn(&Sample) -> f64| {
+            Spread::over(row, of).map_or([f64::NAN; 3], |spread| [spread.least, spread.median, spread.most])
+        };
+        let median = |of: &dyn Fn(&Sample) -> f64| spread(of)[1];
         let ms = |of: fn(&Sample) -> f64| format!("{:.2}", median(&of) / 1e3);
-        let [least, cpu, most] = spread(&row.samples, Sample::cpu_us_per_operation);
+        let [least, cpu, most] = spread(&Sample::cpu_us_per_operation);
+        let idle = Spread::of(row.samples.iter().filter_map(|sample| sample.idle));
         let known = row.samples.iter().all(|sample| sample.cpu_s > 0.0);
         let sum = |of: fn(&Sample) -> u64| row.samples.iter().map(of).sum::<u64>().to_string();
         table.add_row([
@@ -76,21 +68,23 @@ pub fn table(rows: &[Row]) -> Table {
             if known { format!("{least:.1}–{most:.1}") } else { "?".to_owned() },
             format!("{:.1}", median(&|sample| sample.phones_cpu_s * 1e6 / sample.operations.max(1) as f64)),
             format!("{:.0} %", median(&|sample| sample.phones_busy * 100.0)),
+            idle.map_or_else(|| "?".to_owned(), |idle| format!("{:.0} %", idle.median * 100.0)),
             sum(|sample| sample.failed_calls),
             sum(|sample| sample.retransmissions),
             ms(|sample| sample.set_up.p50_us),
             ms(|sample| sample.set_up.p99_us),
             ms(|sample| sample.set_up.p999_us),
-            limits(&row.samples),
+            limits(row),
         ]);
     }
     table
 }
 
-fn limits(samples: &[Sample]) -> String {
-    let mut words: Vec<&str> = Vec::new();
-    for sample in samples {
-        let word = limit(sample.limit);
+fn limits(row: &Row) -> String {
+    let mut words: Vec<String> = Vec::new();
+    for sample in &row.samples {
+        // Of all that nobody limited the one that idled the most.
+        let word = limit(sample.limit, sample.nobody().and(row.nobody()));
         if !words.contains(&word) {
             words.push(word);
         }
@@ -98,13 +92,14 @@ fn limits(samples: &[Sample]) -> String {
     words.join(", ")
 }
 
-/// As the table says it.
+/// As the table says it. `nobody`: the share of the processors that idled although nobody was busy all the time.
 #[must_use]
-pub fn limit(limit: Limit) -> &'static str {
-    match limit {
-        Limit::Proxy => "proxy",
-        Limit::Phones => "phones",
-        Limit::Rate => "rate",
+pub fn limit(limit: Limit, nobody: Option<f64>) -> String {
+    match (limit, nobody) {
+        (Limit::Proxy, Some(idle)) => format!("nobody ({:.0} % of the processors idle)", idle * 100.0),
+        (Limit::Proxy, None) => "proxy".to_owned(),
+        (Limit::Phones, _) => "phones".to_owned(),
+        (Limit::Rate, _) => "rate".to_owned(),
     }
 }
 
@@ -150,7 +145,7 @@ impl Meter {
                     sample.operations_per_s(),
                     sample.cpu_us_per_operation(),
                     sample.failed_calls,
-                    limit(sample.limit),
+                    limit(sample.limit, sample.nobody()),
                     (whole - before - this) as u64
                 );
             }
@@ -182,25 +177,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_of_an_even_number_lies_between_two() {
-        let samples: Vec<Sample> = [4.0, 1.0, 3.0, 2.0]
-            .into_iter()
-            .map(|wall_s| Sample {
-                wall_s,
-                operations: 0,
-                failed_calls: 0,
-                retransmissions: 0,
-                connections: 0,
-                cpu_s: 0.0,
-                cpu_by_process: std::collections::BTreeMap::new(),
-                phones_busy: 0.0,
-                phones_cpu_s: 0.0,
-                limit: Limit::Proxy,
-                set_up: super::super::results::SetUp::default(),
-                others: 0.0,
-            })
-            .collect();
-        assert_eq!(spread(&samples, |sample| sample.wall_s), [1.0, 2.5, 4.0]);
-        assert_eq!(spread(&samples[..1], |sample| sample.wall_s), [4.0, 4.0, 4.0]);
+    fn who_was_the_limit_is_the_proxy_only_where_processors_do_not_idle() {
+        assert_eq!(limit(Limit::Proxy, None), "proxy");
+        assert_eq!(limit(Limit::Proxy, Some(0.234)), "nobody (23 % of the processors idle)");
+        assert_eq!((limit(Limit::Phones, None), limit(Limit::Rate, None)), ("phones".to_owned(), "rate".to_owned()));
     }
 }

@@ -119,9 +119,9 @@ impl Course {
         self.pass(&order, measure)
     }
 
-    fn pass(&mut self, order: &[usize], measure: &mut Measuring<'_>) -> io::Result<End> {
+    fn pass(&mut self, order: &[(usize, usize)], measure: &mut Measuring<'_>) -> io::Result<End> {
         let (mut left, mut gaps, mut in_a_row) = (Left::of(&self.results.rows, order), 0, 0);
-        for (n, &row) in order.iter().enumerate() {
+        for (n, &(row, round)) in order.iter().enumerate() {
             let Some(Row { point, .. }) = self.results.rows.get(row) else { continue };
             let point = point.clone();
             let mut line = Line::begin((n + 1, order.len()), &left, &point);
@@ -132,6 +132,7 @@ impl Course {
                 Ok(sample) => {
                     tell(&sample);
                     in_a_row = 0;
+                    let sample = Sample { round: Some(round), ..sample };
                     self.results.rows.get_mut(row).into_iter().for_each(|row| row.samples.push(sample.clone()));
                     self.save()?;
                 }
@@ -202,8 +203,8 @@ struct Left {
 }
 
 impl Left {
-    fn of(rows: &[Row], order: &[usize]) -> Left {
-        let planned = order.iter().filter_map(|&row| rows.get(row)).map(|row| takes(&row.point)).sum();
+    fn of(rows: &[Row], order: &[(usize, usize)]) -> Left {
+        let planned = order.iter().filter_map(|&(row, _)| rows.get(row)).map(|row| takes(&row.point)).sum();
         Left { planned, points: u32::try_from(order.len()).unwrap_or(u32::MAX), around: Duration::ZERO, measured: 0 }
     }
 
@@ -268,6 +269,9 @@ fn tell(sample: &Sample) {
     );
     if sample.limit == Limit::Phones {
         text += " (the phones were the limit)";
+    }
+    if let Some(idle) = sample.nobody() {
+        text += &format!(" ({:.0} % of the processors idle)", idle * 100.0);
     }
     if sample.others > OTHERS {
         text += &format!(" (others used {:.0} % of the processors)", sample.others * 100.0);

@@ -157,13 +157,14 @@ pub fn takes(point: &Point) -> Duration {
     Duration::from_secs_f64((point.warm_up_s + point.measure_s).max(0.0))
 }
 
-/// The rows that still want a sample, by index, in the order in which they are taken: round by round over all points, every other
-/// round backwards, so that what drifts with time does so for all.
+/// The rows that still want a sample, by index, each with its round, in the order in which they are taken: round by round over all
+/// points, every other round backwards, so that what drifts with time does so for all.
 #[must_use]
-pub fn to_do(rows: &[Row], rounds: usize) -> Vec<usize> {
+pub fn to_do(rows: &[Row], rounds: usize) -> Vec<(usize, usize)> {
     let mut order = Vec::new();
     for round in 0..rounds {
-        let missing = (0..rows.len()).filter(|&row| rows.get(row).is_some_and(|row| row.samples.len() <= round));
+        let wants = |row: &usize| rows.get(*row).is_some_and(|row| row.of_round(round).is_none());
+        let missing = (0..rows.len()).filter(wants).map(|row| (row, round));
         match round % 2 {
             0 => order.extend(missing),
             _ => order.extend(missing.rev()),
@@ -173,14 +174,15 @@ pub fn to_do(rows: &[Row], rounds: usize) -> Vec<usize> {
 }
 
 /// The rows that want one more run than `rounds`, as two of theirs differ too much; and UDP's beside them, for ratios are of one round.
+/// With that round.
 #[must_use]
-pub fn unsettled(rows: &[Row], rounds: usize) -> Vec<usize> {
+pub fn unsettled(rows: &[Row], rounds: usize) -> Vec<(usize, usize)> {
     let asks = |row: &Row| row.samples.len() > rounds || (row.samples.len() == rounds && differs(row));
     let divides = |udp: &Row| {
         rows.iter().any(|row| asks(row) && summary::reference(rows, &row.point).is_some_and(|of| of.point == udp.point))
     };
     let wants = |row: &Row| row.samples.len() == rounds && (asks(row) || divides(row));
-    (0..rows.len()).filter(|&row| rows.get(row).is_some_and(wants)).collect()
+    (0..rows.len()).filter(|&row| rows.get(row).is_some_and(wants)).map(|row| (row, rounds)).collect()
 }
 
 fn differs(row: &Row) -> bool {

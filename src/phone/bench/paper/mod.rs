@@ -34,7 +34,7 @@ use self::subjects::Name;
 use super::machine::machine;
 use super::measure::measure;
 use super::results::Results;
-use super::rig::Rig;
+use super::rig::{PHONES_NICE, Rig};
 use crate::phone::signals::Signals;
 
 /// What every output of `--quick` says.
@@ -175,7 +175,7 @@ fn complain(text: &str) -> ExitCode {
 fn play(options: &Options, measure: &mut Measuring<'_>) -> Result<End, Refused> {
     let able = Able { kernel_sctp: sys::sctp::supported(), prefer: sys::process::may_be_nice(MOST_FAVOURED) };
     let plan = options.plan(able);
-    let fresh = course::empty(&plan, machine());
+    let fresh = course::empty(&plan, machine(PHONES_NICE));
     if fresh.rows.is_empty() {
         return Err(Refused::Failed("nothing to measure: this kernel has no SCTP (as root: modprobe sctp)".to_owned()));
     }

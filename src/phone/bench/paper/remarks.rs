@@ -7,7 +7,7 @@ use super::grid::WARM_UP_S;
 use super::subjects::Name;
 use super::summary::{Standing, nices, standing};
 use super::words;
-use crate::phone::bench::results::{Results, Row};
+use crate::phone::bench::results::{IDLE, Results, Row};
 
 #[must_use]
 pub fn all(results: &Results) -> Vec<String> {
@@ -17,6 +17,7 @@ pub fn all(results: &Results) -> Vec<String> {
         gaps(results),
         again(results),
         not_counted(results),
+        nobody(results),
         priority(results),
         idle(results),
     ];
@@ -49,7 +50,8 @@ fn again(results: &Results) -> Option<String> {
     let rows = results.rows.iter().filter(|row| results.rounds > 0 && row.samples.len() > results.rounds).count();
     let of = results.rows.len();
     (rows > 0)
-        .then(|| format!("{rows} of {of} points have one run more than the others: theirs differed by more than 5 %."))
+        .then(|| format!("{rows} of {of} points have one run more than the others: theirs differed by more than 5 %, or those of a row \
+                          that is divided by them did."))
 }
 
 fn gaps(results: &Results) -> Option<String> {
@@ -64,7 +66,14 @@ fn gaps(results: &Results) -> Option<String> {
         (0, fewer) => {
             Some(format!("Not finished: {fewer} of {} points have fewer than {most} runs.", results.rows.len()))
         }
-        (none, _) => Some(format!("Not finished: {none} of {} points have no run yet.", results.rows.len())),
+        (none, fewer) if none == fewer => {
+            Some(format!("Not finished: {none} of {} points have no run yet.", results.rows.len()))
+        }
+        (none, fewer) => Some(format!(
+            "Not finished: {none} of {} points have no run yet, and {} have fewer than {most}.",
+            results.rows.len(),
+            fewer - none
+        )),
     }
 }
 
@@ -83,6 +92,21 @@ fn not_counted(results: &Results) -> Option<String> {
     }
     let total = results.rows.len();
     (!told.is_empty()).then(|| format!("Of {total} points {}.", told.join("; ")))
+}
+
+/// They count: a proxy that waits for itself while processors idle is what the paper was about.
+fn nobody(results: &Results) -> Option<String> {
+    let counting = results.rows.iter().filter(|row| standing(row) == Standing::Counts);
+    let idle: Vec<f64> = counting.filter_map(Row::nobody).collect();
+    let most = idle.iter().copied().max_by(f64::total_cmp)?;
+    Some(format!(
+        "In {} of {} points more than {:.0} % of the processors idled (up to {:.0} %), although the phones were not the limit: the proxy \
+         waited for something else than a processor, as workers do for a supervisor. They count.",
+        idle.len(),
+        results.rows.len(),
+        IDLE * 100.0,
+        most * 100.0
+    ))
 }
 
 fn priority(results: &Results) -> Option<String> {

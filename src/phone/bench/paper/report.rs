@@ -22,15 +22,19 @@ const TERMS: [(&str, &str); 11] = [
     ),
     ("connections kept", "each phone has one connection from the beginning to the end."),
     ("idle time-out", "so long without traffic a connection is closed by the proxy."),
-    ("operations per second", "by the clock on the wall; phones and proxy share the processors of this machine."),
+    (
+        "operations per second",
+        "work divided by the time on the wall; phones and proxy share the processors of this machine.",
+    ),
     (
         "operations per CPU-second",
-        "the same work by the processor time of all processes of the proxy; this is what transports are compared by.",
+        "the same work divided by the processor time of all processes of the proxy; this is what transports are compared by.",
     ),
     (
         "limit",
-        "who could do no more: the phones, if any process of theirs was busy for 95 % of the time or more, else the proxy. Only \
-         rows limited by the proxy count in ratios; the others are hollow in figures and marked ○ in tables. Nor does a row count \
+        "who could do no more: the phones, if any process of theirs was busy for 95 % of the time or more, else the proxy; or nobody, \
+         where more than 10 % of the processors idled as well: then the proxy waited for something else than a processor, as workers do \
+         for a supervisor. Only rows not limited by the phones count in ratios; the others are hollow in figures and marked ○ in tables. Nor does a row count \
          in which more than one call in a thousand failed († in tables), or others used more than 10 % of the processors (‡).",
     ),
     (

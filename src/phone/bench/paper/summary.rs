@@ -78,14 +78,15 @@ pub fn reference<'r>(rows: &'r [Row], point: &Point) -> Option<&'r Row> {
     rows.iter().find(|row| row.point.subject.name == Name::Udp.text() && key(&row.point) == key(point))
 }
 
-/// Each run by UDP's of the same round, so that what the machine did in those minutes is in both. None unless both rows count.
+/// Each run divided by UDP's of the same round, so that what the machine did in those minutes is in both. None unless both rows count.
 #[must_use]
 pub fn ratio(results: &Results, row: &Row, measure: Measure) -> Option<Spread> {
     let udp = reference(&results.rows, &row.point)?;
     if standing(row) != Standing::Counts || standing(udp) != Standing::Counts {
         return None;
     }
-    let rounds = row.samples.iter().zip(&udp.samples).map(|(own, of)| (measure.of(own), measure.of(of)));
+    let both = row.rounds().filter_map(|(round, own)| Some((own, udp.of_round(round)?)));
+    let rounds = both.map(|(own, of)| (measure.of(own), measure.of(of)));
     Spread::of(rounds.filter(|&(_, of)| of > 0.0).map(|(own, of)| own / of))
 }
 

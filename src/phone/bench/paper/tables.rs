@@ -8,7 +8,8 @@ use super::remarks;
 use super::subjects::Name;
 use super::summary::{self, Measure, Standing, ratio, standing};
 use super::{verdict, words};
-use crate::phone::bench::results::{Point, Results, Row, Sample};
+use crate::phone::bench::results::{Limit, Point, Results, Row, Sample};
+use crate::phone::bench::show;
 use crate::phone::bench::spread::Spread;
 
 /// Text by column and row; the first columns are words, the others figures.
@@ -96,7 +97,7 @@ fn ratios(results: &Results, measure: Measure) -> Table {
     Table {
         title: format!("Beside UDP: {}", measure.text()),
         note: format!(
-            "{} by UDP's of the same round, with as many clients and workers, measured in the same minutes: the median of the \
+            "{} divided by UDP's of the same round, with as many clients and workers, measured in the same minutes: the median of the \
              rounds, and from least to most of them; 1 is as good as UDP, more is better. No ratio, here or with UDP: {}. \
              \u{2013}: not measured; empty: not in the matrix.",
             words::capital(measure.text()),
@@ -205,7 +206,7 @@ fn work(row: &Row) -> Vec<String> {
         format!("{:.1}", median(row, Sample::cpu_us_per_operation)),
         format!("{:.0} %", median(row, |sample| sample.phones_busy * 100.0)),
         format!("{:.0} %", Spread::over(row, |sample| sample.others * 100.0).map_or(0.0, |spread| spread.most)),
-        limit(row).to_owned(),
+        limit(row),
         row.samples.len().to_string(),
     ]
 }
@@ -224,13 +225,13 @@ fn seen(row: &Row) -> Vec<String> {
 }
 
 /// Who was the limit, with the mark of the ratios.
-fn limit(row: &Row) -> &'static str {
+fn limit(row: &Row) -> String {
     match standing(row) {
-        Standing::Counts => "proxy",
-        Standing::Phones => "phones ○",
-        Standing::Fails => "calls failed †",
-        Standing::Others => "others ‡",
-        Standing::Missing => "\u{2013}",
+        Standing::Counts => show::limit(Limit::Proxy, row.nobody()),
+        Standing::Phones => "phones ○".to_owned(),
+        Standing::Fails => "calls failed †".to_owned(),
+        Standing::Others => "others ‡".to_owned(),
+        Standing::Missing => "\u{2013}".to_owned(),
     }
 }
 

@@ -34,11 +34,15 @@ pub fn all(results: &Results) -> Vec<String> {
 fn line(results: &Results, rows: &[&Row], what: &str, goal: Option<f64>) -> String {
     let ratios: Vec<f64> =
         rows.iter().filter_map(|row| ratio(results, row, Measure::PerCpuSecond)).map(|ratio| ratio.median).collect();
-    let counted = format!("{} of {} points count", ratios.len(), rows.len());
+    let (counting, all) = (ratios.len(), rows.len());
+    let counted = format!("{counting} of {all} points count");
     let Some(spread) = Spread::of(ratios) else { return format!("{what}: no verdict, as {counted}.") };
     let goal = match goal {
         None => String::new(),
-        Some(goal) if spread.least >= goal => format!("; the goal of {goal} is met"),
+        Some(goal) if spread.least >= goal && counting == all => format!("; the goal of {goal} is met"),
+        Some(goal) if spread.least >= goal => {
+            format!("; the goal of {goal} is met by those that count; {} of {all} do not", all - counting)
+        }
         Some(goal) => format!("; the goal of {goal} is missed"),
     };
     format!("{what}: {} of UDP's operations per CPU-second ({counted}){goal}.", words::range(spread))

@@ -31,7 +31,7 @@ use super::machine::machine;
 use super::measure::{Measured, Progress, Stage, measure_all};
 use super::options::{Own, Target, positive};
 use super::results::Point;
-use super::rig::Rig;
+use super::rig::{PHONES_NICE, Rig};
 use super::run::{Options as AsRun, points, rig};
 use super::words::Wire;
 use crate::config::exit;
@@ -66,6 +66,9 @@ pub struct Options {
     /// All calls travel over so many connections or associations on each side
     #[arg(long, conflicts_with = "renew_every", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub trunks: Option<u32>,
+    /// The domain that the phones are of: this daemon's, or the one that --target registers them for
+    #[arg(long, default_value = "example.test")]
+    pub domain: String,
     /// Where profile.md and profile.json go; without it only the terminal shows the tables
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -87,7 +90,7 @@ Examples:
       System calls, time by room of the house, hottest functions, for three transports side by side: about a minute and a half.
   strowger bench profile --transport tcp --rate 1000 --out profile
       The same at a rate that is no strain; also as profile/profile.md and profile/profile.json.
-  strowger bench profile --transport tcp --architecture symmetric,supervisor --renew-every 50 --idle-s 10
+  strowger bench profile --transport tcp --architecture symmetric,supervisor --renew-every 50 --idle-s 10 --warm-up 20
       What the paper's supervisor costs, and where.
   tests/vm/vm.sh target/release/strowger bench profile --transport udp,tcp,sctp
       With the kernel's SCTP, in the virtual machine (its microseconds mean something only beside each other).
@@ -149,6 +152,8 @@ impl Options {
             connection_per_call: self.connection_per_call,
             trunks: self.trunks,
             phones: 0,
+            phones_nice: PHONES_NICE,
+            domain: self.domain.clone(),
             json: None,
             own: self.own.clone(),
             target: self.target.clone(),
@@ -299,7 +304,7 @@ fn publish(profiles: &[Profile], options: &Options) -> Result<(), Stop> {
     let _ = io::stdout().write_all(report::text(profiles, report::Form::Terminal).as_bytes());
     let Some(folder) = &options.out else { return Ok(()) };
     fs::create_dir_all(folder).map_err(failed)?;
-    let machine = machine();
+    let machine = machine(PHONES_NICE);
     let markdown = report::text(profiles, report::Form::Markdown);
     let head = format!(
         "{}, {} processors, Linux {}: `{}`\n\n",

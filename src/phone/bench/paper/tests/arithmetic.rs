@@ -41,9 +41,23 @@ fn the_median_is_the_middle_or_between_the_two_middles() {
 #[test]
 fn a_ratio_is_the_median_of_the_rounds_ratios() {
     let results = small();
-    // 1500 by 1000 and 900 by 3000; for UDP's third round there is nothing yet.
+    // 1500 / 1000 and 900 / 3000; for UDP's third round there is nothing yet.
     assert_eq!(symmetric(&results, Measure::PerSecond), Some(Spread { median: 0.9, least: 0.3, most: 1.5 }));
     assert_eq!(symmetric(&results, Measure::PerCpuSecond), Some(Spread { median: 0.45, least: 0.15, most: 0.75 }));
+}
+
+#[test]
+fn runs_of_one_round_are_divided_by_each_other_also_where_one_failed() {
+    let mut results = small();
+    // UDP's of rounds 0, 1, 2; of the other's only the second and third came about.
+    for (n, sample) in row(&mut results, Name::Symmetric).samples.iter_mut().enumerate() {
+        sample.round = Some(n + 1);
+    }
+    // 1500 / 3000, 900 / 2000.
+    assert_eq!(symmetric(&results, Measure::PerSecond), Some(Spread { median: 0.475, least: 0.45, most: 0.5 }));
+    // A run of a round that UDP has none of gives nothing.
+    row(&mut results, Name::Symmetric).samples[1].round = Some(7);
+    assert_eq!(symmetric(&results, Measure::PerSecond), Some(Spread { median: 0.5, least: 0.5, most: 0.5 }));
 }
 
 #[test]
@@ -93,6 +107,34 @@ fn a_row_beside_which_others_worked_gives_no_ratio() {
         let told = remarks::all(&results).join("\n");
         assert!(told.contains("1 do not count, as others used"), "{told}");
     }
+}
+
+#[test]
+fn a_row_in_which_processors_idle_counts_and_says_that_nobody_was_the_limit() {
+    let mut results = small();
+    let before = symmetric(&results, Measure::PerCpuSecond);
+    row(&mut results, Name::Symmetric).samples[1].idle = Some(0.1);
+    assert!(!tables::page(&results).contains("nobody") && !remarks::all(&results).join("\n").contains("idled"));
+    row(&mut results, Name::Symmetric).samples[1].idle = Some(0.37);
+    assert_eq!((symmetric(&results, Measure::PerCpuSecond), before.is_some()), (before, true));
+    let page = tables::page(&results);
+    assert!(page.contains("| nobody (37 % of the processors idle) |"), "{page}");
+    let told = remarks::all(&results).join("\n");
+    assert!(told.contains("In 1 of 77 points more than 10 % of the processors idled (up to 37 %)"), "{told}");
+    // Where the phones were the limit, they were.
+    row(&mut results, Name::Symmetric).samples[1].limit = Limit::Phones;
+    assert!(!tables::page(&results).contains("nobody"));
+}
+
+#[test]
+fn a_goal_is_met_only_by_points_that_count() {
+    let mut results = fixture::results();
+    row(&mut results, Name::Symmetric).samples[0].limit = Limit::Phones;
+    let told = verdict::all(&results);
+    assert!(
+        told[0].ends_with("(2 of 3 points count); the goal of 0.85 is met by those that count; 1 of 3 do not."),
+        "{told:?}"
+    );
 }
 
 #[test]
@@ -151,7 +193,11 @@ fn remarks_tell_what_is_left_out() {
     assert!(!remarks::all(&results).join("\n").contains("transactions"), "34 s are enough");
     results.rows[4].samples.clear();
     let told = remarks::all(&results).join("\n");
-    assert!(told.contains("1 of 77 points have no run yet"), "{told}");
+    assert!(told.contains("1 of 77 points have no run yet."), "{told}");
+    let mut few = results.clone();
+    few.rows[5].samples.pop();
+    let both = remarks::all(&few).join("\n");
+    assert!(both.contains("1 of 77 points have no run yet, and 1 have fewer than 3."), "{both}");
     assert!(told.contains("2 do not count, as the phones"), "{told}");
 }
 

@@ -95,6 +95,8 @@ pub fn sample(point: &Point, luck: f64) -> Sample {
         limit: if phones { Limit::Phones } else { Limit::Proxy },
         set_up: SetUp { p50_us: 2_100.0, p99_us: 9_800.0, p999_us: 21_000.0 },
         others: 0.02,
+        idle: Some(0.03),
+        round: None,
     }
 }
 

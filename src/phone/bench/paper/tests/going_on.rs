@@ -118,6 +118,7 @@ fn a_point_that_fails_is_left_out_and_three_in_a_row_end_the_run() {
     });
     assert_eq!(end.unwrap(), End::Gaps(1));
     assert!(course.results.rows[1].samples.is_empty());
+    assert_eq!(course.results.rows[2].samples[0].round, Some(0));
 
     let mut n = 0;
     let end = course.run(2, false, &mut |_: &Point, _| {
@@ -160,6 +161,31 @@ fn rows_whose_two_runs_differ_take_a_third_and_udp_beside_them() {
         Ok(fixture::taken(point))
     });
     assert_eq!((end.unwrap(), again), (End::Done, vec!["UDP".to_owned()]));
+}
+
+#[test]
+fn a_file_from_before_rounds_and_idle_processors_were_kept_is_read_and_gone_on_with() {
+    let folder = Folder::new("older");
+    let mut course = Course::begin(&folder.0, false, fresh()).unwrap();
+    course.run(1, false, &mut some(77)).unwrap();
+    let file = folder.0.join("results.json");
+    let mut json: serde_json::Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    for row in json["rows"].as_array_mut().unwrap() {
+        for sample in row["samples"].as_array_mut().unwrap() {
+            ["others", "idle", "round"]
+                .iter()
+                .for_each(|key| drop(sample.as_object_mut().unwrap().remove(*key).unwrap()));
+        }
+    }
+    fs::write(&file, json.to_string()).unwrap();
+
+    let mut course = Course::begin(&folder.0, true, fresh()).unwrap();
+    let rounds = |course: &Course| {
+        course.results.rows[0].samples.iter().map(|sample| (sample.round, sample.idle)).collect::<Vec<_>>()
+    };
+    assert_eq!(rounds(&course), [(None, None)]);
+    assert_eq!(course.run(2, false, &mut some(77)).unwrap(), End::Done);
+    assert_eq!(rounds(&course), [(None, None), (Some(1), Some(0.03))]);
 }
 
 #[test]

@@ -106,7 +106,7 @@ impl Forwarder {
         if self.unfinished.is_empty() {
             self.unfinished = sources;
         }
-        while self.transports.posted(&mut self.arena, &mut self.inbox, now) {
+        while self.transports.posted(false, &mut self.arena, &mut self.inbox, now) {
             self.work_off(now);
         }
         if self.transports.next_tick() <= now {

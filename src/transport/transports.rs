@@ -155,8 +155,9 @@ impl Transports {
 
     /// Sends what other processes posted for connections and associations that this one owns or shall open, and takes the packets they
     /// got for its own, and the messages that it is to work on. True: there is more, call again before sleeping. Call once each turn,
-    /// and `worked_off` when the inbox was worked off.
-    pub fn posted(&mut self, arena: &mut Arena, inbox: &mut Inbox, now: Tick) -> bool {
+    /// and `worked_off` when the inbox was worked off. `losses`: of some connection's loss not all have been told; requests that leave
+    /// only now, over another one, may look older than that, and are told as `Happening::Moved`.
+    pub fn posted(&mut self, losses: bool, arena: &mut Arena, inbox: &mut Inbox, now: Tick) -> bool {
         let mut more = self.relay.read(arena, inbox);
         self.held_until = if self.relay.is_held() { now + 1 } else { Tick::NEVER };
         if !self.relay.is_empty() {
@@ -168,6 +169,9 @@ impl Transports {
             more |= user_sctp.deliver_all(&mut self.desk, arena, inbox, now);
             relay.ends.iter().for_each(|flow| tcp.end(flow.id));
             let mut outgoing = std::mem::take(&mut self.relay.outgoing);
+            if losses {
+                outgoing.sendings.iter().for_each(|sending| inbox.moved(sending.client));
+            }
             self.flush(&mut outgoing, arena, inbox, now);
             self.relay.outgoing = outgoing;
             if !self.relay.has_frames() {

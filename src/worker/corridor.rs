@@ -17,7 +17,7 @@ use crate::proxy::Identity;
 use crate::shared::table::{Entry, Prepared, Table};
 use crate::shared::{Counter, Counters};
 use crate::timer::{Lengths, Tick};
-use crate::transport::{Address, Body, Flow, Outgoing, Transport};
+use crate::transport::{Address, Body, Flow, FlowId, Outgoing, Transport};
 
 /// One process's corridor.
 pub struct Corridor {
@@ -77,8 +77,17 @@ pub(super) struct Loss {
     pub fate: Fate,
     pub transport: Transport,
     pub peer: Address,
+    /// What was lost: connection or association.
+    pub was: Was,
     pub until: Tick,
     pub next_bucket: u32,
+}
+
+/// A connection or association that is over; both 0 where nobody knew it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Was {
+    pub id: FlowId,
+    pub association: u32,
 }
 
 /// The message that is being worked on.

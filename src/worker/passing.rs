@@ -1,6 +1,6 @@
 //! What passes without a message: time, and peers that are lost.
 
-use super::corridor::{Corridor, Fate, Loss};
+use super::corridor::{Corridor, Fate, Loss, Was};
 use crate::message::BranchId;
 use crate::shared::Counter;
 use crate::shared::table::AtHand;
@@ -86,26 +86,26 @@ impl Corridor {
     /// The association or connection to this peer is gone: every request that waits on it has failed (A19), but for
     /// those that `send_retries` lets go out again.
     /// `until`: when the last of them can have been sent.
-    pub fn lost(&mut self, transport: Transport, peer: Address, until: Tick) {
-        self.lose(Fate::Fail, transport, peer, until);
+    pub fn lost(&mut self, transport: Transport, peer: Address, was: Was, until: Tick) {
+        self.lose(Fate::Fail, transport, peer, was, until);
     }
 
     /// The process that held the association with this peer died. What the peer has answered, if only with a 100, it goes on with, and
     /// answers over a new association (A17); what it may never have got is sent again, and absorbed where it did.
     pub fn owner_died(&mut self, transport: Transport, peer: Address, until: Tick) {
-        self.lose(Fate::SendAgain, transport, peer, until);
+        self.lose(Fate::SendAgain, transport, peer, Was::default(), until);
     }
 
-    fn lose(&mut self, fate: Fate, transport: Transport, peer: Address, until: Tick) {
+    fn lose(&mut self, fate: Fate, transport: Transport, peer: Address, was: Was, until: Tick) {
         // Told again before anybody has looked (M27, or a second connection to the same peer): one walk serves both.
         let same = |loss: &&mut Loss| {
             loss.next_bucket == 0 && (loss.fate, loss.transport, loss.peer) == (fate, transport, peer)
         };
         if let Some(loss) = self.losses.iter_mut().find(same) {
-            loss.until = loss.until.max(until);
+            (loss.was, loss.until) = (was, loss.until.max(until));
         } else if self.losses.len() < MOST_LOSSES {
             self.last_loss = self.last_loss.wrapping_add(1).max(1);
-            self.losses.push_back(Loss { number: self.last_loss, fate, transport, peer, until, next_bucket: 0 });
+            self.losses.push_back(Loss { number: self.last_loss, fate, transport, peer, was, until, next_bucket: 0 });
         } else {
             self.count(Counter::LossesDropped);
         }
@@ -121,10 +121,16 @@ impl Corridor {
         self.location.expire(now);
     }
 
-    /// Works on losses, a slice of the table at a time, one bucket locked at a time. True: there is more to do.
-    pub fn work_off_losses(&mut self, now: Tick) -> bool {
-        let Some(loss) = self.losses.pop_front() else { return false };
-        let Loss { number: loss_number, fate, transport, peer, until, next_bucket } = loss;
+    /// Works on losses, a slice of the table at a time, one bucket locked at a time. True: there is more to do. `begun`: since when there
+    /// has been another connection in the place of this one, if there is: what was sent since then went over that.
+    pub fn work_off_losses(&mut self, now: Tick, begun: impl FnOnce(Transport, Address, Was) -> Option<Tick>) -> bool {
+        let Some(mut loss) = self.losses.pop_front() else { return false };
+        if loss.fate == Fate::Fail
+            && let Some(begun) = begun(loss.transport, loss.peer, loss.was)
+        {
+            loss.until = loss.until.min(Tick(begun.0.saturating_sub(1)));
+        }
+        let Loss { number: loss_number, fate, transport, peer, until, next_bucket, .. } = loss;
         let end = next_bucket.saturating_add(SLICE).min(self.table.buckets());
         for number in next_bucket..end {
             while let Some(mut entry) = self.entered(self.table.lock_any(number)) {
@@ -189,7 +195,7 @@ mod tests {
             transport: Transport::Tcp as u8,
             ..Flow::default()
         };
-        let answers = |moved: bool| {
+        let answers = |moved: bool, begun: Option<Tick>| {
             let mut corridor = corridor();
             let bytes = b"OPTIONS sip:b.test SIP/2.0\r\nVia: SIP/2.0/TCP 127.0.0.1:6000;branch=z9hG4bK1\r\nMax-Forwards: 70\r\n\
                 From: <sip:a@a.test>;tag=1\r\nTo: <sip:b.test>\r\nCall-ID: 1\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n";
@@ -199,14 +205,16 @@ mod tests {
             let [(to, Some(client))] = sent[..] else { panic!("{sent:?}") };
             assert_eq!(to, peer);
             corridor.outgoing.clear();
-            corridor.lost(Transport::Tcp, peer, Tick(100));
+            corridor.lost(Transport::Tcp, peer, Was::default(), Tick(100));
             if moved {
                 corridor.moved(client, Tick(100));
             }
-            while corridor.work_off_losses(Tick(100)) {}
+            while corridor.work_off_losses(Tick(100), |_, _, _| begun) {}
             corridor.outgoing.sendings.len()
         };
-        assert_eq!((answers(false), answers(true)), (1, 0));
+        assert_eq!((answers(false, None), answers(true, None)), (1, 0));
+        // Sent at 90: over the next one, which had begun by then; or before there was one.
+        assert_eq!((answers(false, Some(Tick(90))), answers(false, Some(Tick(91)))), (0, 1));
     }
 
     /// Else a request that one process sent again would be passed over by another, whose first loss is the next one.
@@ -214,7 +222,7 @@ mod tests {
     fn no_two_processes_number_their_losses_alike() {
         let number = || {
             let mut corridor = corridor();
-            corridor.lost(Transport::Sctp, Address::new([192, 0, 2, 1].into(), 5060), Tick(1));
+            corridor.lost(Transport::Sctp, Address::new([192, 0, 2, 1].into(), 5060), Was::default(), Tick(1));
             corridor.losses[0].number
         };
         assert_ne!(number(), number());
@@ -225,10 +233,10 @@ mod tests {
         let mut corridor = corridor();
         let [one, two] = [5060, 5061].map(|port| Address::new([192, 0, 2, 1].into(), port));
         for n in 0..2_000 {
-            corridor.lost(Transport::Tcp, one, Tick(n));
+            corridor.lost(Transport::Tcp, one, Was::default(), Tick(n));
         }
-        corridor.lost(Transport::Tcp, two, Tick(1));
-        corridor.lost(Transport::Sctp, one, Tick(1));
+        corridor.lost(Transport::Tcp, two, Was::default(), Tick(1));
+        corridor.lost(Transport::Sctp, one, Was::default(), Tick(1));
         corridor.owner_died(Transport::Tcp, one, Tick(1));
         assert_eq!((corridor.losses.len(), corridor.counters.sum(Counter::LossesDropped)), (4, 0));
         assert_eq!(corridor.losses[0].until, Tick(1_999), "the last of them can have been sent then");
@@ -237,7 +245,7 @@ mod tests {
         assert!(numbers.len() == 4 && !numbers.contains(&0));
         // Where a walk has been already, a new loss must look again.
         corridor.losses[0].next_bucket = 1;
-        corridor.lost(Transport::Tcp, one, Tick(2_000));
+        corridor.lost(Transport::Tcp, one, Was::default(), Tick(2_000));
         assert_eq!(corridor.losses.len(), 5);
     }
 }

@@ -13,7 +13,7 @@ use std::os::fd::AsRawFd;
 use sys::datagram::Arena;
 use tracing::{info, warn};
 
-use super::corridor::{Arrived, Corridor};
+use super::corridor::{Arrived, Corridor, Was};
 use super::{Duty, House, Seat, clock};
 use crate::config::exit;
 use crate::log::{self, Role};
@@ -130,7 +130,7 @@ impl<'h> Round<'h> {
             self.transports.adopt(&mut self.inbox);
             self.corridor.inspect();
             // Before anybody hears of lost connections: what was posted to the dead one and never read goes over new ones.
-            self.transports.posted(&mut self.arena, &mut self.inbox, now);
+            self.transports.posted(true, &mut self.arena, &mut self.inbox, now);
             info!("took over the seat");
             self.work_off(now);
         }
@@ -174,7 +174,7 @@ impl<'h> Round<'h> {
                 _ => self.round(events),
             }
         }
-        self.transports.posted(&mut self.arena, &mut self.inbox, clock::now());
+        self.transports.posted(false, &mut self.arena, &mut self.inbox, clock::now());
         Ok(())
     }
 
@@ -230,7 +230,8 @@ impl<'h> Round<'h> {
             self.unfinished = sources; // empty, but keeps its memory
         }
         // Once: others may post faster than this process works it off, and it must come round to say that it is alive.
-        self.posted = self.transports.posted(&mut self.arena, &mut self.inbox, now);
+        let losses = self.corridor.has_losses();
+        self.posted = self.transports.posted(losses, &mut self.arena, &mut self.inbox, now);
         if self.posted {
             self.work_off(now);
         }
@@ -245,7 +246,12 @@ impl<'h> Round<'h> {
         }
         // First what has moved from what is lost to another connection.
         self.work_off(now);
-        self.corridor.work_off_losses(now);
+        let flows = &self.house.shared.flows;
+        self.corridor.work_off_losses(now, |transport, peer, was| {
+            // An association whose peer restarted is lost and still there.
+            let next = flows.find_by_peer(transport, peer);
+            next.filter(|flow| flow.id != was.id && is_newer(flow, was.association)).map(|flow| flow.begun)
+        });
         self.work_off(now);
         self.log_dropped();
     }
@@ -270,13 +276,8 @@ impl<'h> Round<'h> {
                 match happening {
                     Happening::Lost { transport, peers, id, association } => {
                         for peer in peers {
-                            // What was sent since a newer connection to this peer was begun, went over that one. (An association whose
-                            // peer restarted is lost and still there.)
-                            let newer = self.house.shared.flows.find_by_peer(transport, peer);
-                            let newer = newer.filter(|flow| flow.id != id && is_newer(flow, association));
-                            // And what another process has sent while this round went on, over the lost one.
-                            let until = newer.map_or_else(clock::now, |flow| Tick(flow.begun.0.saturating_sub(1)));
-                            self.corridor.lost(transport, peer, until);
+                            // Until now: what another process has sent while this round went on, went over the lost one, too.
+                            self.corridor.lost(transport, peer, Was { id, association }, clock::now());
                         }
                     }
                     Happening::OwnerDied { transport, peers } => {

@@ -271,7 +271,7 @@ impl Seat {
             });
             self.work_off(&mut answer);
         }
-        if self.transports.posted(&mut self.arena, &mut self.inbox, now) || !self.inbox.frames.is_empty() {
+        if self.transports.posted(false, &mut self.arena, &mut self.inbox, now) || !self.inbox.frames.is_empty() {
             self.work_off(&mut answer);
         }
         self.transports.tick(&mut self.inbox, now);

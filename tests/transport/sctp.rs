@@ -290,16 +290,23 @@ fn what_waits_for_a_peer_that_restarts_is_lost_and_never_sent() {
     let tunnel = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     sys::sctp::set_sysctl("udp_port", i64::from(tunnel)).unwrap();
     let (mut z, at) = daemon(LISTEN);
-    let mut peer = TunnelPeer::on("127.0.0.2:0".parse().unwrap());
-    let tag = peer.call(at[0], tunnel);
-    z.until("an association", |_| {
-        peer.turn();
-        !peer.up.is_empty()
-    });
-    peer.send(tag, b"hello");
-    z.until_got(1);
+    // One that worker 0 reads, in whose queue the requests will be: another may send before this one has read of the restart.
+    let (mut peer, to) = loop {
+        z.got.clear();
+        let mut peer = TunnelPeer::on("127.0.0.2:0".parse().unwrap());
+        let tag = peer.call(at[0], tunnel);
+        z.until("an association", |_| {
+            peer.turn();
+            !peer.up.is_empty()
+        });
+        peer.send(tag, b"hello");
+        z.until_got(1);
+        let to = z.got[0].from;
+        if z.parts.flows.find(to.id).unwrap().owner == 0 {
+            break (peer, to);
+        }
+    };
     // Now it looks at nothing.
-    let to = z.got[0].from;
     let mut requests = Vec::new();
     while z.transports.queued_bytes() < 40_000 {
         let id = BranchId { slot: requests.len() as u32 + 1, generation: 7 };

@@ -165,8 +165,10 @@ impl Transports {
             for (from, (start, end)) in &relay.packets {
                 user_sctp.posted(from, relay.outgoing.bytes.get(*start..*end).unwrap_or_default(), now);
             }
-            // Before anything is sent: which associations there are is known again.
-            more |= user_sctp.deliver_all(&mut self.desk, arena, inbox, now);
+            if !relay.packets.is_empty() {
+                // Before anything is sent: which associations there are is known again.
+                more |= user_sctp.deliver_all(&mut self.desk, arena, inbox, now);
+            }
             relay.ends.iter().for_each(|flow| tcp.end(flow.id));
             let mut outgoing = std::mem::take(&mut self.relay.outgoing);
             if losses {

@@ -24,7 +24,6 @@
 //! | a worker with nothing near sleeps without a time-out; a request's key hashed once | c6f9092, 6138ae7 | UDP 102.6, TCP 124.0, SCTP 132.1 | 100.4, 124.1, 130.8 |
 //! | a socket for each worker on SCTP instead of a shared one | ef5b8a8; c518986 | nothing gained (see `transport::sctp`) | not kept as default |
 //! | the same on UDP (`udp.layout`; µs on the host, closed loop and 4,000 calls/s, medians of three) | 6bcfbb1 | 31.1 and 64.2, p99 of set-up 6.1 and 0.44 ms | 30.3 and 62.9, p99 8.1 and 0.78 ms: not kept as default |
-//! | under load a worker sleeps 200 or 500 µs before it looks for more messages, as network cards do | never committed | | about a tenth less CPU for two to five times the set-up time at 4,000 calls/s: not kept |
 //!
 //! Over UDP the plain loop costs 59; a worker's own code 43 (callgrind).
 

@@ -246,13 +246,15 @@ impl<'h> Round<'h> {
         }
         // First what has moved from what is lost to another connection.
         self.work_off(now);
-        let flows = &self.house.shared.flows;
-        self.corridor.work_off_losses(now, |transport, peer, was| {
-            // An association whose peer restarted is lost and still there.
-            let next = flows.find_by_peer(transport, peer);
-            next.filter(|flow| flow.id != was.id && is_newer(flow, was.association)).map(|flow| flow.begun)
-        });
-        self.work_off(now);
+        if self.corridor.has_losses() {
+            let flows = &self.house.shared.flows;
+            self.corridor.work_off_losses(now, |transport, peer, was| {
+                // An association whose peer restarted is lost and still there.
+                let next = flows.find_by_peer(transport, peer);
+                next.filter(|flow| flow.id != was.id && is_newer(flow, was.association)).map(|flow| flow.begun)
+            });
+            self.work_off(now);
+        }
         self.log_dropped();
     }
 

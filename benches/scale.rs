@@ -24,6 +24,8 @@
 mod machine;
 #[path = "support/phones.rs"]
 mod phones;
+#[path = "support/program.rs"]
+mod program;
 #[path = "support/proxy.rs"]
 mod proxy;
 
@@ -87,22 +89,10 @@ impl Scale {
 }
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    // cargo runs benchmarks as tests, too (`cargo test --benches`): there is nothing to see in a debug build.
-    if arguments.iter().any(|argument| argument == "--test") {
-        return ExitCode::SUCCESS;
-    }
-    let done = match &arguments[..] {
+    program::run("scale", |arguments| match arguments {
         [word, proxy, first, count] if word == "hold" => hold(proxy, first, count),
-        _ => all(&arguments),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("scale: {error}");
-            ExitCode::FAILURE
-        }
-    }
+        _ => all(arguments),
+    })
 }
 
 fn all(arguments: &[String]) -> io::Result<()> {

@@ -28,6 +28,8 @@ mod machine;
 mod messages;
 #[path = "../support/phones.rs"]
 mod phones;
+#[path = "../support/program.rs"]
+mod program;
 #[path = "../support/proxy.rs"]
 mod proxy;
 
@@ -91,18 +93,7 @@ impl Scale {
 }
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    // cargo runs benchmarks as tests, too (`cargo test --benches`): there is nothing to see in a debug build.
-    if arguments.iter().any(|argument| argument == "--test") {
-        return ExitCode::SUCCESS;
-    }
-    match measure(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("floor: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    program::run("floor", measure)
 }
 
 fn measure(arguments: &[String]) -> io::Result<()> {

@@ -1,10 +1,10 @@
 //! Our daemon and Kamailio beside each other: CPU per operation under the same load, with the same two workers:
 //!
 //!     cargo bench --bench peers                       # UDP, TCP (Debian: kamailio)
-//!     cargo bench --bench peers -- udp paced          # only this transport, only this load (paced, closed, fresh, trunk)
+//!     cargo bench --bench peers -- udp paced          # only this transport, only this load (paced, bursts, closed, fresh, trunk)
 //!     benches/vm peers                                # UDP, TCP, SCTP in a virtual machine that counts instructions
 //!
-//! Needs Debian's kamailio and kamailio-sctp-modules. Kamailio (`kamailio.cfg`) does what ours does for a call: forwards
+//! Needs Debian's kamailio, kamailio-sctp-modules and sip-tester. Kamailio (`kamailio.cfg`) does what ours does for a call: forwards
 //! statefully, puts itself into the dialog, keeps bindings in memory. An operation is one INVITE or BYE transaction. The two take
 //! turns, medians are printed, and of the ratio the least and the most. What a transaction costs after its end is counted, too (`Meter`).
 //! The column "at most" is what the project wants to reach: no exit status.
@@ -12,12 +12,17 @@
 #![allow(clippy::disallowed_methods, reason = "a benchmark measures")]
 #![allow(dead_code, reason = "parts are shared with other benchmarks, each shows some of the figures")]
 
+mod bursts;
 #[path = "../support/machine.rs"]
 mod machine;
 #[path = "../support/phones.rs"]
 mod phones;
+#[path = "../support/program.rs"]
+mod program;
 #[path = "../support/proxy.rs"]
 mod proxy;
+#[path = "../../tests/support/mod.rs"]
+mod support;
 
 use std::io;
 use std::process::ExitCode;
@@ -87,10 +92,14 @@ fn loads(machine: Machine, transport: Transport) -> Vec<Load> {
     let open = |calls_per_s| Arrival::Open { calls_per_s };
     // Over one connection or association on each side.
     let paced = |rate, target| load("paced", 100, Lines::Trunks(1), open(rate), Some(target));
+    // The same, placed by SIPp.
+    let bursts = |rate, target| load("bursts", 100, Lines::Trunks(1), open(rate), Some(target));
     let closed = |clients| load("closed", clients, Lines::Own, Arrival::Closed, None);
     let fresh = |rate| load("fresh", 50, Lines::PerCall, open(rate), Some(0.5));
     let mut loads = match machine {
-        Machine::Metal => vec![paced(4_000.0, 0.55), closed(100), closed(500), closed(1_000), fresh(300.0)],
+        Machine::Metal => {
+            vec![paced(4_000.0, 0.55), bursts(4_000.0, 0.55), closed(100), closed(500), closed(1_000), fresh(300.0)]
+        }
         Machine::Counting | Machine::Emulated => vec![paced(200.0, 0.45), fresh(50.0)],
     };
     if machine != Machine::Metal || sys::sctp::supported() {
@@ -103,18 +112,7 @@ fn loads(machine: Machine, transport: Transport) -> Vec<Load> {
 }
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    // cargo runs benchmarks as tests, too (`cargo test --benches`): there is nothing to see in a debug build.
-    if arguments.iter().any(|argument| argument == "--test") {
-        return ExitCode::SUCCESS;
-    }
-    match measure(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("peers: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    program::run("peers", measure)
 }
 
 fn measure(arguments: &[String]) -> io::Result<()> {
@@ -164,7 +162,7 @@ fn measure(arguments: &[String]) -> io::Result<()> {
         let ours = Proxy::strowger(&program, transport, scale.transactions, "");
         let theirs = Proxy::kamailio(transport, scale.shared_mb)?;
         for mut load in loads(machine, transport) {
-            if !named(&["paced", "closed", "fresh", "trunk"], load.word) {
+            if !named(&["paced", "bursts", "closed", "fresh", "trunk"], load.word) {
                 continue;
             }
             if let (Arrival::Open { calls_per_s }, Some(rate)) = (&mut load.arrival, rate) {
@@ -179,7 +177,10 @@ fn measure(arguments: &[String]) -> io::Result<()> {
                 warm_up: Duration::ZERO,
                 nice: NICE,
             };
-            let rounds = compare(&scale, &ours, &theirs, &phones);
+            let rounds = compare(&scale, &ours, &theirs, &|proxy, meter| match load.of_sipp() {
+                Some(calls_per_s) => bursts::call(transport, calls_per_s, proxy, meter, scale.calls_for),
+                None => phones.call(proxy, meter, scale.calls_for),
+            });
             if load.word == "trunk" {
                 trunks.push((transport, spread(rounds.iter().map(|[ours, _]| ours.cost.cpu))[1]));
             }
@@ -193,7 +194,9 @@ fn measure(arguments: &[String]) -> io::Result<()> {
     println!(
         "phones busy: the share of a round in which the busiest phone process ran or waited for a processor; near 100 % the phones were the"
     );
-    println!("limit. again: messages that the phones sent again. Of ours, then of Kamailio.");
+    println!(
+        "limit. of SIPp only how long it ran. again: messages that the phones sent again. Of ours, then of Kamailio."
+    );
     let of = |wanted| trunks.iter().find(|(transport, _)| *transport == wanted).map(|(_, cpu)| cpu);
     if let (Some(udp), Some(sctp)) = (of(Transport::Udp), of(Transport::Sctp)) {
         let ratio = sctp / udp;
@@ -227,9 +230,9 @@ impl<'p> Side<'p> {
         Side { proxy, meter: Meter::of(proxy, Duration::from_secs(4)), open: None, did: Vec::new() }
     }
 
-    fn round(&mut self, scale: &Scale, phones: &Phones) {
+    fn round(&mut self, calls: &dyn Fn(&Proxy, &mut Meter) -> Calls) {
         self.end();
-        self.open = Some(phones.call(self.proxy, &mut self.meter, scale.calls_for));
+        self.open = Some(calls(self.proxy, &mut self.meter));
     }
 
     fn end(&mut self) {
@@ -240,13 +243,13 @@ impl<'p> Side<'p> {
 }
 
 /// What ours and Kamailio did, round by round.
-fn compare(scale: &Scale, ours: &Proxy, theirs: &Proxy, phones: &Phones) -> Vec<[Did; 2]> {
+fn compare(scale: &Scale, ours: &Proxy, theirs: &Proxy, calls: &dyn Fn(&Proxy, &mut Meter) -> Calls) -> Vec<[Did; 2]> {
     // What was done before is gone.
     sleep(Duration::from_secs(33));
     let (mut ours, mut theirs) = (Side::new(ours), Side::new(theirs));
     for _ in 0..scale.warm_up + scale.rounds {
-        ours.round(scale, phones);
-        theirs.round(scale, phones);
+        ours.round(calls);
+        theirs.round(calls);
         sleep(scale.pause);
     }
     ours.end();
@@ -257,9 +260,18 @@ fn compare(scale: &Scale, ours: &Proxy, theirs: &Proxy, phones: &Phones) -> Vec<
 }
 
 impl Load {
+    /// Calls per second, if SIPp places them.
+    fn of_sipp(&self) -> Option<f64> {
+        match self.arrival {
+            Arrival::Open { calls_per_s } if self.word == "bursts" => Some(calls_per_s),
+            _ => None,
+        }
+    }
+
     fn said(&self) -> String {
         match (self.arrival, self.lines) {
             (Arrival::Open { calls_per_s }, Lines::PerCall) => format!("{calls_per_s} calls/s, a connection for each"),
+            (Arrival::Open { calls_per_s }, _) if self.of_sipp().is_some() => format!("{calls_per_s} calls/s, SIPp's"),
             (Arrival::Open { calls_per_s }, _) => format!("{calls_per_s} calls/s, one connection"),
             (Arrival::Closed, Lines::Trunks(_)) => format!("{} calls at once, one connection", self.clients),
             (Arrival::Closed, _) => format!("{} clients", self.clients),
@@ -294,7 +306,7 @@ fn row(transport: Transport, load: &Load, rounds: &[[Did; 2]]) -> Vec<String> {
         per_second(1),
         format!("{:.0}, {:.0} %", busy(0), busy(1)),
         format!("{}, {}", again(0), again(1)),
-        format!("{:.0}, {:.0}", late(0), late(1)),
+        if load.of_sipp().is_some() { "–".to_owned() } else { format!("{:.0}, {:.0}", late(0), late(1)) },
         format!("{}, {}", failed(0), failed(1)),
     ]
 }

@@ -86,6 +86,13 @@ thread_local! {
     static ROUNDS: Cell<usize> = const { Cell::new(0) };
 }
 
+/// For the next round.
+pub fn next_domain() -> String {
+    let round = ROUNDS.get();
+    ROUNDS.set(round + 1);
+    domain(round)
+}
+
 impl Phones {
     /// Registers, then calls for so long; the meter runs from the first call on.
     pub fn call(&self, proxy: &Proxy, meter: &mut Meter, how_long: Duration) -> Calls {
@@ -98,12 +105,10 @@ impl Phones {
     }
 
     fn watched(&self, proxy: &Proxy, how_long: Duration, begins: &mut dyn FnMut()) -> Calls {
-        let round = ROUNDS.get();
-        ROUNDS.set(round + 1);
         let mut rig = Rig::own(self.program.clone());
         rig.proxy = rig::Proxy::Foreign { address: proxy.address, encapsulation_port: 9899, pid: Some(proxy.pid()) };
         rig.nice = self.nice;
-        rig.domain = domain(round);
+        rig.domain = next_domain();
         rig.connection_per_call = self.lines == Lines::PerCall;
         rig.trunks = if let Lines::Trunks(trunks) = self.lines { Some(trunks) } else { None };
         let mut begun = false;
@@ -154,7 +159,7 @@ impl Meter {
         Meter { began, before, idle: proxy.spent() - before, idle_for: began.elapsed() }
     }
 
-    fn begin(&mut self, proxy: &Proxy) {
+    pub fn begin(&mut self, proxy: &Proxy) {
         (self.began, self.before) = (Instant::now(), proxy.spent());
     }
 

@@ -29,6 +29,8 @@ mod load;
 #[path = "../messages/mod.rs"]
 mod messages;
 mod parts;
+#[path = "../support/program.rs"]
+mod program;
 mod report;
 mod user;
 
@@ -76,22 +78,10 @@ impl Scale {
 }
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    // cargo runs benchmarks as tests, too (`cargo test --benches`): there is nothing to see in a debug build.
-    if arguments.iter().any(|argument| argument == "--test") {
-        return ExitCode::SUCCESS;
-    }
-    let done = match &arguments[..] {
+    program::run("transport", |arguments| match arguments {
         [role, kind, ports @ ..] if role == "forward" => forward(kind, ports),
-        _ => measure(&arguments),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("transport: {error}");
-            ExitCode::FAILURE
-        }
-    }
+        _ => measure(arguments),
+    })
 }
 
 /// This process is one of those that are measured.

@@ -75,8 +75,8 @@ fn run(config: Config, path: Option<PathBuf>, body: Body) -> u8 {
         Err(error) => return cannot_start(&error.to_string()),
     };
     match master.run(&mut house) {
-        Way::Out(status) => status,
-        Way::IntoChild(seat) => {
+        Outcome::Ended(status) => status,
+        Outcome::Child(seat) => {
             // Poll, signals and admin connections are the master's: a child that kept them would keep admin clients
             // waiting.
             drop(master);
@@ -91,11 +91,11 @@ fn cannot_start(why: &str) -> u8 {
 }
 
 /// How a process leaves the master's loop.
-enum Way {
+enum Outcome {
     /// The daemon ended.
-    Out(u8),
+    Ended(u8),
     /// It is a child now.
-    IntoChild(Seat),
+    Child(Seat),
 }
 
 struct Master {
@@ -146,7 +146,7 @@ impl Master {
     }
 
     /// Find out what happened, put it right, wait.
-    fn run(&mut self, house: &mut House) -> Way {
+    fn run(&mut self, house: &mut House) -> Outcome {
         let mut events = Events::with_capacity(64);
         loop {
             let now = clock::now();
@@ -154,12 +154,12 @@ impl Master {
             self.children.reap(house, now);
             self.children.end_hanging(house, now);
             if let Some(status) = self.end(house, now) {
-                return Way::Out(status);
+                return Outcome::Ended(status);
             }
             if house.shared.phases.current() != Phase::Closing
                 && let Some(seat) = self.children.fill(house, now)
             {
-                return Way::IntoChild(seat);
+                return Outcome::Child(seat);
             }
             self.tell_systemd(house, now);
             self.answer(house, &events, now);

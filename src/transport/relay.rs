@@ -56,7 +56,7 @@ impl Relay {
 
     /// Takes what was posted, messages to work on into the arena from slot `inbox.used` on; true: there is more, other than those.
     pub fn read(&mut self, arena: &mut Arena, inbox: &mut Inbox) -> bool {
-        let mut room = Room { slot: inbox.used, at: 0, frames: FRAMES };
+        let mut cursor = Cursor { slot: inbox.used, at: 0, frames: FRAMES };
         let mailboxes = self.parts.mailboxes;
         // Who is behind with sending would be given more than its mailbox takes.
         self.held = self.owner.is_some_and(|owner| mailboxes.is_half_full((self.seat, owner)));
@@ -71,14 +71,14 @@ impl Relay {
                     Kind::Send | Kind::Open | Kind::Packet | Kind::End => self.take(from),
                     // More of them: in the next turn. They may come without end, and others have come meanwhile.
                     Kind::Message | Kind::LastMessage => {
-                        if self.held || !self.take_message(from, next, &mut room, arena, inbox) {
+                        if self.held || !self.take_message(from, next, &mut cursor, arena, inbox) {
                             break;
                         }
                     }
                 }
             }
         }
-        inbox.used = room.used();
+        inbox.used = cursor.used();
         if self.frames != 0 {
             self.mailbox.begin();
         }
@@ -99,7 +99,14 @@ impl Relay {
     }
 
     /// False: not now.
-    fn take_message(&mut self, from: usize, next: Next, room: &mut Room, arena: &mut Arena, inbox: &mut Inbox) -> bool {
+    fn take_message(
+        &mut self,
+        from: usize,
+        next: Next,
+        cursor: &mut Cursor,
+        arena: &mut Arena,
+        inbox: &mut Inbox,
+    ) -> bool {
         self.taken = true;
         if next.tried {
             // Two processes died on it.
@@ -114,11 +121,11 @@ impl Relay {
             self.mailbox.skip(from);
             return true;
         }
-        let Some((slot, start)) = room.find(next.bytes, arena) else { return false };
+        let Some((slot, start)) = cursor.find(next.bytes, arena) else { return false };
         if next.inherited {
             // Alone, so that none is left for what another did.
             self.mailbox.note_try(from);
-            room.frames = 0;
+            cursor.frames = 0;
         }
         let bytes = arena.slot_mut(slot).get_mut(start..).unwrap_or_default();
         let Some(posted) = self.mailbox.next_into(from, bytes) else { return false };
@@ -164,14 +171,14 @@ impl Relay {
 }
 
 /// Where in the arena the next message goes.
-struct Room {
+struct Cursor {
     slot: usize,
     at: usize,
     /// So many more are taken.
     frames: usize,
 }
 
-impl Room {
+impl Cursor {
     /// Slot and place in it for so many bytes, behind the message before.
     fn find(&mut self, bytes: usize, arena: &Arena) -> Option<(usize, usize)> {
         if self.frames == 0 {

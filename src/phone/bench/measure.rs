@@ -72,6 +72,9 @@ const REACHED: f64 = 0.98;
 /// So many registrations refused, of a hundred, make a measurement meaningless.
 const REFUSED_PERCENT: u64 = 1;
 
+/// Of a call that was still going on so long after the window that it counts as failed.
+const NO_END: &str = "no end after the window";
+
 /// Measures a point once: the daemon is started for it, and ended.
 ///
 /// # Errors
@@ -332,10 +335,15 @@ impl Sitting<'_, '_> {
         words::add_to(&mut set_up, &figures.set_up);
         let at = |quantile| set_up.value_at_quantile(quantile) as f64;
         let operations = figures.invites + figures.byes;
+        let mut failures = figures.failures.clone();
+        if unfinished > 0 {
+            failures.insert(NO_END.to_owned(), unfinished);
+        }
         Sample {
             wall_s,
             operations,
             failed_calls: figures.failed_calls + unfinished,
+            failures,
             retransmissions: figures.retransmissions,
             connections: figures.connections,
             cpu_s: cpu_by_process.values().sum(),

@@ -75,6 +75,9 @@ pub struct Sample {
     /// INVITE and BYE transactions completed.
     pub operations: u64,
     pub failed_calls: u64,
+    /// Why, in words. Empty in files from before it was kept.
+    #[serde(default)]
+    pub failures: BTreeMap<String, u64>,
     pub retransmissions: u64,
     /// Connections or associations that the phones opened.
     pub connections: u64,

@@ -4,8 +4,10 @@
 //! per peer IP (M20). Opening a connection is claimed here first, so no two workers connect to one peer at once. Never a
 //! socket.
 
+mod scan;
 mod size;
 mod table;
+mod view;
 
 use std::hash::Hasher;
 use std::io;
@@ -17,41 +19,13 @@ use sys::memory::{Mapping, Plan, Span};
 use crate::timer::Tick;
 use crate::transport::{Address, FlowId, Transport};
 
+pub use scan::{Fate, Glance};
 pub use size::MOST;
 use size::{Held, Sizes, Tables};
 pub use table::{ADDRESSES, PathNote, State};
 use table::{Entry, FlowTable, Hashed, New};
-
-/// What one may know of an entry: a copy, already old.
-#[derive(Clone, Copy, Debug)]
-pub struct FlowView {
-    pub id: FlowId,
-    pub transport: Transport,
-    pub state: State,
-    pub listener: u8,
-    /// Seat of the owner; the kernel's SCTP: number of its socket.
-    pub owner: usize,
-    /// SCTP association id (in user space: our verification tag), else 0.
-    pub association: u32,
-    /// UDP port of the peer (RFC 6951), 0 where there is none.
-    pub encapsulation: u16,
-    pub path: PathNote,
-    /// A request of ours went out on it (TCP and SCTP in user space only).
-    pub requested: bool,
-    /// `Address::NONE` where there are fewer.
-    pub peers: [Address; ADDRESSES],
-    /// Bytes that wait for room.
-    pub queued: u32,
-    /// When its set-up began, as far as we know: what was sent before did not go over it.
-    pub begun: Tick,
-    /// When it was entered; of an association that we set up over the kernel's SCTP, when it came up.
-    pub opened: Tick,
-    /// When something last came or went (as often as its owner noted it).
-    pub last: Tick,
-    /// Messages.
-    pub received: u64,
-    pub sent: u64,
-}
+pub use view::FlowView;
+use view::{join, number, split, view};
 
 /// Most flows of one transport: all together, and with one IP address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,24 +54,6 @@ pub enum Claim {
     Full(Refusal),
 }
 
-/// What becomes of a connection that was looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    Keep,
-    /// It is this seat's from now on.
-    Give(usize),
-    Remove,
-}
-
-/// What one looks at to find idle connections.
-#[derive(Clone, Copy, Debug)]
-pub struct Glance {
-    pub id: FlowId,
-    pub owner: usize,
-    pub state: State,
-    pub last: Tick,
-}
-
 /// Where the tables lie in the plan.
 #[derive(Clone, Copy)]
 pub struct Spans {
@@ -106,18 +62,18 @@ pub struct Spans {
 }
 
 /// A locked table. When it is let go, everybody may see how many are in it, also if somebody died in it and it was rebuilt.
-struct Room {
+struct HeldTable {
     held: Held,
     live: &'static AtomicU32,
 }
 
-impl Room {
+impl HeldTable {
     fn table(&mut self) -> FlowTable<'_> {
         self.held.table()
     }
 }
 
-impl Drop for Room {
+impl Drop for HeldTable {
     fn drop(&mut self) {
         let live = self.held.table().live() as u32;
         // Mostly it is what it was, and others' caches need not hear of it.
@@ -459,27 +415,6 @@ impl Flows {
         Some(last)
     }
 
-    /// Looks at every connection, all of them under the table's lock, as OpenSER does; gives back those that did not stay as they were,
-    /// as they were. Only for `tcp.architecture = "supervisor"`, which is there to show what that costs.
-    pub fn scan(&self, now: Tick, mut each: impl FnMut(&Glance) -> Verdict) -> Vec<FlowView> {
-        let mut changed = Vec::new();
-        let Some(mut held) = self.lock(Transport::Tcp) else { return changed };
-        let mut table = held.table();
-        for index in 1..=table.used() {
-            changed.extend(judge(&mut table, index, now, &mut each));
-        }
-        changed
-    }
-
-    /// The same for one connection.
-    pub fn judge(&self, id: FlowId, now: Tick, mut each: impl FnMut(&Glance) -> Verdict) -> Option<FlowView> {
-        let (transport, index) = split(id)?;
-        let mut held = self.lock(transport).filter(|_| transport == Transport::Tcp)?;
-        let mut table = held.table();
-        table.get(index, id.generation)?;
-        judge(&mut table, index, now, &mut each)
-    }
-
     /// Somebody is about to send on it: it is not idle, and with a `request` its end is a loss. None when it takes nothing any more.
     pub fn take_up(&self, id: FlowId, request: bool, now: Tick) -> Option<FlowView> {
         let (transport, index) = split(id)?;
@@ -548,9 +483,9 @@ impl Flows {
         self.lock(transport)?.table().get_mut(index, id.generation).map(with)
     }
 
-    fn lock(&self, transport: Transport) -> Option<Room> {
+    fn lock(&self, transport: Transport) -> Option<HeldTable> {
         let number = number(transport)?;
-        Some(Room { held: self.tables.lock(number)?, live: self.live.get(number)? })
+        Some(HeldTable { held: self.tables.lock(number)?, live: self.live.get(number)? })
     }
 
     fn hashed(&self, address: Address) -> Hashed {
@@ -564,34 +499,6 @@ impl Flows {
     }
 }
 
-fn judge(
-    table: &mut FlowTable<'_>,
-    index: u32,
-    now: Tick,
-    each: &mut impl FnMut(&Glance) -> Verdict,
-) -> Option<FlowView> {
-    let entry = table.entry_mut(index)?;
-    let glance = Glance {
-        id: join(Transport::Tcp, index, entry.generation),
-        owner: usize::from(entry.owner),
-        state: State::from_u8(entry.state).unwrap_or(State::Closing),
-        last: entry.last,
-    };
-    match each(&glance) {
-        Verdict::Keep => None,
-        Verdict::Give(seat) => {
-            let was = view(Transport::Tcp, index, entry);
-            (entry.owner, entry.last) = (seat as u16, now);
-            Some(was)
-        }
-        Verdict::Remove => {
-            let was = view(Transport::Tcp, index, entry);
-            table.remove(index);
-            Some(was)
-        }
-    }
-}
-
 fn usable(entry: &Entry) -> bool {
     matches!(State::from_u8(entry.state), Some(State::Opening | State::Open))
 }
@@ -599,48 +506,4 @@ fn usable(entry: &Entry) -> bool {
 /// Is it being set up, over the kernel's SCTP, from this listener?
 fn is_opening(entry: &Entry, listener: u8) -> bool {
     entry.state == State::Opening as u8 && entry.listener == listener
-}
-
-fn number(transport: Transport) -> Option<usize> {
-    match transport {
-        Transport::Udp => None,
-        Transport::Tcp => Some(0),
-        Transport::Sctp => Some(1),
-    }
-}
-
-/// A `FlowId` counts through both tables.
-fn join(transport: Transport, index: u32, generation: u32) -> FlowId {
-    FlowId { index: index + number(transport).unwrap_or(0) as u32 * MOST as u32, generation }
-}
-
-fn split(id: FlowId) -> Option<(Transport, u32)> {
-    let from_0 = id.index.checked_sub(1)?;
-    let transport = match from_0 / MOST as u32 {
-        0 => Transport::Tcp,
-        1 => Transport::Sctp,
-        _ => return None,
-    };
-    Some((transport, from_0 % MOST as u32 + 1))
-}
-
-fn view(transport: Transport, index: u32, entry: &Entry) -> FlowView {
-    FlowView {
-        id: join(transport, index, entry.generation),
-        transport,
-        state: State::from_u8(entry.state).unwrap_or(State::Closing),
-        listener: entry.listener,
-        owner: usize::from(entry.owner),
-        association: entry.association,
-        encapsulation: entry.encapsulation,
-        requested: entry.requested != 0,
-        path: entry.path,
-        peers: entry.peers,
-        queued: entry.queued,
-        begun: Tick(entry.opened.0.saturating_sub(u64::from(entry.set_up_ms))),
-        opened: entry.opened,
-        last: entry.last,
-        received: entry.received,
-        sent: entry.sent,
-    }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::grid::{Plan, takes, to_do, unsettled};
 use super::words;
-use crate::phone::bench::measure::AROUND;
+use crate::phone::bench::measure::{AROUND, reasons};
 use crate::phone::bench::results::{Limit, Machine, OTHERS, Point, Results, Row, Sample};
 
 /// Why a point has no sample.
@@ -277,7 +277,8 @@ fn tell(sample: &Sample) {
         text += &format!(" (others used {:.0} % of the processors)", sample.others * 100.0);
     }
     if sample.failed_calls > 0 {
-        text += &format!(", {} calls failed", words::whole(sample.failed_calls as f64));
+        let why = reasons(&sample.failures);
+        text += &format!(", {} calls failed: {why}", words::whole(sample.failed_calls as f64));
     }
     said(&text);
 }

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::AsFd;
 
-use super::send::{self, Verdict};
+use super::send::{self, Refused};
 use super::way::{self, Way};
 use super::{Desk, Item, SndInfo};
 use crate::message::branch::BranchId;
@@ -191,12 +191,12 @@ fn try_again(desk: &mut Desk, key: &Key, queue: &mut Queue, sip: SndInfo, inbox:
         }
         let Some(error) = error else { continue };
         match send::judge(&error) {
-            Verdict::NoRoom | Verdict::Elsewhere => return false,
-            Verdict::Closing => {
+            Refused::NoRoom | Refused::Elsewhere => return false,
+            Refused::Closing => {
                 queue.closing = true;
                 return false;
             }
-            Verdict::Gone => {
+            Refused::Gone => {
                 desk.parts.open_associations.strike(desk.seat, key.listener, key.association);
                 // After a shutdown in good order a new association takes over (M19), and a response always may use one (A17); a
                 // request whose association was lost has failed with it (A19).
@@ -216,7 +216,7 @@ fn try_again(desk: &mut Desk, key: &Key, queue: &mut Queue, sip: SndInfo, inbox:
                     }
                 }
             }
-            Verdict::Failed => {
+            Refused::Failed => {
                 desk.parts.counters.add(desk.seat, Counter::SendFailed, 1);
                 fail_first(desk, key, queue, inbox);
             }

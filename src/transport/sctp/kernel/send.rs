@@ -37,7 +37,8 @@ impl Planned {
     }
 }
 
-pub enum Verdict {
+/// Why a message could not be sent now.
+pub enum Refused {
     /// This association has no room now: try again shortly.
     NoRoom,
     /// It is shutting down: when it is gone, a new one may be set up (M19).
@@ -49,14 +50,14 @@ pub enum Verdict {
     Failed,
 }
 
-pub fn judge(error: &io::Error) -> Verdict {
+pub fn judge(error: &io::Error) -> Refused {
     match error.raw_os_error() {
-        _ if error.kind() == io::ErrorKind::WouldBlock => Verdict::NoRoom,
-        Some(ENOBUFS | ENOMEM) => Verdict::NoRoom,
-        Some(ESHUTDOWN) => Verdict::Closing,
-        Some(EADDRNOTAVAIL) => Verdict::Elsewhere,
-        Some(EPIPE) => Verdict::Gone,
-        _ => Verdict::Failed,
+        _ if error.kind() == io::ErrorKind::WouldBlock => Refused::NoRoom,
+        Some(ENOBUFS | ENOMEM) => Refused::NoRoom,
+        Some(ESHUTDOWN) => Refused::Closing,
+        Some(EADDRNOTAVAIL) => Refused::Elsewhere,
+        Some(EPIPE) => Refused::Gone,
+        _ => Refused::Failed,
     }
 }
 
@@ -179,11 +180,11 @@ impl Kernel {
             let Some(refused) = messages.get_mut(at) else { continue };
             let Some((sending, pieces)) = outgoing.item(refused.index, arena) else { break };
             match judge(&error) {
-                verdict @ (Verdict::NoRoom | Verdict::Closing | Verdict::Elsewhere) => {
+                why @ (Refused::NoRoom | Refused::Closing | Refused::Elsewhere) => {
                     // All further ones of this association wait behind it, see above.
                     let key = refused.key(listener);
                     self.queues.push(desk, key, (refused.way, sending.client), pieces, inbox, now);
-                    if matches!(verdict, Verdict::Closing) {
+                    if matches!(why, Refused::Closing) {
                         self.queues.closing(&key);
                         if !more && refused.way.association != 0 {
                             // What is held back before it must not hold up the end.
@@ -192,7 +193,7 @@ impl Kernel {
                     }
                     at += 1;
                 }
-                Verdict::Gone if refused.way.association != 0 => {
+                Refused::Gone if refused.way.association != 0 => {
                     desk.parts.open_associations.strike(desk.seat, listener, refused.way.association);
                     match Way::by_address(desk, listener, refused.way.peer, now) {
                         Ok(way) => refused.way = way,
@@ -203,7 +204,7 @@ impl Kernel {
                         }
                     }
                 }
-                Verdict::Gone | Verdict::Failed => {
+                Refused::Gone | Refused::Failed => {
                     if !more && refused.way.association != 0 {
                         // It should have closed what MSG_MORE left open.
                         send_held_back(fd, refused.way.association);

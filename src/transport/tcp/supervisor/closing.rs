@@ -7,7 +7,7 @@
 
 use super::holder::Supervisor;
 use crate::shared::counters::Counter;
-use crate::shared::flows::{FlowView, Verdict};
+use crate::shared::flows::{Fate, FlowView};
 use crate::timer::Tick;
 use crate::transport::desk::Desk;
 use crate::transport::{FlowId, Inbox, Transport};
@@ -31,7 +31,7 @@ impl Supervisor {
         desk.count(Counter::IdleScans, 1);
         let closed = desk.parts.flows.scan(now, |glance| {
             let is_idle = glance.owner == desk.seat && now.since(glance.last) >= idle;
-            if is_idle { Verdict::Remove } else { Verdict::Keep }
+            if is_idle { Fate::Remove } else { Fate::Keep }
         });
         for flow in closed {
             self.closed(desk, &flow, inbox);
@@ -53,7 +53,7 @@ impl Supervisor {
                     false => Some((glance.last + worker + idle).max(now + AGAIN_MS)),
                 };
                 again = again.filter(|due| *due > now);
-                if again.is_none() { Verdict::Remove } else { Verdict::Keep }
+                if again.is_none() { Fate::Remove } else { Fate::Keep }
             });
             if let Some(due) = again {
                 queue.enter(id, due);

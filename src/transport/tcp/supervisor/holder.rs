@@ -20,7 +20,7 @@ use super::ipc::{self, Note, Word};
 use super::reader::let_go;
 use crate::config::{self, Config};
 use crate::shared::counters::Counter;
-use crate::shared::flows::Verdict;
+use crate::shared::flows::Fate;
 use crate::shared::mailbox::Kind;
 use crate::timer::Tick;
 use crate::transport::desk::{Desk, End};
@@ -160,7 +160,7 @@ impl Supervisor {
             let _ = self.registry.deregister(&mut held.stream);
         }
         held.owner = owner;
-        desk.parts.flows.judge(id, now, |_| Verdict::Give(owner));
+        desk.parts.flows.judge(id, now, |_| Fate::Give(owner));
         desk.count(Counter::ConnectionsAssigned, 1);
         if let Some(line) = self.lines.get_mut(owner) {
             line.assignments.push_back(Note::of(Word::Own, id));

@@ -8,7 +8,7 @@
 use super::ipc::{Note, Word};
 use super::reader::Worker;
 use crate::shared::counters::Counter;
-use crate::shared::flows::{State, Verdict};
+use crate::shared::flows::{Fate, State};
 use crate::timer::Tick;
 use crate::transport::desk::Desk;
 use crate::transport::tcp::connection::{Connection, Phase};
@@ -21,7 +21,7 @@ impl Worker {
         desk.count(Counter::IdleScans, 1);
         let returned = desk.parts.flows.scan(now, |glance| {
             let is_idle = glance.owner == desk.seat && glance.state == State::Open && now.since(glance.last) >= idle;
-            if is_idle && self.may_return(glance.id) { Verdict::Give(supervisor) } else { Verdict::Keep }
+            if is_idle && self.may_return(glance.id) { Fate::Give(supervisor) } else { Fate::Keep }
         });
         for flow in returned {
             self.give_back(desk, flow.id);
@@ -97,10 +97,10 @@ impl Worker {
         let (id, mut used) = (connection.id, None);
         let returned = desk.parts.flows.judge(id, now, |glance| {
             if now.since(glance.last) >= idle && glance.state == State::Open {
-                return Verdict::Give(supervisor);
+                return Fate::Give(supervisor);
             }
             used = Some(glance.last);
-            Verdict::Keep
+            Fate::Keep
         });
         match (returned, used) {
             (Some(_), _) => self.give_back(desk, id),

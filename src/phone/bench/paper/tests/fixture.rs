@@ -86,6 +86,7 @@ pub fn sample(point: &Point, luck: f64) -> Sample {
         wall_s,
         operations: (rate * wall_s) as u64,
         failed_calls: 0,
+        failures: BTreeMap::new(),
         retransmissions: if name == Name::Udp { 17 } else { 0 },
         connections: (rate * wall_s / 25.0) as u64,
         cpu_s,

@@ -200,6 +200,10 @@ impl<'h> Round<'h> {
         };
         let polled = self.poll.poll(events, timeout);
         self.transports.woke();
+        // Before anybody looks at what the bell rang for: cleared later, it would swallow the word after the one that was read.
+        if events.iter().any(|event| event.token() == WAKE) {
+            let _ = self.house.wakes.clear(self.seat.number);
+        }
         match polled {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
             polled => polled,
@@ -211,9 +215,7 @@ impl<'h> Round<'h> {
         self.corridor.wall = clock::wall();
         let mut sources = std::mem::take(&mut self.unfinished);
         for event in events {
-            if event.token() == WAKE {
-                let _ = self.house.wakes.clear(self.seat.number);
-            } else if Transports::owns(event.token()) {
+            if Transports::owns(event.token()) {
                 sources.push((event.token(), Ready::from(event)));
             }
         }

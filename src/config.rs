@@ -1,10 +1,9 @@
 //! The configuration: what every key means, its unit, range and default.
 //!
 //! Owns: the settings as typed values. `source` and `keys` read TOML and environment, `read` makes typed values of them,
-//! `sense` compares them with each other, `reload` lets SIGHUP in, `check` is the command. Every mistake is named, not only
-//! the first. Never opens a socket.
+//! `sense` compares them with each other, `reload` lets SIGHUP in. Every mistake is named, not only the first. Never opens
+//! a socket.
 
-pub mod check;
 pub mod exit;
 mod keys;
 mod mistake;

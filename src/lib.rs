@@ -19,8 +19,9 @@
 //! | [`location`] | bindings and REGISTER | §10, §16.5 |
 //! | [`phone`] | user agents for demo, benchmarks and tests | §8, §13 |
 //! | [`config`], [`log`] | what the operator says, and what is said to the operator | |
+//! | [`check`] | what a configuration would serve, and what one should know before | |
 //!
-//! Arrows point down only: main → master → worker → {shared, transport, location} → proxy → transaction → {message, timer}. What a
+//! Arrows point down only: main → {check, master} → worker → {shared, transport, location} → proxy → transaction → {message, timer}. What a
 //! peer is called (`transport::{Address, Flow, Transport}`) and what was configured (`config`) is vocabulary that every room speaks;
 //! `shared` holds the parts of the rooms above it, so it knows their plain data.
 //!
@@ -37,6 +38,7 @@
 // They panic when nobody reads any more (`| head`).
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+pub mod check;
 pub mod config;
 pub mod location;
 pub mod log;

@@ -11,8 +11,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use strowger::config::{Config, check, exit};
-use strowger::{log, master, phone, shared, worker};
+use strowger::config::{Config, exit};
+use strowger::{check, log, master, phone, shared, worker};
 
 /// A SIP proxy and registrar whose first transport is SCTP.
 #[derive(Parser)]

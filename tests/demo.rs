@@ -71,6 +71,30 @@ fn an_interrupted_demo_ends_its_daemon() {
 }
 
 #[test]
+fn a_killed_demo_takes_its_daemon_along() {
+    let mut child = demo(&["--calls", "100000"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut first = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    let daemon = daemon_of(&first);
+    assert!(lives(daemon), "{first}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    for _ in 0..100 {
+        if !lives(daemon) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    panic!("the daemon is still there");
+}
+
+/// An orphan that nobody reaps has ended, too.
+fn lives(process: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with('Z'))
+}
+
+#[test]
 fn a_reader_that_goes_away_stops_neither_demo_nor_daemon() {
     let mut child = demo(&["--calls", "20"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut first = String::new();

@@ -36,7 +36,7 @@ fn now() -> Instant {
 
 impl Daemon {
     /// Starts `program serve` with this configuration. STROWGER_ variables of our environment are not handed on: they would
-    /// change the configuration.
+    /// change the configuration. It ends with the thread that calls this, however that ends.
     ///
     /// # Errors
     /// The folder could not be made, or the program not be started.
@@ -51,6 +51,7 @@ impl Daemon {
             for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("STROWGER_")) {
                 command.env_remove(name);
             }
+            sys::process::end_with_us(&mut command);
             command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()
         };
         match begin() {

@@ -7,6 +7,8 @@ use std::ffi::{CString, c_char};
 use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 use std::time::Duration;
 
 use crate::memory;
@@ -63,6 +65,22 @@ pub fn die_with_parent(expected_parent: i32) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::NotFound, "the parent process is gone"));
     }
     Ok(())
+}
+
+/// Has the kernel send SIGTERM to the process that `command` starts when the thread that starts it ends, in whatever way
+/// (`prctl(2)`, PR_SET_PDEATHSIG): a process that is killed cannot take along what it started.
+pub fn end_with_us(command: &mut Command) {
+    let us = std::process::id();
+    let ask = move || {
+        // SAFETY: the option takes one integer and no pointer.
+        unsafe { syscall!(prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM as libc::c_ulong))? };
+        // SAFETY: takes nothing and cannot fail.
+        let parent = unsafe { libc::getppid() };
+        // Else the thread ended before the kernel knew, and nobody would send anything.
+        if u32::try_from(parent) == Ok(us) { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
+    };
+    // SAFETY: between fork and exec this makes two system calls, both async-signal-safe, and neither allocates nor locks.
+    unsafe { command.pre_exec(ask) };
 }
 
 /// Raises the limit of open descriptors (RLIMIT_NOFILE) towards `n`: the soft limit up to the hard one, that one too where we

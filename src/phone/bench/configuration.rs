@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::demand;
 use super::results::Point;
 use super::words::Wire;
-use crate::config;
+use crate::{check, config};
 use crate::shared::memory_bytes;
 
 /// What a daemon is started with, and what of it the phones must know.
@@ -45,7 +45,7 @@ impl Machine {
     pub(super) fn this() -> Machine {
         Machine {
             processors: std::thread::available_parallelism().map_or(1, usize::from),
-            memory: config::check::Room::of_this_machine().bytes() / 4 * 3,
+            memory: check::Room::of_this_machine().bytes() / 4 * 3,
         }
     }
 }

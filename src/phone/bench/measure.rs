@@ -45,9 +45,6 @@ pub type Watch<'w> = dyn FnMut(&Progress) -> ControlFlow<()> + 'w;
 pub struct Measured {
     pub sample: Sample,
     pub figures: Figures,
-    /// Calls that were open at the end of the window and came to no end, good or bad, although they were waited for; they count as
-    /// failed.
-    pub unfinished: u64,
     /// What else is to be known of it.
     pub notes: Vec<String>,
     /// Nobody said which processes are the proxy's: `cpu_s` is 0 and means nothing.
@@ -199,13 +196,12 @@ impl Sitting<'_, '_> {
         self.pass(&mut crew, Stage::Measuring, self.point.measure_s, 1.0)?;
         let (wall, proxy_after, phones_after, used_after) = (now() - began, self.running.times(), crew.times(), used());
         crew.say_to_all(&Order::Close)?;
-        let (figures, unfinished) = self.figures(&mut crew)?;
+        let figures = self.figures(&mut crew)?;
 
         let cpu =
             proxy_before.zip(proxy_after).map(|(before, after)| self.running.spent(&before, &after)).transpose()?;
         let phones: Vec<(f64, f64)> = phones_before.iter().zip(&phones_after).map(spent).collect();
-        let mut sample =
-            self.sample(wall.as_secs_f64(), &figures, unfinished, cpu.clone().unwrap_or_default(), &phones);
+        let mut sample = self.sample(wall.as_secs_f64(), &figures, cpu.clone().unwrap_or_default(), &phones);
         let used =
             used_after.zip(used_before).map_or(0.0, |(after, before)| after.saturating_sub(before).as_secs_f64());
         let processors = std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64);
@@ -213,7 +209,7 @@ impl Sitting<'_, '_> {
         sample.others = ((used - sample.cpu_s - sample.phones_cpu_s) / all).clamp(0.0, 1.0);
         sample.idle = (used > 0.0).then(|| (1.0 - used / all).clamp(0.0, 1.0));
         let (cpu_unknown, notes) = (cpu.is_none(), self.running.notes.clone());
-        Ok(Measured { others: sample.others, sample, figures, unfinished, notes, cpu_unknown })
+        Ok(Measured { others: sample.others, sample, figures, notes, cpu_unknown })
     }
 
     fn set_up(&mut self, crew: &mut Crew, wire: Wire) -> Result<(), String> {
@@ -290,9 +286,9 @@ impl Sitting<'_, '_> {
         self.running.check()
     }
 
-    fn figures(&mut self, crew: &mut Crew) -> Result<(Figures, u64), String> {
+    fn figures(&mut self, crew: &mut Crew) -> Result<Figures, String> {
         let (mut all, mut set_up) = (Figures::default(), words::histogram());
-        let (mut unfinished, mut drained) = (0, 0);
+        let mut drained = 0;
         let count = crew.len();
         let mut heard = Vec::new();
         // The second report of one process may come before the first of another.
@@ -302,10 +298,12 @@ impl Sitting<'_, '_> {
                     all.add(&figures);
                     words::add_to(&mut set_up, &figures.set_up);
                 }
-                Report::Drained { unfinished: of, failures, set_up: late } => {
+                Report::Drained { unfinished, mut failures, set_up: late } => {
                     words::add_to(&mut set_up, &late);
-                    unfinished += of;
                     drained += 1;
+                    if unfinished > 0 {
+                        failures.insert(NO_END.to_owned(), unfinished);
+                    }
                     all.failed_calls += failures.values().sum::<u64>();
                     failures.into_iter().for_each(|(why, n)| *all.failures.entry(why).or_default() += n);
                 }
@@ -318,14 +316,13 @@ impl Sitting<'_, '_> {
         }
         debug_assert!(heard.len() == 2 * count && drained == count);
         all.set_up = set_up.iter_recorded().map(|v| (v.value_iterated_to(), v.count_at_value())).collect();
-        Ok((all, unfinished))
+        Ok(all)
     }
 
     fn sample(
         &self,
         wall_s: f64,
         figures: &Figures,
-        unfinished: u64,
         cpu_by_process: BTreeMap<String, f64>,
         phones: &[(f64, f64)],
     ) -> Sample {
@@ -335,15 +332,11 @@ impl Sitting<'_, '_> {
         words::add_to(&mut set_up, &figures.set_up);
         let at = |quantile| set_up.value_at_quantile(quantile) as f64;
         let operations = figures.invites + figures.byes;
-        let mut failures = figures.failures.clone();
-        if unfinished > 0 {
-            failures.insert(NO_END.to_owned(), unfinished);
-        }
         Sample {
             wall_s,
             operations,
-            failed_calls: figures.failed_calls + unfinished,
-            failures,
+            failed_calls: figures.failed_calls,
+            failures: figures.failures.clone(),
             retransmissions: figures.retransmissions,
             connections: figures.connections,
             cpu_s: cpu_by_process.values().sum(),

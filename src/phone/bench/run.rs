@@ -258,10 +258,6 @@ impl Notes {
                     sum.connections, sum.closed_by_proxy, sum.registrations
                 );
             }
-            let unfinished: u64 = all.iter().map(|measured| measured.unfinished).sum();
-            if unfinished > 0 {
-                line += &format!("; {unfinished} calls came to no end after the window");
-            }
             if sum.failed_calls > 0 {
                 line += &format!("; failed: {}", reasons(&sum.failures));
             }

@@ -4,6 +4,8 @@
 
 mod open;
 mod room;
+#[cfg(test)]
+mod tests;
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -12,7 +14,7 @@ use std::process::ExitCode;
 
 pub use room::Room;
 
-use super::{Architecture, Config, ENCAPSULATION_PORT, Listen, Mistake, Stack, exit};
+use crate::config::{Architecture, Config, ENCAPSULATION_PORT, Listen, Mistake, Stack, Target, exit};
 use crate::transport::Transport;
 use crate::transport::sctp::sysctls::Sysctls;
 use crate::transport::sctp::user::settings::room as sctp_room;
@@ -77,7 +79,7 @@ pub fn report(config: &Config, bytes: u64, room: &Room, kernel_has_sctp: bool) -
     }
     let _ = writeln!(text, "domains  {}", config.live.domains.join(", "));
     for hop in &config.live.next_hop {
-        let place = |target: &super::Target| format!("{}:{}", target.transport.uri_token(), target.address);
+        let place = |target: &Target| format!("{}:{}", target.transport.uri_token(), target.address);
         let targets = hop.targets.iter().map(place).collect::<Vec<_>>().join(", ");
         let _ = writeln!(text, "to       {}: {targets}", hop.domain);
     }

@@ -338,13 +338,7 @@ impl Sitting<'_, '_> {
         Ok(all)
     }
 
-    fn sample(
-        &self,
-        wall_s: f64,
-        figures: &Figures,
-        cpu_by_process: BTreeMap<String, f64>,
-        phones: &[Time],
-    ) -> Sample {
+    fn sample(&self, wall_s: f64, figures: &Figures, cpu_by_process: BTreeMap<String, f64>, phones: &[Time]) -> Sample {
         let phones_busy = phones.iter().map(|time| time.busy(wall_s)).fold(0.0, f64::max);
         let mut set_up = words::histogram();
         words::add_to(&mut set_up, &figures.set_up);

@@ -125,17 +125,13 @@ impl Symmetric {
 
     pub fn next_tick(&self) -> Tick {
         let deadline = self.deadlines.first().map_or(Tick::NEVER, |(due, _)| *due);
-        deadline.min(self.accept_at)
+        deadline.min(self.acceptor.next_tick())
     }
 
     pub fn tick(&mut self, desk: &mut Desk, inbox: &mut Inbox, now: Tick) {
-        if self.accept_at <= now {
-            self.accept_at = Tick::NEVER;
-            for listener in std::mem::take(&mut self.accept_again) {
-                if self.accept(desk, listener, now) {
-                    self.accept_again.push(listener);
-                    self.accept_at = now;
-                }
+        for listener in self.acceptor.due(now) {
+            if self.accept(desk, listener, now) {
+                self.acceptor.ask_again(listener, now);
             }
         }
         while let Some((armed, slot)) = self.deadlines.first().copied().filter(|(due, _)| *due <= now) {

@@ -15,11 +15,12 @@ use strowger::transport::{Flow, Happening, Parts, Sockets, Transport};
 use sys::passing::{self, Wait};
 
 use crate::rig::{Test, child, joined, pause};
-use crate::seat::{Seat, client, config, message, parts_for, to};
+use crate::seat::{Seat, client, config, message, parts_for, to, without_descriptors};
 use crate::tests;
 
 pub const TESTS: &[Test] = tests![
     connections_go_to_the_workers_in_turn_and_each_sends_on_all,
+    without_descriptors_the_supervisor_lets_connections_wait,
     a_kept_descriptor_of_a_number_used_again_reaches_nobody_else,
     idle_connections_are_returned_and_then_closed,
     with_queues_idle_connections_are_returned_and_then_closed_without_a_scan,
@@ -144,6 +145,16 @@ fn connections_go_to_the_workers_in_turn_and_each_sends_on_all() {
         assert_eq!(one.lost() + two.lost(), 6);
         one.until("descriptors closed", |_| descriptors() <= before - 18);
     });
+}
+
+fn without_descriptors_the_supervisor_lets_connections_wait() {
+    let house = house(|_| {});
+    let mut supervisor = house.seat(SUPERVISOR);
+    let _a = connect(house.at);
+    without_descriptors(|| supervisor.until("an error", |seat| seat.count(Counter::SocketErrors) == 1));
+    supervisor.skew += 100;
+    supervisor.until("assigned", |seat| seat.count(Counter::ConnectionsAssigned) == 1);
+    assert_eq!(supervisor.count(Counter::SocketErrors), 1);
 }
 
 fn a_kept_descriptor_of_a_number_used_again_reaches_nobody_else() {

@@ -90,13 +90,31 @@ impl Acceptor {
         std::mem::take(&mut self.again)
     }
 
-    /// It comes with `due` at this time.
+    /// It comes with `due` at this time: once, and no later because somebody knocks meanwhile.
     pub fn ask_again(&mut self, listener: u8, at: Tick) {
-        self.again.push(listener);
-        self.again_at = at;
+        if !self.again.contains(&listener) {
+            self.again.push(listener);
+        }
+        self.again_at = self.again_at.min(at);
     }
 
     pub fn next_tick(&self) -> Tick {
         self.again_at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_that_failed_often_is_asked_again_once_and_in_time() {
+        let mut acceptor = Acceptor { listeners: Vec::new(), again: Vec::new(), again_at: Tick::NEVER };
+        acceptor.ask_again(3, Tick(100));
+        acceptor.ask_again(3, Tick(150));
+        acceptor.ask_again(4, Tick(160));
+        assert_eq!((acceptor.next_tick(), acceptor.due(Tick(99))), (Tick(100), vec![]));
+        assert_eq!((acceptor.due(Tick(100)), acceptor.next_tick()), (vec![3, 4], Tick::NEVER));
+        assert!(acceptor.due(Tick(1_000)).is_empty());
     }
 }

@@ -127,7 +127,7 @@ impl Tcp {
         match self {
             Tcp::Symmetric(tcp) => tcp.end_what_ends(desk, inbox, now),
             Tcp::SingleOwner(tcp) => tcp.end_what_ends(desk, inbox, now),
-            Tcp::Supervised(tcp) => tcp.end_what_ends(desk, inbox, now),
+            Tcp::Supervised(tcp) => tcp.end_what_ends(desk, now),
             Tcp::Supervisor(_) => {}
         }
     }

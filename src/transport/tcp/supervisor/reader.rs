@@ -164,7 +164,7 @@ impl Worker {
     }
 
     /// After a flush: all is written; waits a moment for the peer's end, so that no reset destroys what it has not read yet.
-    pub fn end_what_ends(&mut self, desk: &Desk, _inbox: &mut Inbox, now: Tick) {
+    pub fn end_what_ends(&mut self, desk: &Desk, now: Tick) {
         while let Some(slot) = self.ending.pop() {
             if let Some(Some(connection)) = self.connections.get_mut(slot) {
                 connection.say_end();

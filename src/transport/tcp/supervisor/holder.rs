@@ -188,12 +188,13 @@ impl Supervisor {
     /// Our predecessor's connections died with it, but for the descriptors of others: those hear of the new epoch.
     pub fn adopt(&mut self, desk: &mut Desk, inbox: &mut Inbox) {
         desk.parts.supervision.begin_epoch();
+        // First: what others open from now on they enter anew.
+        desk.parts.supervision.queue.clear();
         let mut all = Vec::new();
         desk.parts.flows.for_each(Transport::Tcp, |flow| all.push(flow.id));
         for id in all {
             let_go(desk, id, inbox);
         }
-        desk.parts.supervision.queue.clear();
         for line in &self.lines {
             // Wakes whoever waits for an answer of the dead one; without room it is awake.
             let _ = ipc::say(line.asks, Note::of(Word::Gone, FlowId::NONE), None, Wait::No);
@@ -203,10 +204,5 @@ impl Supervisor {
     pub fn close_all(&mut self, desk: &mut Desk, inbox: &mut Inbox) {
         let all: Vec<FlowId> = self.by_id.keys().copied().collect();
         all.into_iter().for_each(|id| self.end(desk, id, inbox));
-    }
-
-    /// Those that it holds.
-    pub(super) fn ids(&self) -> impl Iterator<Item = FlowId> {
-        self.by_id.keys().copied()
     }
 }

@@ -21,6 +21,7 @@ use crate::tests;
 pub const TESTS: &[Test] = tests![
     connections_go_to_the_workers_in_turn_and_each_sends_on_all,
     without_descriptors_the_supervisor_lets_connections_wait,
+    without_descriptors_a_message_fails_and_its_connection_stays,
     a_kept_descriptor_of_a_number_used_again_reaches_nobody_else,
     idle_connections_are_returned_and_then_closed,
     with_queues_idle_connections_are_returned_and_then_closed_without_a_scan,
@@ -155,6 +156,22 @@ fn without_descriptors_the_supervisor_lets_connections_wait() {
     supervisor.skew += 100;
     supervisor.until("assigned", |seat| seat.count(Counter::ConnectionsAssigned) == 1);
     assert_eq!(supervisor.count(Counter::SocketErrors), 1);
+}
+
+fn without_descriptors_a_message_fails_and_its_connection_stays() {
+    let house = house(|_| {});
+    let (mut one, mut two) = (house.seat(ONE), house.seat(TWO));
+    house.beside_a_supervisor(|_| {
+        let (mut a, flow, _) = hello(house.at, &mut [&mut one, &mut two]);
+        without_descriptors(|| one.send(flow, b"in vain", client(1)));
+        assert_eq!((one.failed(), one.lost()), (vec![client(1).unwrap()], 0));
+        assert_eq!((one.count(Counter::SendFailed), one.count(Counter::SocketErrors)), (1, 1));
+        // It is as it was, for everybody, and this process was not waiting for a silent supervisor.
+        one.send(flow, b"one", client(2));
+        two.send(flow, b"two", None);
+        assert_eq!((read(&mut a, 6), one.failed().len()), (b"onetwo".to_vec(), 1));
+        assert_eq!((one.count(Counter::ConnectionsClosed), one.count(Counter::SupervisorSilent)), (0, 0));
+    });
 }
 
 fn a_kept_descriptor_of_a_number_used_again_reaches_nobody_else() {

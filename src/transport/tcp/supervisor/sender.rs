@@ -270,7 +270,7 @@ impl Sender {
             return;
         }
         (self.ended, self.purged) = (ended, now);
-        cache.purge(|id| desk.parts.flows.find(id).is_none());
+        cache.purge(|ids| desk.parts.flows.over(Transport::Tcp, ids));
     }
 
     /// A new supervisor: what the old one gave is worth nothing.

@@ -12,6 +12,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
+use slab::Slab;
 use sys::datagram::Arena;
 use sys::passing::Wait;
 
@@ -36,8 +37,7 @@ pub struct Supervisor {
     pub(super) settings: config::Tcp,
     pub(super) registry: Registry,
     acceptor: Acceptor,
-    pub(super) held: Vec<Option<Held>>,
-    free: Vec<usize>,
+    pub(super) held: Slab<Held>,
     pub(super) by_id: HashMap<FlowId, usize>,
     /// By seat.
     pub(super) lines: Vec<Line>,
@@ -80,8 +80,7 @@ impl Supervisor {
             settings: config.tcp.clone(),
             acceptor: Acceptor::new(ends, &registry)?,
             registry,
-            held: Vec::new(),
-            free: Vec::new(),
+            held: Slab::new(),
             by_id: HashMap::new(),
             lines,
             last_owner: 0,
@@ -98,21 +97,15 @@ impl Supervisor {
     }
 
     pub(super) fn hold(&mut self, desk: &Desk, id: FlowId, stream: TcpStream, inbox: &mut Inbox, now: Tick) {
-        let slot = self.free.pop().unwrap_or(self.held.len());
-        let held = Held { stream, id, owner: desk.seat, watched: false };
+        let slot = self.held.insert(Held { stream, id, owner: desk.seat, watched: false });
         self.by_id.insert(id, slot);
-        if slot == self.held.len() {
-            self.held.push(Some(held));
-        } else if let Some(place) = self.held.get_mut(slot) {
-            *place = Some(held);
-        }
         self.assign(desk, slot, inbox, now);
     }
 
     /// Makes the next worker its owner, and passes it a descriptor.
     pub(super) fn assign(&mut self, desk: &Desk, slot: usize, inbox: &mut Inbox, now: Tick) {
         let owner = self.next_owner(desk.workers);
-        let Some(Some(held)) = self.held.get_mut(slot) else { return };
+        let Some(held) = self.held.get_mut(slot) else { return };
         let id = held.id;
         let Some(owner) = owner else {
             desk.count(Counter::ConnectionsRefused, 1);
@@ -147,14 +140,13 @@ impl Supervisor {
         if self.settings.priority_queue {
             desk.parts.supervision.queue.remove(id);
         }
-        let Some(slot) = self.by_id.remove(&id) else { return };
-        let Some(mut held) = self.held.get_mut(slot).and_then(Option::take) else { return };
+        let slot = self.by_id.remove(&id);
+        let Some(mut held) = slot.and_then(|slot| self.held.try_remove(slot)) else { return };
         if held.watched {
             let _ = self.registry.deregister(&mut held.stream);
         }
         // Fails when the peer is gone. Whoever reads it hears the end.
         let _ = held.stream.shutdown(Shutdown::Both);
-        self.free.push(slot);
     }
 
     /// A worker sends for us.

@@ -11,6 +11,7 @@ use std::io;
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
+use slab::Slab;
 use sys::datagram::Arena;
 
 use super::acceptor::{Accepted, Acceptor};
@@ -27,8 +28,7 @@ pub struct Symmetric {
     settings: config::Tcp,
     registry: Registry,
     acceptor: Acceptor,
-    connections: Vec<Option<Connection>>,
-    free: Vec<usize>,
+    connections: Slab<Connection>,
     by_id: HashMap<FlowId, usize>,
     /// (when, which connection).
     deadlines: BTreeSet<(Tick, usize)>,
@@ -47,8 +47,7 @@ impl Symmetric {
             settings: config.tcp.clone(),
             acceptor: Acceptor::new(ends, &registry)?,
             registry,
-            connections: Vec::new(),
-            free: Vec::new(),
+            connections: Slab::new(),
             by_id: HashMap::new(),
             deadlines: BTreeSet::new(),
             ending: Vec::new(),
@@ -77,7 +76,7 @@ impl Symmetric {
         inbox: &mut Inbox,
         now: Tick,
     ) -> bool {
-        let Some(Some(connection)) = self.connections.get_mut(slot) else { return false };
+        let Some(connection) = self.connections.get_mut(slot) else { return false };
         if connection.phase == Phase::Connecting {
             match connection.connected() {
                 Ok(Some(())) => self.opened(desk, slot, now),
@@ -95,7 +94,7 @@ impl Symmetric {
         if !ready.readable && !ready.closed {
             return false;
         }
-        let Some(Some(connection)) = self.connections.get_mut(slot) else { return false };
+        let Some(connection) = self.connections.get_mut(slot) else { return false };
         let taken = match read(connection, desk, ready.closed, arena, inbox, &mut self.spare, now) {
             Read::Taken(taken) => taken,
             Read::Nothing => return false,
@@ -118,7 +117,7 @@ impl Symmetric {
         }
         // Only now: with nothing left to write it would say its end before its last answer.
         if taken.bad
-            && let Some(Some(connection)) = self.connections.get_mut(slot)
+            && let Some(connection) = self.connections.get_mut(slot)
         {
             connection.phase = Phase::Ending;
             self.ending.push(slot);
@@ -129,28 +128,24 @@ impl Symmetric {
 
     /// A new connection of ours: known to the poll, to `by_id`, and to the deadlines.
     fn keep(&mut self, desk: &Desk, mut connection: Connection) -> Option<usize> {
-        let slot = self.free.pop().unwrap_or(self.connections.len());
+        let place = self.connections.vacant_entry();
+        let slot = place.key();
         let token = Token(CONNECTIONS + slot);
         // Edge-triggered and for both from the start: never registered again.
         let interest = Interest::READABLE | Interest::WRITABLE;
         if self.registry.register(&mut connection.stream, token, interest).is_err() {
             desk.count(Counter::SocketErrors, 1);
             desk.parts.flows.close(connection.id);
-            self.free.push(slot);
             return None;
         }
         self.by_id.insert(connection.id, slot);
-        if slot == self.connections.len() {
-            self.connections.push(Some(connection));
-        } else if let Some(place) = self.connections.get_mut(slot) {
-            *place = Some(connection);
-        }
+        place.insert(connection);
         self.arm(slot);
         Some(slot)
     }
 
     pub fn queued_bytes(&self) -> usize {
-        self.connections.iter().flatten().map(Connection::waiting).sum()
+        self.connections.iter().map(|(_, connection)| connection.waiting()).sum()
     }
 }
 

@@ -23,6 +23,7 @@ pub const TESTS: &[Test] = tests![
     two_processes_claim_one_peer_and_one_of_them_gets_it,
     limits_hold_in_total_and_per_peer_ip,
     a_table_of_any_size_takes_as_many_flows_and_no_more,
+    of_many_flows_those_that_are_over_are_named,
     each_listener_has_its_own_associations_with_a_peer,
     an_association_is_found_by_each_of_its_addresses,
     an_association_that_is_set_up_counts_until_it_is_up_or_given_up,
@@ -214,6 +215,23 @@ fn a_table_of_any_size_takes_as_many_flows_and_no_more() {
         flows.close(ids[most / 2]);
         assert!(flows.accepted(Transport::Tcp, peer(most), 0, 0, wide, Tick(1)).is_ok());
     }
+}
+
+fn of_many_flows_those_that_are_over_are_named() {
+    let flows = parts(1, 4096).flows;
+    let accept = |n| flows.accepted(Transport::Tcp, peer(n), 0, 0, WIDE, Tick(1)).unwrap();
+    let mut ids: Vec<_> = (0..1_000).map(accept).collect();
+    assert!(flows.over(Transport::Tcp, &ids).is_empty() && flows.over(Transport::Tcp, &[]).is_empty());
+    let mut over: Vec<_> = ids.iter().copied().step_by(7).collect();
+    over.iter().for_each(|id| assert!(flows.close(*id).is_some()));
+    // Their numbers are others' now.
+    let again: Vec<_> = (1_000..1_100).map(accept).collect();
+    assert!(again.iter().all(|id| over.iter().any(|old| old.index == id.index)));
+    ids.extend(&again);
+    let association = flows.associated(1, &[peer(1)], (0, 0), WIDE, Tick(1)).unwrap().0;
+    ids.extend([association, FlowId::NONE]);
+    over.extend([association, FlowId::NONE]);
+    assert_eq!(flows.over(Transport::Tcp, &ids), over);
 }
 
 fn an_association_is_found_by_each_of_its_addresses() {

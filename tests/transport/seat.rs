@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use strowger::config::*;
 use strowger::message::branch::BranchId;
 use strowger::shared::broken::Broken;
@@ -331,6 +332,14 @@ impl Seat {
         };
         self.happenings.iter().filter_map(client).collect()
     }
+}
+
+/// Runs `test` while this process may open nothing more. (What is open stays open, and the numbers below 3 are.)
+pub fn without_descriptors(test: impl FnOnce()) {
+    let (now, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, 3, most).unwrap();
+    test();
+    setrlimit(Resource::RLIMIT_NOFILE, now, most).unwrap();
 }
 
 pub fn client(slot: u32) -> Option<BranchId> {

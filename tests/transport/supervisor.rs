@@ -15,11 +15,13 @@ use strowger::transport::{Flow, Happening, Parts, Sockets, Transport};
 use sys::passing::{self, Wait};
 
 use crate::rig::{Test, child, joined, pause};
-use crate::seat::{Seat, client, config, message, parts_for, to};
+use crate::seat::{Seat, client, config, message, parts_for, to, without_descriptors};
 use crate::tests;
 
 pub const TESTS: &[Test] = tests![
     connections_go_to_the_workers_in_turn_and_each_sends_on_all,
+    without_descriptors_the_supervisor_lets_connections_wait,
+    without_descriptors_a_message_fails_and_its_connection_stays,
     a_kept_descriptor_of_a_number_used_again_reaches_nobody_else,
     idle_connections_are_returned_and_then_closed,
     with_queues_idle_connections_are_returned_and_then_closed_without_a_scan,
@@ -143,6 +145,32 @@ fn connections_go_to_the_workers_in_turn_and_each_sends_on_all() {
         // Only those that carried requests are lost to somebody.
         assert_eq!(one.lost() + two.lost(), 6);
         one.until("descriptors closed", |_| descriptors() <= before - 18);
+    });
+}
+
+fn without_descriptors_the_supervisor_lets_connections_wait() {
+    let house = house(|_| {});
+    let mut supervisor = house.seat(SUPERVISOR);
+    let _a = connect(house.at);
+    without_descriptors(|| supervisor.until("an error", |seat| seat.count(Counter::SocketErrors) == 1));
+    supervisor.skew += 100;
+    supervisor.until("assigned", |seat| seat.count(Counter::ConnectionsAssigned) == 1);
+    assert_eq!(supervisor.count(Counter::SocketErrors), 1);
+}
+
+fn without_descriptors_a_message_fails_and_its_connection_stays() {
+    let house = house(|_| {});
+    let (mut one, mut two) = (house.seat(ONE), house.seat(TWO));
+    house.beside_a_supervisor(|_| {
+        let (mut a, flow, _) = hello(house.at, &mut [&mut one, &mut two]);
+        without_descriptors(|| one.send(flow, b"in vain", client(1)));
+        assert_eq!((one.failed(), one.lost()), (vec![client(1).unwrap()], 0));
+        assert_eq!((one.count(Counter::SendFailed), one.count(Counter::SocketErrors)), (1, 1));
+        // It is as it was, for everybody, and this process was not waiting for a silent supervisor.
+        one.send(flow, b"one", client(2));
+        two.send(flow, b"two", None);
+        assert_eq!((read(&mut a, 6), one.failed().len()), (b"onetwo".to_vec(), 1));
+        assert_eq!((one.count(Counter::ConnectionsClosed), one.count(Counter::SupervisorSilent)), (0, 0));
     });
 }
 

@@ -9,7 +9,7 @@ use strowger::shared::flows::{Claim, Limit, State};
 use strowger::transport::{Happening, Sockets, Transport};
 
 use crate::rig::{Test, child, joined, pause};
-use crate::seat::{Seat, client, config, message, parts, parts_with, to};
+use crate::seat::{Seat, client, config, message, parts, parts_with, to, without_descriptors};
 use crate::tests;
 
 pub const TESTS: &[Test] = tests![
@@ -26,6 +26,7 @@ pub const TESTS: &[Test] = tests![
     an_idle_connection_is_closed_and_a_busy_one_is_not,
     limits_refuse_connections,
     a_full_table_of_flows_refuses_connections_and_is_counted,
+    without_descriptors_connections_wait_until_there_are_some,
     another_seat_posts_to_the_owner,
     the_timer_process_asks_a_worker_to_open,
     a_dead_workers_connections_are_lost_to_its_successor,
@@ -341,6 +342,17 @@ fn a_full_table_of_flows_refuses_connections_and_is_counted() {
     assert_eq!((z.failed().len(), z.count(Counter::FlowsFull)), (1, 4));
     assert_eq!(z.count(Counter::SendFailed), 1);
     drop(all);
+}
+
+fn without_descriptors_connections_wait_until_there_are_some() {
+    let (mut z, at) = Seat::alone(LISTEN);
+    let mut a = connect(at[0]);
+    a.write_all(&message("hello", 0)).unwrap();
+    without_descriptors(|| z.until("an error", |z| z.count(Counter::SocketErrors) == 1));
+    assert_eq!(z.count(Counter::ConnectionsAccepted), 0);
+    z.skew += 100;
+    z.until_got(1);
+    assert_eq!((z.count(Counter::ConnectionsAccepted), z.count(Counter::SocketErrors)), (1, 1));
 }
 
 fn another_seat_posts_to_the_owner() {

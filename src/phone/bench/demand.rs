@@ -58,22 +58,35 @@ pub(super) fn files(
     if rig.trunks.is_some() {
         return Ok(());
     }
-    let tcp = &config.tcp;
-    let (stay_s, holders, who) = match (wire, tcp.architecture) {
-        (Wire::Tcp, Architecture::Symmetric) => (tcp.idle_s, config.workers, "worker"),
-        (Wire::Tcp, Architecture::SingleOwner) => (tcp.idle_s, 1, "owner"),
-        (Wire::Tcp, Architecture::Supervisor) => (tcp.idle_s + tcp.supervisor_idle_s, 1, "supervisor"),
-        // One socket for all associations.
-        (Wire::Sctp | Wire::SctpUser, _) => (u64::from(config.sctp.autoclose_s), 0, ""),
-        (Wire::Udp, _) => (0, 0, ""),
+    let (tcp, workers) = (&config.tcp, config.workers);
+    let stay_s = match (wire, tcp.architecture) {
+        (Wire::Tcp, Architecture::Symmetric | Architecture::SingleOwner) => tcp.idle_s,
+        (Wire::Tcp, Architecture::Supervisor) => tcp.idle_s + tcp.supervisor_idle_s,
+        (Wire::Sctp | Wire::SctpUser, _) => u64::from(config.sctp.autoclose_s),
+        (Wire::Udp, _) => 0,
     };
     let per_s = opened_per_s(point, processors);
+    let opened_in = |s: f64| 2.0 * point.clients as f64 + per_s * s;
     let stay_s = (stay_s as f64).min(lasts_s(point));
-    let open = 2.0 * point.clients as f64 + per_s * stay_s;
+    let open = opened_in(stay_s);
+    // How many processes, and how many connections each of them has.
+    let mut holders = match (wire, tcp.architecture) {
+        (Wire::Tcp, Architecture::Symmetric) => vec![("worker", workers, open / workers as f64)],
+        (Wire::Tcp, Architecture::SingleOwner) => vec![("owner", 1, open)],
+        (Wire::Tcp, Architecture::Supervisor) => {
+            // A worker owns its share until it returns it, and keeps descriptors of any.
+            let owned = opened_in(stay_s.min(tcp.idle_s as f64)) / workers as f64;
+            let kept = if tcp.descriptor_cache { open.min(tcp.descriptor_cache_size as f64) } else { 0.0 };
+            vec![("supervisor", 1, open), ("worker", workers, owned + kept)]
+        }
+        // One socket for all.
+        (Wire::Sctp | Wire::SctpUser | Wire::Udp, _) => vec![],
+    };
     let phones = rig.phone_processes(point.clients);
-    for (count, who) in [(holders, who), (phones, "phone process")] {
-        let each = open / count as f64 + SPARE_FILES;
-        if count > 0 && each > allowed as f64 {
+    holders.push(("phone process", phones, open / phones as f64));
+    for (who, count, its) in holders {
+        let each = its + SPARE_FILES;
+        if each > allowed as f64 {
             let renewed = match per_s {
                 0.0 => String::new(),
                 _ => format!(" ({per_s:.0} new ones a second, each there for {stay_s:.0} s)"),
@@ -174,6 +187,12 @@ mod tests {
         assert_eq!(refused(Wire::Tcp, 10, supervisor, 20_000), None);
         let one = refused(Wire::Tcp, 10, supervisor, 10_000).unwrap();
         assert!(one.contains("in each supervisor (1 of them)") && one.contains("ulimit -Hn"), "{one}");
+        // A worker with a cache has its own, and descriptors of all.
+        let cache = format!("{supervisor}descriptor_cache = true\n");
+        assert_eq!(refused(Wire::Tcp, 10, supervisor, 17_000), None);
+        let kept = refused(Wire::Tcp, 10, &cache, 17_000).unwrap();
+        assert!(kept.contains("in each worker"), "{kept}");
+        assert_eq!(refused(Wire::Tcp, 10, &format!("{cache}descriptor_cache_size = 1000\n"), 17_000), None);
         let symmetric = "[tcp]\nidle_s = 120\n";
         let many = refused(Wire::Tcp, 120, symmetric, 20_000).unwrap();
         assert!(many.contains("in each worker (2 of them)") && many.contains("800 new ones a second"), "{many}");

@@ -27,6 +27,9 @@ use table::{Entry, FlowTable, Hashed, New};
 pub use view::FlowView;
 use view::{join, number, split, view};
 
+/// Entries that are looked at while the lock is held once, where there are many.
+const SLICE: u32 = 256;
+
 /// Most flows of one transport: all together, and with one IP address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
@@ -125,6 +128,21 @@ impl Flows {
         let (transport, index) = split(id)?;
         let mut held = self.lock(transport)?;
         held.table().get(index, id.generation).map(|entry| view(transport, index, entry))
+    }
+
+    /// Those of `ids` that are over. The lock is taken once for many of them, and never held for long.
+    #[must_use]
+    pub fn over(&self, transport: Transport, ids: &[FlowId]) -> Vec<FlowId> {
+        let mut over = Vec::new();
+        for slice in ids.chunks(SLICE as usize) {
+            let Some(mut held) = self.lock(transport) else { return over };
+            let table = held.table();
+            over.extend(slice.iter().copied().filter(|id| {
+                let index = split(*id).filter(|(its, _)| *its == transport).map(|(_, index)| index);
+                index.and_then(|index| table.get(index, id.generation)).is_none()
+            }));
+        }
+        over
     }
 
     /// The newest flow to this address and port that takes new requests (A15), on any listener.
@@ -434,7 +452,7 @@ impl Flows {
         while let Some(start) = from.filter(|_| views.len() < most) {
             let held = number(transport).and_then(|n| self.tables.try_lock(n));
             let Some(mut held) = held else { break };
-            from = held.table().slice(start, 256, |index, entry| views.push(view(transport, index, entry)));
+            from = held.table().slice(start, SLICE, |index, entry| views.push(view(transport, index, entry)));
         }
         views.truncate(most);
         views
@@ -458,7 +476,7 @@ impl Flows {
         let mut from = Some(1);
         while let Some(start) = from {
             let Some(mut held) = self.lock(transport) else { return };
-            from = held.table().slice(start, 256, |index, entry| slice.push(view(transport, index, entry)));
+            from = held.table().slice(start, SLICE, |index, entry| slice.push(view(transport, index, entry)));
             drop(held);
             slice.iter().for_each(&mut each);
             slice.clear();

@@ -63,7 +63,8 @@ impl Queue {
         })
     }
 
-    /// Enters a connection, or moves it to another deadline.
+    /// Enters a connection, or moves it to another deadline. What is over makes room for the one that has its index now, and does not
+    /// come back in its place: the two may be entered in any order, by different processes.
     pub fn enter(&self, id: FlowId, due: Tick) {
         let Some(mut heap) = self.lock() else { return };
         heap.begin();
@@ -71,9 +72,10 @@ impl Queue {
         heap.end();
     }
 
+    /// Not what has its index by now.
     pub fn remove(&self, id: FlowId) {
         let Some(mut heap) = self.lock() else { return };
-        if let Some(place) = heap.place_of(id) {
+        if let Some((place, _)) = heap.find(id.index).filter(|(_, entered)| *entered == id) {
             heap.begin();
             heap.remove(place);
             heap.end();
@@ -155,15 +157,18 @@ impl Heap {
         }
     }
 
-    /// Where the connection with this index is, of whatever generation.
-    fn place_of(&self, id: FlowId) -> Option<usize> {
-        let place = (self.places.get(id.index as usize)?.load(Ordering::Relaxed) as usize).checked_sub(1)?;
-        let there = place < self.used() && self.get(place).is_some_and(|(_, other)| other.index == id.index);
-        there.then_some(place)
+    /// Where the connection with this index is, and of which generation.
+    fn find(&self, index: u32) -> Option<(usize, FlowId)> {
+        let place = (self.places.get(index as usize)?.load(Ordering::Relaxed) as usize).checked_sub(1)?;
+        let (_, entered) = self.get(place).filter(|_| place < self.used())?;
+        (entered.index == index).then_some((place, entered))
     }
 
     fn enter(&mut self, id: FlowId, due: Tick) {
-        if let Some(place) = self.place_of(id) {
+        if let Some((place, entered)) = self.find(id.index) {
+            if is_later(entered.generation, id.generation) {
+                return;
+            }
             self.remove(place);
         }
         let place = self.used();
@@ -209,6 +214,11 @@ impl Heap {
     }
 }
 
+/// Generations wrap around.
+fn is_later(one: u32, other: u32) -> bool {
+    one.wrapping_sub(other).cast_signed() > 0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,8 +241,9 @@ mod tests {
         for round in 1..20_000_u32 {
             let index = random.u32(1..500);
             if random.u8(..4) == 0 {
-                queue.remove(id(index, 0));
-                wanted.remove(&index);
+                if let Some((_, generation)) = wanted.remove(&index) {
+                    queue.remove(id(index, generation));
+                }
             } else {
                 let due = Tick(random.u64(..10_000));
                 queue.enter(id(index, round), due);
@@ -249,6 +260,23 @@ mod tests {
             last = due;
         }
         assert!(wanted.is_empty() && queue.next() == Tick::NEVER);
+    }
+
+    #[test]
+    fn the_end_of_a_connection_takes_nothing_from_the_next_one_with_its_index() {
+        let queue = queue(4);
+        queue.enter(id(1, 1), Tick(10));
+        queue.enter(id(1, 2), Tick(20));
+        // Only now the supervisor hears of the end of the first; or it has just found that one not due yet.
+        queue.remove(id(1, 1));
+        queue.enter(id(1, 1), Tick(30));
+        assert_eq!((queue.due(Tick(50)), queue.due(Tick(50))), (Some(id(1, 2)), None));
+        queue.enter(id(1, u32::MAX), Tick(10));
+        queue.enter(id(1, 1), Tick(20));
+        queue.enter(id(1, u32::MAX), Tick(30));
+        assert_eq!(queue.next(), Tick(20));
+        queue.remove(id(1, 1));
+        assert_eq!(queue.next(), Tick::NEVER);
     }
 
     #[test]

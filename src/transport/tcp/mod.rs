@@ -2,8 +2,9 @@
 //!
 //! Owns: which of them this process plays which part in. Each has its folder: `symmetric` is ours, for service; `supervisor` is
 //! OpenSER's, `single_owner` the one that its descendants have moved to: both are here to be compared with ours. What they share lies
-//! beside: `connection` (one of them, whoever has it) and `reading`.
+//! beside: `acceptor`, `connection` (one of them, whoever has it) and `reading`.
 
+mod acceptor;
 mod connection;
 mod reading;
 mod single_owner;
@@ -126,7 +127,7 @@ impl Tcp {
         match self {
             Tcp::Symmetric(tcp) => tcp.end_what_ends(desk, inbox, now),
             Tcp::SingleOwner(tcp) => tcp.end_what_ends(desk, inbox, now),
-            Tcp::Supervised(tcp) => tcp.end_what_ends(desk, inbox, now),
+            Tcp::Supervised(tcp) => tcp.end_what_ends(desk, now),
             Tcp::Supervisor(_) => {}
         }
     }

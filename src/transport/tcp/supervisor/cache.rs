@@ -62,10 +62,10 @@ impl Cache {
         }
     }
 
-    /// Lets those go that `is_over` says.
-    pub fn purge(&mut self, is_over: impl Fn(FlowId) -> bool) {
-        let over: Vec<FlowId> = self.by_id.keys().copied().filter(|id| is_over(*id)).collect();
-        over.into_iter().for_each(|id| self.remove(id));
+    /// Lets those go that `over` names: of the ids that it is given, which are all.
+    pub fn purge(&mut self, over: impl FnOnce(&[FlowId]) -> Vec<FlowId>) {
+        let all: Vec<FlowId> = self.kept.iter().map(|kept| kept.id).collect();
+        over(&all).into_iter().for_each(|id| self.remove(id));
     }
 
     pub fn clear(&mut self) {
@@ -92,7 +92,7 @@ mod tests {
         assert!(cache.get(id(1, 1)).is_some() && cache.get(id(1, 2)).is_none(), "another generation is another");
         cache.keep(id(4, 1), stream.try_clone().unwrap());
         assert!(cache.get(id(1, 1)).is_some() && cache.get(id(2, 1)).is_none());
-        cache.purge(|id| id.index == 3);
+        cache.purge(|ids| ids.iter().copied().filter(|id| id.index == 3).collect());
         assert!(cache.get(id(3, 1)).is_none() && cache.get(id(4, 1)).is_some());
         for index in 10..1_000 {
             cache.keep(id(index, 1), stream.try_clone().unwrap());

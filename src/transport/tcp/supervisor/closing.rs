@@ -41,7 +41,8 @@ impl Supervisor {
     fn close_due(&mut self, desk: &Desk, inbox: &mut Inbox, now: Tick) {
         let queue = desk.parts.supervision.queue;
         if queue.was_lost() {
-            self.ids().for_each(|id| self.enter_queue(desk, id, now));
+            // Also those that their openers have entered, and we have not heard of yet.
+            desk.parts.flows.for_each(Transport::Tcp, |flow| self.enter_queue(desk, flow.id, now));
         }
         let (worker, idle) = (self.settings.idle_s * 1000, self.settings.supervisor_idle_s * 1000);
         for _ in 0..BATCH {

@@ -27,7 +27,7 @@ impl Supervisor {
     pub fn receive(&mut self, desk: &mut Desk, token: usize, inbox: &mut Inbox, now: Tick) -> bool {
         let Some(line) = token.checked_sub(LINES) else {
             // Not where an event of a connection that is over meets another one in its slot.
-            if self.held.get(token).is_some_and(|place| place.as_ref().is_some_and(|held| held.watched)) {
+            if self.held.get(token).is_some_and(|held| held.watched) {
                 self.assign(desk, token, inbox, now);
             }
             return false;
@@ -111,7 +111,7 @@ impl Supervisor {
     fn returned(&mut self, desk: &Desk, id: FlowId, inbox: &mut Inbox) {
         let Some(slot) = self.by_id.get(&id).copied() else { return };
         let is_ours = desk.parts.flows.find(id).is_some_and(|flow| flow.owner == desk.seat);
-        let Some(Some(held)) = self.held.get_mut(slot) else { return };
+        let Some(held) = self.held.get_mut(slot) else { return };
         let token = Token(CONNECTIONS + slot);
         let watched = is_ours && self.registry.register(&mut held.stream, token, Interest::READABLE).is_ok();
         (held.owner, held.watched) = (desk.seat, watched);
@@ -122,8 +122,8 @@ impl Supervisor {
 
     /// A successor sits there: what its predecessor owned is gone, and what it was about to return has come back.
     fn sweep(&mut self, desk: &Desk, seat: usize, inbox: &mut Inbox) {
-        let its: Vec<FlowId> =
-            self.held.iter().flatten().filter(|held| held.owner == seat).map(|held| held.id).collect();
+        let its = self.held.iter().filter(|(_, held)| held.owner == seat).map(|(_, held)| held.id);
+        let its: Vec<FlowId> = its.collect();
         for id in its {
             match desk.parts.flows.find(id) {
                 None => self.end(desk, id, inbox),
@@ -137,7 +137,7 @@ impl Supervisor {
     pub(super) fn say_what_waits(&mut self, seat: usize) {
         let Supervisor { lines, held, by_id, .. } = self;
         let Some(Line { asks, news, answers, assignments, .. }) = lines.get_mut(seat) else { return };
-        let find = |id: FlowId| held.get(*by_id.get(&id)?)?.as_ref();
+        let find = |id: FlowId| held.get(*by_id.get(&id)?);
         while let Some(question) = answers.front() {
             let stream = find(question.id).map(|held| held.stream.as_fd());
             let word = if stream.is_some() { Word::Here } else { Word::Gone };

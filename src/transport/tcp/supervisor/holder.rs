@@ -1,6 +1,6 @@
 //! The supervisor: holds every connection, reads none.
 //!
-//! Owns: the listeners, a descriptor of each connection, who is next to own one (round-robin), and what it has to say to each
+//! Owns: a descriptor of each connection, who is next to own one (round-robin), and what it has to say to each
 //! process. It answers every question at once and never waits: what a process has no room for stays in a bounded list here. It sends no
 //! SIP message itself.
 
@@ -9,9 +9,10 @@ use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use mio::net::{TcpListener, TcpStream};
+use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
+use slab::Slab;
 use sys::datagram::Arena;
 use sys::passing::Wait;
 
@@ -25,29 +26,23 @@ use crate::shared::mailbox::Kind;
 use crate::timer::Tick;
 use crate::transport::desk::{Desk, End};
 use crate::transport::owned::post;
+use crate::transport::tcp::acceptor::{Accepted, Acceptor};
 use crate::transport::transports::CONNECTIONS;
 use crate::transport::{FlowId, Inbox, Outgoing, Parts, Transport};
 
-/// Connections accepted in one go; the listener is asked again after the turn's other work.
-const ACCEPT_BATCH: usize = 64;
-/// Milliseconds until accepting is tried again when there is no descriptor left.
-const ACCEPT_PAUSE_MS: u64 = 100;
 /// Notes that wait for one process. One that has no room for more gets no more connections; a sender has one question open.
 pub(super) const WAITING: usize = 1_024;
 
 pub struct Supervisor {
     pub(super) settings: config::Tcp,
     pub(super) registry: Registry,
-    listeners: Vec<Option<TcpListener>>,
-    pub(super) held: Vec<Option<Held>>,
-    free: Vec<usize>,
+    acceptor: Acceptor,
+    pub(super) held: Slab<Held>,
     pub(super) by_id: HashMap<FlowId, usize>,
     /// By seat.
     pub(super) lines: Vec<Line>,
     /// The worker that was made an owner last.
     last_owner: usize,
-    accept_again: Vec<u8>,
-    accept_at: Tick,
 }
 
 /// A connection.
@@ -73,15 +68,6 @@ pub(super) struct Line {
 
 impl Supervisor {
     pub fn new(config: &Config, ends: &mut [End], parts: &Parts, registry: Registry) -> io::Result<Supervisor> {
-        let mut listeners = Vec::new();
-        for (index, end) in ends.iter_mut().enumerate() {
-            let fd = if end.transport == Transport::Tcp { end.fds.pop() } else { None };
-            let mut listener = fd.map(|fd| TcpListener::from_std(fd.into()));
-            if let Some(listener) = &mut listener {
-                registry.register(listener, Token(index), Interest::READABLE)?;
-            }
-            listeners.push(listener);
-        }
         let mut lines = Vec::new();
         for (asks, news) in (0..).map_while(|seat| parts.supervision.supervisors_ends(seat)) {
             for (place, end) in [asks, news].into_iter().enumerate() {
@@ -92,65 +78,34 @@ impl Supervisor {
         }
         Ok(Supervisor {
             settings: config.tcp.clone(),
+            acceptor: Acceptor::new(ends, &registry)?,
             registry,
-            listeners,
-            held: Vec::new(),
-            free: Vec::new(),
+            held: Slab::new(),
             by_id: HashMap::new(),
             lines,
             last_owner: 0,
-            accept_again: Vec::new(),
-            accept_at: Tick::NEVER,
         })
     }
 
     pub fn accept(&mut self, desk: &mut Desk, listener: u8, inbox: &mut Inbox, now: Tick) -> bool {
-        for _ in 0..ACCEPT_BATCH {
-            let Some(Some(socket)) = self.listeners.get(usize::from(listener)) else { return false };
-            let (stream, peer) = match socket.accept() {
-                Ok(accepted) => accepted,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return false,
-                // The peer was quicker to leave than we to take it.
-                Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => continue,
-                Err(_) => {
-                    desk.count(Counter::SocketErrors, 1);
-                    self.accept_again.push(listener);
-                    self.accept_at = now + ACCEPT_PAUSE_MS;
-                    return false;
-                }
-            };
-            // SIP is small messages: none waits for another (Nagle).
-            let _ = stream.set_nodelay(true);
-            let limit = desk.connections();
-            match desk.parts.flows.accepted(Transport::Tcp, peer.into(), listener, desk.seat, limit, now) {
-                Ok(id) => {
-                    desk.count(Counter::ConnectionsAccepted, 1);
-                    self.enter_queue(desk, id, now);
-                    self.hold(desk, id, stream, inbox, now);
-                }
-                // Dropping the stream closes it.
-                Err(refusal) => desk.count_refusal(Counter::ConnectionsRefused, refusal),
-            }
+        let (batch, more) = self.acceptor.accept(desk, listener, now);
+        for Accepted { stream, id, .. } in batch {
+            self.enter_queue(desk, id, now);
+            self.hold(desk, id, stream, inbox, now);
         }
-        true
+        more
     }
 
     pub(super) fn hold(&mut self, desk: &Desk, id: FlowId, stream: TcpStream, inbox: &mut Inbox, now: Tick) {
-        let slot = self.free.pop().unwrap_or(self.held.len());
-        let held = Held { stream, id, owner: desk.seat, watched: false };
+        let slot = self.held.insert(Held { stream, id, owner: desk.seat, watched: false });
         self.by_id.insert(id, slot);
-        if slot == self.held.len() {
-            self.held.push(Some(held));
-        } else if let Some(place) = self.held.get_mut(slot) {
-            *place = Some(held);
-        }
         self.assign(desk, slot, inbox, now);
     }
 
     /// Makes the next worker its owner, and passes it a descriptor.
     pub(super) fn assign(&mut self, desk: &Desk, slot: usize, inbox: &mut Inbox, now: Tick) {
         let owner = self.next_owner(desk.workers);
-        let Some(Some(held)) = self.held.get_mut(slot) else { return };
+        let Some(held) = self.held.get_mut(slot) else { return };
         let id = held.id;
         let Some(owner) = owner else {
             desk.count(Counter::ConnectionsRefused, 1);
@@ -185,14 +140,13 @@ impl Supervisor {
         if self.settings.priority_queue {
             desk.parts.supervision.queue.remove(id);
         }
-        let Some(slot) = self.by_id.remove(&id) else { return };
-        let Some(mut held) = self.held.get_mut(slot).and_then(Option::take) else { return };
+        let slot = self.by_id.remove(&id);
+        let Some(mut held) = slot.and_then(|slot| self.held.try_remove(slot)) else { return };
         if held.watched {
             let _ = self.registry.deregister(&mut held.stream);
         }
         // Fails when the peer is gone. Whoever reads it hears the end.
         let _ = held.stream.shutdown(Shutdown::Both);
-        self.free.push(slot);
     }
 
     /// A worker sends for us.
@@ -206,13 +160,9 @@ impl Supervisor {
 
     /// Each turn: who waits for room, and idle connections.
     pub fn tick(&mut self, desk: &mut Desk, inbox: &mut Inbox, now: Tick) {
-        if self.accept_at <= now {
-            self.accept_at = Tick::NEVER;
-            for listener in std::mem::take(&mut self.accept_again) {
-                if self.accept(desk, listener, inbox, now) {
-                    self.accept_again.push(listener);
-                    self.accept_at = now;
-                }
+        for listener in self.acceptor.due(now) {
+            if self.accept(desk, listener, inbox, now) {
+                self.acceptor.ask_again(listener, now);
             }
         }
         for seat in 0..self.lines.len() {
@@ -223,18 +173,20 @@ impl Supervisor {
     }
 
     pub fn next_tick(&self, parts: &Parts) -> Tick {
-        if self.settings.priority_queue { parts.supervision.queue.next().min(self.accept_at) } else { self.accept_at }
+        let again = self.acceptor.next_tick();
+        if self.settings.priority_queue { parts.supervision.queue.next().min(again) } else { again }
     }
 
     /// Our predecessor's connections died with it, but for the descriptors of others: those hear of the new epoch.
     pub fn adopt(&mut self, desk: &mut Desk, inbox: &mut Inbox) {
         desk.parts.supervision.begin_epoch();
+        // First: what others open from now on they enter anew.
+        desk.parts.supervision.queue.clear();
         let mut all = Vec::new();
         desk.parts.flows.for_each(Transport::Tcp, |flow| all.push(flow.id));
         for id in all {
             let_go(desk, id, inbox);
         }
-        desk.parts.supervision.queue.clear();
         for line in &self.lines {
             // Wakes whoever waits for an answer of the dead one; without room it is awake.
             let _ = ipc::say(line.asks, Note::of(Word::Gone, FlowId::NONE), None, Wait::No);
@@ -244,10 +196,5 @@ impl Supervisor {
     pub fn close_all(&mut self, desk: &mut Desk, inbox: &mut Inbox) {
         let all: Vec<FlowId> = self.by_id.keys().copied().collect();
         all.into_iter().for_each(|id| self.end(desk, id, inbox));
-    }
-
-    /// Those that it holds.
-    pub(super) fn ids(&self) -> impl Iterator<Item = FlowId> {
-        self.by_id.keys().copied()
     }
 }

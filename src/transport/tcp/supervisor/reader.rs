@@ -10,6 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
+use slab::Slab;
 use sys::datagram::Arena;
 use sys::passing::Wait;
 
@@ -35,8 +36,7 @@ pub struct Worker {
     registry: Registry,
     news: BorrowedFd<'static>,
     sender: Sender,
-    pub(super) connections: Vec<Option<Connection>>,
-    free: Vec<usize>,
+    pub(super) connections: Slab<Connection>,
     pub(super) by_id: HashMap<FlowId, usize>,
     /// (when, which connection): half messages, last words; with `tcp.priority_queue` idle ones, too.
     pub(super) deadlines: BTreeSet<(Tick, usize)>,
@@ -59,8 +59,7 @@ impl Worker {
             registry,
             news,
             sender: Sender::new(config.tcp.clone(), asks),
-            connections: Vec::new(),
-            free: Vec::new(),
+            connections: Slab::new(),
             by_id: HashMap::new(),
             deadlines: BTreeSet::new(),
             ending: Vec::new(),
@@ -83,7 +82,7 @@ impl Worker {
         if token == LINES {
             return self.hear(desk, inbox, now);
         }
-        let Some(Some(connection)) = self.connections.get_mut(token) else { return false };
+        let Some(connection) = self.connections.get_mut(token) else { return false };
         let taken = match read(connection, desk, ready.closed, arena, inbox, &mut self.spare, now) {
             Read::Taken(taken) => taken,
             Read::Nothing => return false,
@@ -133,21 +132,16 @@ impl Worker {
             return self.tell(Note::of(Word::Ended, id));
         };
         let mut stream = TcpStream::from_std(descriptor.into());
-        let slot = self.free.pop().unwrap_or(self.connections.len());
+        let place = self.connections.vacant_entry();
+        let slot = place.key();
         if self.registry.register(&mut stream, Token(CONNECTIONS + slot), Interest::READABLE).is_err() {
             desk.count(Counter::SocketErrors, 1);
-            self.free.push(slot);
             let_go(desk, id, inbox);
             return self.tell(Note::of(Word::Ended, id));
         }
         let peer = flow.peers.first().copied().unwrap_or_default();
-        let connection = Connection::new(stream, id, peer, flow.listener, Phase::Open, now);
+        place.insert(Connection::new(stream, id, peer, flow.listener, Phase::Open, now));
         self.by_id.insert(id, slot);
-        if slot == self.connections.len() {
-            self.connections.push(Some(connection));
-        } else if let Some(place) = self.connections.get_mut(slot) {
-            *place = Some(connection);
-        }
         self.arm(slot);
     }
 
@@ -164,9 +158,9 @@ impl Worker {
     }
 
     /// After a flush: all is written; waits a moment for the peer's end, so that no reset destroys what it has not read yet.
-    pub fn end_what_ends(&mut self, desk: &Desk, _inbox: &mut Inbox, now: Tick) {
+    pub fn end_what_ends(&mut self, desk: &Desk, now: Tick) {
         while let Some(slot) = self.ending.pop() {
-            if let Some(Some(connection)) = self.connections.get_mut(slot) {
+            if let Some(connection) = self.connections.get_mut(slot) {
                 connection.say_end();
                 (connection.phase, connection.last) = (Phase::Lingering, now);
                 desk.parts.flows.set_state(connection.id, State::Closing);
@@ -184,12 +178,11 @@ impl Worker {
 
     /// It is another's, or nobody's: our descriptor is closed.
     pub(super) fn drop_connection(&mut self, slot: usize) -> Option<FlowId> {
-        let mut connection = self.connections.get_mut(slot)?.take()?;
+        let mut connection = self.connections.try_remove(slot)?;
         self.by_id.remove(&connection.id);
         self.deadlines.remove(&(connection.armed, slot));
         let _ = self.registry.deregister(&mut connection.stream);
         recycle(std::mem::take(&mut connection.stash), &mut self.spare);
-        self.free.push(slot);
         Some(connection.id)
     }
 
@@ -227,11 +220,8 @@ impl Worker {
     fn look_for_a_new_supervisor(&mut self, desk: &Desk) {
         let epoch = desk.parts.supervision.epoch();
         if std::mem::replace(&mut self.epoch, epoch) != epoch {
-            for slot in 0..self.connections.len() {
-                if let Some(Some(connection)) = self.connections.get(slot) {
-                    // Others may keep a descriptor of it for a while.
-                    connection.say_end();
-                }
+            // Others may keep a descriptor of one for a while.
+            for slot in self.say_end_on_all() {
                 self.drop_connection(slot);
             }
             self.sender.forget();
@@ -249,12 +239,15 @@ impl Worker {
     }
 
     pub fn close_all(&mut self, desk: &mut Desk, inbox: &mut Inbox) {
-        for slot in 0..self.connections.len() {
-            if let Some(Some(connection)) = self.connections.get(slot) {
-                connection.say_end();
-            }
+        for slot in self.say_end_on_all() {
             self.close(desk, slot, inbox);
         }
+    }
+
+    /// Gives back which they are.
+    fn say_end_on_all(&self) -> Vec<usize> {
+        self.connections.iter().for_each(|(_, connection)| connection.say_end());
+        self.connections.iter().map(|(slot, _)| slot).collect()
     }
 }
 

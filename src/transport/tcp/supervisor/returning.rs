@@ -30,7 +30,7 @@ impl Worker {
 
     /// Half a message stays with who has its first half.
     fn may_return(&self, id: FlowId) -> bool {
-        let connection = self.by_id.get(&id).and_then(|slot| self.connections.get(*slot)?.as_ref());
+        let connection = self.by_id.get(&id).and_then(|slot| self.connections.get(*slot));
         connection.is_some_and(|connection| connection.phase == Phase::Open && connection.half_since.is_none())
     }
 
@@ -55,7 +55,7 @@ impl Worker {
 
     /// Enters an earlier deadline at once; a later one is found out when the entered one comes.
     pub(super) fn arm(&mut self, slot: usize) {
-        let Some(Some(connection)) = self.connections.get(slot) else { return };
+        let Some(connection) = self.connections.get(slot) else { return };
         let (armed, due) = (connection.armed, self.deadline(connection));
         if due < armed {
             self.enter(slot, armed, due);
@@ -67,14 +67,14 @@ impl Worker {
         if due != Tick::NEVER {
             self.deadlines.insert((due, slot));
         }
-        if let Some(Some(connection)) = self.connections.get_mut(slot) {
+        if let Some(connection) = self.connections.get_mut(slot) {
             connection.armed = due;
         }
     }
 
     pub(super) fn end_what_is_due(&mut self, desk: &Desk, inbox: &mut Inbox, now: Tick) {
         while let Some((armed, slot)) = self.deadlines.first().copied().filter(|(due, _)| *due <= now) {
-            let Some(Some(connection)) = self.connections.get(slot) else {
+            let Some(connection) = self.connections.get(slot) else {
                 self.deadlines.remove(&(armed, slot));
                 continue;
             };
@@ -92,7 +92,7 @@ impl Worker {
 
     /// Others may have sent on it since we read.
     fn return_if_idle(&mut self, desk: &Desk, slot: usize, now: Tick) {
-        let Some(Some(connection)) = self.connections.get_mut(slot) else { return };
+        let Some(connection) = self.connections.get_mut(slot) else { return };
         let (idle, supervisor) = (self.settings.idle_s.saturating_mul(1000), desk.parts.supervision.seats());
         let (id, mut used) = (connection.id, None);
         let returned = desk.parts.flows.judge(id, now, |glance| {
@@ -108,7 +108,7 @@ impl Worker {
             // Its entry is gone, or it is ending: the supervisor has shut it down, and reading will say so.
             (None, _) => connection.last = now,
         }
-        if let Some(Some(connection)) = self.connections.get(slot) {
+        if let Some(connection) = self.connections.get(slot) {
             self.enter(slot, connection.armed, self.deadline(connection));
         }
     }

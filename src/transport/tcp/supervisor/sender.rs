@@ -115,7 +115,7 @@ impl Sender {
                 desk.count(Counter::SentTcp, 1);
                 desk.parts.flows.touch(id, 0, 1, 0, now);
             }
-            // The supervisor does not answer: that says nothing of the connection.
+            // The supervisor does not answer, or there is no room for what it gives: that says nothing of the connection.
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.failed(desk, client, inbox),
             Err(e) => {
                 desk.count(Counter::Stalled, u64::from(e.kind() == io::ErrorKind::TimedOut));
@@ -179,10 +179,13 @@ impl Sender {
         }
     }
 
-    /// One from the supervisor.
+    /// One from the supervisor; `WouldBlock`: it cannot be had now.
     fn descriptor(&mut self, desk: &Desk, id: FlowId, now: Tick) -> io::Result<TcpStream> {
         desk.count(Counter::DescriptorsAsked, 1);
-        self.supervised(desk, now, |sender| sender.ask(desk, id))
+        self.supervised(desk, now, |sender| sender.ask(desk, id))?.ok_or_else(|| {
+            desk.count(Counter::SocketErrors, 1);
+            io::ErrorKind::WouldBlock.into()
+        })
     }
 
     /// Says something to the supervisor that may take as long as it has patience; `WouldBlock`: it was silent.
@@ -204,8 +207,8 @@ impl Sender {
         said
     }
 
-    /// Asks and waits.
-    fn ask(&mut self, desk: &Desk, id: FlowId) -> io::Result<TcpStream> {
+    /// Asks and waits. None: there is one, but this process has no room for it (EMFILE).
+    fn ask(&mut self, desk: &Desk, id: FlowId) -> io::Result<Option<TcpStream>> {
         let epoch = desk.parts.supervision.epoch();
         self.number += 1;
         let question = Note { word: Word::Get, number: self.number, id };
@@ -213,8 +216,8 @@ impl Sender {
         for _ in 0..STALE {
             let (answer, descriptor) = ipc::hear(self.asks, Wait::Yes)?;
             if answer.number == self.number {
-                return match (answer.word, descriptor) {
-                    (Word::Here, Some(descriptor)) if answer.id == id => Ok(descriptor.into()),
+                return match answer.word {
+                    Word::Here if answer.id == id => Ok(descriptor.map(TcpStream::from)),
                     _ => Err(io::ErrorKind::NotConnected.into()),
                 };
             }
@@ -267,7 +270,7 @@ impl Sender {
             return;
         }
         (self.ended, self.purged) = (ended, now);
-        cache.purge(|id| desk.parts.flows.find(id).is_none());
+        cache.purge(|ids| desk.parts.flows.over(Transport::Tcp, ids));
     }
 
     /// A new supervisor: what the old one gave is worth nothing.

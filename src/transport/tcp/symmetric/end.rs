@@ -11,7 +11,7 @@ use crate::transport::FlowId;
 impl Symmetric {
     /// Our connect has succeeded. What waits is written by the caller.
     pub(super) fn opened(&mut self, desk: &Desk, slot: usize, now: Tick) {
-        if let Some(Some(connection)) = self.connections.get_mut(slot) {
+        if let Some(connection) = self.connections.get_mut(slot) {
             connection.phase = Phase::Open;
             connection.last = now;
             desk.parts.flows.set_state(connection.id, State::Open);
@@ -22,7 +22,7 @@ impl Symmetric {
 
     /// Writes what waits for room; false when the connection is gone.
     pub(super) fn write_waiting(&mut self, desk: &Desk, slot: usize, inbox: &mut Inbox, now: Tick) -> bool {
-        let Some(Some(connection)) = self.connections.get_mut(slot) else { return false };
+        let Some(connection) = self.connections.get_mut(slot) else { return false };
         if connection.waiting() != 0 {
             match connection.drain(&mut self.spare) {
                 Ok(true) => connection.last = now,
@@ -50,7 +50,7 @@ impl Symmetric {
     /// Others have answered the last message of this connection: it ends with the next flush.
     pub fn end(&mut self, id: FlowId) {
         let Some(slot) = self.by_id.get(&id).copied() else { return };
-        if let Some(Some(connection)) = self.connections.get_mut(slot)
+        if let Some(connection) = self.connections.get_mut(slot)
             && connection.phase == Phase::Ending
         {
             connection.answered = true;
@@ -60,7 +60,7 @@ impl Symmetric {
 
     /// Our last word is said; waits a moment for the peer's end, so that no reset destroys what it has not read yet.
     fn linger(&mut self, desk: &Desk, slot: usize, now: Tick) {
-        if let Some(Some(connection)) = self.connections.get_mut(slot) {
+        if let Some(connection) = self.connections.get_mut(slot) {
             connection.phase = Phase::Lingering;
             connection.last = now;
             connection.say_end();
@@ -71,8 +71,7 @@ impl Symmetric {
 
     /// Ends a connection: its entry, its client transactions, its descriptor.
     pub(super) fn close(&mut self, desk: &Desk, slot: usize, inbox: &mut Inbox) {
-        let Some(place) = self.connections.get_mut(slot) else { return };
-        let Some(mut connection) = place.take() else { return };
+        let Some(mut connection) = self.connections.try_remove(slot) else { return };
         // One that never came up is `connect_failed`.
         desk.count(Counter::ConnectionsClosed, u64::from(connection.phase != Phase::Connecting));
         // First the entry: from now on nobody finds it.
@@ -90,7 +89,6 @@ impl Symmetric {
         self.deadlines.remove(&(connection.armed, slot));
         let _ = self.registry.deregister(&mut connection.stream);
         recycle(std::mem::take(&mut connection.stash), &mut self.spare);
-        self.free.push(slot);
     }
 
     /// When this connection ends by itself if nothing happens.
@@ -108,7 +106,7 @@ impl Symmetric {
 
     /// Enters an earlier deadline at once; a later one is found out when the entered one comes, so traffic costs nothing here.
     pub(super) fn arm(&mut self, slot: usize) {
-        let Some(Some(connection)) = self.connections.get(slot) else { return };
+        let Some(connection) = self.connections.get(slot) else { return };
         let (armed, due) = (connection.armed, self.deadline(connection));
         if due < armed {
             self.enter(slot, armed, due);
@@ -118,28 +116,24 @@ impl Symmetric {
     fn enter(&mut self, slot: usize, armed: Tick, due: Tick) {
         self.deadlines.remove(&(armed, slot));
         self.deadlines.insert((due, slot));
-        if let Some(Some(connection)) = self.connections.get_mut(slot) {
+        if let Some(connection) = self.connections.get_mut(slot) {
             connection.armed = due;
         }
     }
 
     pub fn next_tick(&self) -> Tick {
         let deadline = self.deadlines.first().map_or(Tick::NEVER, |(due, _)| *due);
-        deadline.min(self.accept_at)
+        deadline.min(self.acceptor.next_tick())
     }
 
     pub fn tick(&mut self, desk: &mut Desk, inbox: &mut Inbox, now: Tick) {
-        if self.accept_at <= now {
-            self.accept_at = Tick::NEVER;
-            for listener in std::mem::take(&mut self.accept_again) {
-                if self.accept(desk, listener, now) {
-                    self.accept_again.push(listener);
-                    self.accept_at = now;
-                }
+        for listener in self.acceptor.due(now) {
+            if self.accept(desk, listener, now) {
+                self.acceptor.ask_again(listener, now);
             }
         }
         while let Some((armed, slot)) = self.deadlines.first().copied().filter(|(due, _)| *due <= now) {
-            let Some(Some(connection)) = self.connections.get(slot) else {
+            let Some(connection) = self.connections.get(slot) else {
                 self.deadlines.remove(&(armed, slot));
                 continue;
             };
@@ -169,11 +163,8 @@ impl Symmetric {
     }
 
     pub fn close_all(&mut self, desk: &mut Desk, inbox: &mut Inbox) {
-        for slot in 0..self.connections.len() {
-            if let Some(Some(connection)) = self.connections.get(slot) {
-                connection.say_end();
-                self.close(desk, slot, inbox);
-            }
-        }
+        self.connections.iter().for_each(|(_, connection)| connection.say_end());
+        let all: Vec<usize> = self.connections.iter().map(|(slot, _)| slot).collect();
+        all.into_iter().for_each(|slot| self.close(desk, slot, inbox));
     }
 }

@@ -1,7 +1,7 @@
 //! TCP, `symmetric`: the worker that accepted or opened a connection is its only reader and writer.
 //!
-//! Owns: this process's connections, their deadlines in order (never a scan), accepting and reading. Its files: `connection` (one
-//! of them), `send` (who sends a message, and opening), `end` (closing, deadlines). Never parses beyond framing.
+//! Owns: this process's connections, their deadlines in order (never a scan), and reading. Its files: `send` (who sends a message,
+//! and opening), `end` (closing, deadlines). Never parses beyond framing.
 
 mod end;
 mod send;
@@ -9,10 +9,12 @@ mod send;
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 
-use mio::net::{TcpListener, TcpStream};
+use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
+use slab::Slab;
 use sys::datagram::Arena;
 
+use super::acceptor::{Accepted, Acceptor};
 use super::connection::{Connection, Phase, recycle};
 use super::reading::{Read, read};
 use crate::config::{self, Config};
@@ -22,18 +24,11 @@ use crate::transport::desk::{Desk, End};
 use crate::transport::transports::CONNECTIONS;
 use crate::transport::{Address, FlowId, Inbox, Ready, Transport};
 
-/// Connections accepted in one go; the listener is asked again after the turn's other work.
-const ACCEPT_BATCH: usize = 64;
-/// Milliseconds until accepting is tried again when there is no descriptor left.
-const ACCEPT_PAUSE_MS: u64 = 100;
-
 pub struct Symmetric {
     settings: config::Tcp,
     registry: Registry,
-    /// By listener; none for other transports and in the timer process.
-    listeners: Vec<Option<TcpListener>>,
-    connections: Vec<Option<Connection>>,
-    free: Vec<usize>,
+    acceptor: Acceptor,
+    connections: Slab<Connection>,
     by_id: HashMap<FlowId, usize>,
     /// (when, which connection).
     deadlines: BTreeSet<(Tick, usize)>,
@@ -41,9 +36,6 @@ pub struct Symmetric {
     ending: Vec<usize>,
     /// They wait for `end`: not here is their last message answered.
     pub patient: bool,
-    /// Listeners to ask again, and when: there was no descriptor left, and the edge is consumed.
-    accept_again: Vec<u8>,
-    accept_at: Tick,
     /// (connection, place in `Outgoing::sendings`); kept for its room.
     routed: Vec<(usize, u32)>,
     spare: Vec<Vec<u8>>,
@@ -51,27 +43,15 @@ pub struct Symmetric {
 
 impl Symmetric {
     pub fn new(config: &Config, ends: &mut [End], registry: Registry) -> io::Result<Symmetric> {
-        let mut listeners = Vec::new();
-        for (index, end) in ends.iter_mut().enumerate() {
-            let fd = if end.transport == Transport::Tcp { end.fds.pop() } else { None };
-            let mut listener = fd.map(|fd| TcpListener::from_std(fd.into()));
-            if let Some(listener) = &mut listener {
-                registry.register(listener, Token(index), Interest::READABLE)?;
-            }
-            listeners.push(listener);
-        }
         Ok(Symmetric {
             settings: config.tcp.clone(),
+            acceptor: Acceptor::new(ends, &registry)?,
             registry,
-            listeners,
-            connections: Vec::new(),
-            free: Vec::new(),
+            connections: Slab::new(),
             by_id: HashMap::new(),
             deadlines: BTreeSet::new(),
             ending: Vec::new(),
             patient: false,
-            accept_again: Vec::new(),
-            accept_at: Tick::NEVER,
             routed: Vec::new(),
             spare: Vec::new(),
         })
@@ -79,32 +59,11 @@ impl Symmetric {
 
     /// Accepts connections; true: there may be more.
     pub fn accept(&mut self, desk: &mut Desk, listener: u8, now: Tick) -> bool {
-        for _ in 0..ACCEPT_BATCH {
-            let Some(Some(socket)) = self.listeners.get(usize::from(listener)) else { return false };
-            let (stream, peer) = match socket.accept() {
-                Ok(accepted) => accepted,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return false,
-                // The peer was quicker to leave than we to take it.
-                Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => continue,
-                Err(_) => {
-                    desk.count(Counter::SocketErrors, 1);
-                    self.accept_again.push(listener);
-                    self.accept_at = now + ACCEPT_PAUSE_MS;
-                    return false;
-                }
-            };
-            let peer = peer.into();
-            let entry = desk.parts.flows.accepted(Transport::Tcp, peer, listener, desk.seat, desk.connections(), now);
-            match entry {
-                Ok(id) => {
-                    desk.count(Counter::ConnectionsAccepted, 1);
-                    self.keep(desk, Connection::new(stream, id, peer, listener, Phase::Open, now));
-                }
-                // Dropping the stream closes it.
-                Err(refusal) => desk.count_refusal(Counter::ConnectionsRefused, refusal),
-            }
+        let (batch, more) = self.acceptor.accept(desk, listener, now);
+        for Accepted { stream, id, peer } in batch {
+            self.keep(desk, Connection::new(stream, id, peer, listener, Phase::Open, now));
         }
-        true
+        more
     }
 
     /// Goes on with a connection that the poll named; true: there may be more to read.
@@ -117,7 +76,7 @@ impl Symmetric {
         inbox: &mut Inbox,
         now: Tick,
     ) -> bool {
-        let Some(Some(connection)) = self.connections.get_mut(slot) else { return false };
+        let Some(connection) = self.connections.get_mut(slot) else { return false };
         if connection.phase == Phase::Connecting {
             match connection.connected() {
                 Ok(Some(())) => self.opened(desk, slot, now),
@@ -135,7 +94,7 @@ impl Symmetric {
         if !ready.readable && !ready.closed {
             return false;
         }
-        let Some(Some(connection)) = self.connections.get_mut(slot) else { return false };
+        let Some(connection) = self.connections.get_mut(slot) else { return false };
         let taken = match read(connection, desk, ready.closed, arena, inbox, &mut self.spare, now) {
             Read::Taken(taken) => taken,
             Read::Nothing => return false,
@@ -158,7 +117,7 @@ impl Symmetric {
         }
         // Only now: with nothing left to write it would say its end before its last answer.
         if taken.bad
-            && let Some(Some(connection)) = self.connections.get_mut(slot)
+            && let Some(connection) = self.connections.get_mut(slot)
         {
             connection.phase = Phase::Ending;
             self.ending.push(slot);
@@ -169,34 +128,31 @@ impl Symmetric {
 
     /// A new connection of ours: known to the poll, to `by_id`, and to the deadlines.
     fn keep(&mut self, desk: &Desk, mut connection: Connection) -> Option<usize> {
-        let slot = self.free.pop().unwrap_or(self.connections.len());
+        let place = self.connections.vacant_entry();
+        let slot = place.key();
         let token = Token(CONNECTIONS + slot);
-        // SIP is small messages: none waits for another (Nagle).
-        let _ = connection.stream.set_nodelay(true);
         // Edge-triggered and for both from the start: never registered again.
         let interest = Interest::READABLE | Interest::WRITABLE;
         if self.registry.register(&mut connection.stream, token, interest).is_err() {
             desk.count(Counter::SocketErrors, 1);
             desk.parts.flows.close(connection.id);
-            self.free.push(slot);
             return None;
         }
         self.by_id.insert(connection.id, slot);
-        if slot == self.connections.len() {
-            self.connections.push(Some(connection));
-        } else if let Some(place) = self.connections.get_mut(slot) {
-            *place = Some(connection);
-        }
+        place.insert(connection);
         self.arm(slot);
         Some(slot)
     }
 
     pub fn queued_bytes(&self) -> usize {
-        self.connections.iter().flatten().map(Connection::waiting).sum()
+        self.connections.iter().map(|(_, connection)| connection.waiting()).sum()
     }
 }
 
 /// Opens a connection; it is up, or failed, when the poll says writable.
 fn connect(peer: Address) -> io::Result<TcpStream> {
-    TcpStream::connect(peer.into())
+    let stream = TcpStream::connect(peer.into())?;
+    // SIP is small messages: none waits for another (Nagle).
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
 }

@@ -74,7 +74,7 @@ impl Symmetric {
 
     /// Has it not said its last word?
     fn takes(&self, slot: usize) -> bool {
-        self.connections.get(slot).is_some_and(|place| place.as_ref().is_some_and(|one| one.phase != Phase::Lingering))
+        self.connections.get(slot).is_some_and(|connection| connection.phase != Phase::Lingering)
     }
 
     fn open(&mut self, desk: &Desk, id: FlowId, to: &Flow, now: Tick) -> Option<usize> {
@@ -103,7 +103,7 @@ impl Symmetric {
     ) {
         for run in run.chunks(BATCH) {
             let batch: ArrayVec<_, BATCH> = run.iter().filter_map(|(_, index)| outgoing.item(*index, arena)).collect();
-            let Some(Some(connection)) = self.connections.get_mut(slot) else {
+            let Some(connection) = self.connections.get_mut(slot) else {
                 batch.iter().for_each(|(sending, _)| inbox.send_failed(sending.client));
                 continue;
             };

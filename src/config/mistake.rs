@@ -14,7 +14,7 @@ pub struct Mistake {
 }
 
 impl Mistake {
-    pub(super) fn new(key: impl Into<String>, value: impl fmt::Display, right: impl Into<String>) -> Mistake {
+    pub(crate) fn new(key: impl Into<String>, value: impl fmt::Display, right: impl Into<String>) -> Mistake {
         Mistake { key: key.into(), value: shorten(&value.to_string()), right: right.into() }
     }
 }

@@ -340,6 +340,7 @@ impl Sitting<'_, '_> {
             retransmissions: figures.retransmissions,
             connections: figures.connections,
             cpu_s: cpu_by_process.values().sum(),
+            cpu_unknown: cpu_by_process.is_empty(),
             cpu_by_process,
             phones_busy,
             phones_cpu_s: phones.iter().map(|(run, _)| run).sum(),

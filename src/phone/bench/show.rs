@@ -31,7 +31,7 @@ pub fn name(point: &Point) -> String {
     name
 }
 
-/// A row for each point: medians, and least to greatest of the CPU.
+/// A row for each point that was measured: medians, and least to greatest of the CPU.
 #[must_use]
 pub fn table(rows: &[Row]) -> Table {
     let mut table = Table::new();
@@ -51,7 +51,7 @@ pub fn table(rows: &[Row]) -> Table {
         "limit",
     ]);
     table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
-    for row in rows {
+    for row in rows.iter().filter(|row| !row.samples.is_empty()) {
         let spread = |of: &dyn Fn(&Sample) -> f64| {
             Spread::over(row, of).map_or([f64::NAN; 3], |spread| [spread.least, spread.median, spread.most])
         };

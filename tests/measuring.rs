@@ -235,6 +235,25 @@ fn another_proxy_is_called_and_its_cpu_measured_where_its_process_is_named() {
     assert!(daemon.stop().unwrap().success());
 }
 
+/// The kernel says of each datagram that nobody listens there: no reason to hear nothing else any more.
+#[test]
+fn a_target_where_nobody_listens_is_told_when_the_registrations_time_out() {
+    let target = format!("127.0.0.1:{}", free_port().unwrap());
+    let encapsulation_port = free_port().unwrap().to_string();
+    let spawn = |wire| {
+        let mut command = bench(&["--clients", "2", "--target", &target, "--transport", wire, "--rounds", "1"]);
+        if wire == "sctp-user" {
+            command.args(["--encapsulation-port", &encapsulation_port]);
+        }
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    for running in ["udp", "sctp-user"].map(spawn) {
+        let output = running.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+        assert!(both(&output).contains("4 of 4 phones could not register"), "{}", both(&output));
+    }
+}
+
 #[test]
 fn slow_phones_are_told_as_the_limit() {
     // Each message costs a phone process far more than the proxy, also where others use the machine.

@@ -1,7 +1,7 @@
 //! Our daemon and Kamailio beside each other: CPU per operation under the same load, with the same two workers:
 //!
 //!     cargo bench --bench peers                       # UDP, TCP (Debian: kamailio)
-//!     cargo bench --bench peers -- udp paced          # only this transport, only this load (paced, bursts, closed, fresh, trunk)
+//!     cargo bench --bench peers -- udp paced          # only this transport, only this load (paced, bursts, closed, fresh, trunk, trunks)
 //!     benches/vm peers                                # UDP, TCP, SCTP in a virtual machine that counts instructions
 //!
 //! Needs Debian's kamailio, kamailio-sctp-modules and sip-tester. Kamailio (`kamailio.cfg`) does what ours does for a call: forwards
@@ -46,6 +46,9 @@ struct Load {
     arrival: Arrival,
     target: Option<f64>,
 }
+
+/// Saturated: one trunk on each side, and four.
+const TRUNKS: [&str; 2] = ["trunk", "trunks"];
 
 /// Ours over a saturated SCTP trunk may cost so many times what it costs over UDP.
 const TRUNK: f64 = 1.1;
@@ -104,7 +107,8 @@ fn loads(machine: Machine, transport: Transport) -> Vec<Load> {
     };
     if machine != Machine::Metal || sys::sctp::supported() {
         let target = (transport == Transport::Sctp).then_some(0.35);
-        loads.push(load("trunk", 100, Lines::Trunks(1), Arrival::Closed, target));
+        loads.push(load(TRUNKS[0], 100, Lines::Trunks(1), Arrival::Closed, target));
+        loads.push(load(TRUNKS[1], 100, Lines::Trunks(4), Arrival::Closed, target));
     }
     // UDP has no connections.
     loads.retain(|load| load.lines != Lines::PerCall || transport != Transport::Udp);
@@ -162,7 +166,7 @@ fn measure(arguments: &[String]) -> io::Result<()> {
         let ours = Proxy::strowger(&program, transport, scale.transactions, "");
         let theirs = Proxy::kamailio(transport, scale.shared_mb)?;
         for mut load in loads(machine, transport) {
-            if !named(&["paced", "bursts", "closed", "fresh", "trunk"], load.word) {
+            if !named(&["paced", "bursts", "closed", "fresh", TRUNKS[0], TRUNKS[1]], load.word) {
                 continue;
             }
             if let (Arrival::Open { calls_per_s }, Some(rate)) = (&mut load.arrival, rate) {
@@ -181,8 +185,8 @@ fn measure(arguments: &[String]) -> io::Result<()> {
                 Some(calls_per_s) => bursts::call(transport, calls_per_s, proxy, meter, scale.calls_for),
                 None => phones.call(proxy, meter, scale.calls_for),
             });
-            if load.word == "trunk" {
-                trunks.push((transport, spread(rounds.iter().map(|[ours, _]| ours.cost.cpu))[1]));
+            if TRUNKS.contains(&load.word) {
+                trunks.push((load.word, transport, spread(rounds.iter().map(|[ours, _]| ours.cost.cpu))[1]));
             }
             let row = row(transport, &load, &rounds);
             // A long run that does not come to its end has told something.
@@ -197,11 +201,12 @@ fn measure(arguments: &[String]) -> io::Result<()> {
     println!(
         "limit. of SIPp only how long it ran. again: messages that the phones sent again. Of ours, then of Kamailio."
     );
-    let of = |wanted| trunks.iter().find(|(transport, _)| *transport == wanted).map(|(_, cpu)| cpu);
-    if let (Some(udp), Some(sctp)) = (of(Transport::Udp), of(Transport::Sctp)) {
+    for word in TRUNKS {
+        let of = |wanted| trunks.iter().find(|(of, over, _)| (*of, *over) == (word, wanted)).map(|(_, _, cpu)| cpu);
+        let (Some(udp), Some(sctp)) = (of(Transport::Udp), of(Transport::Sctp)) else { continue };
         let ratio = sctp / udp;
         println!(
-            "SCTP's saturated trunk beside UDP's: {sctp:.1} / {udp:.1} {} of ours, ratio {ratio:.2}, at most {TRUNK} {}",
+            "SCTP's saturated {word} beside UDP's: {sctp:.1} / {udp:.1} {} of ours, ratio {ratio:.2}, at most {TRUNK} {}",
             machine.unit(),
             if ratio <= TRUNK { "yes" } else { "MISSED" }
         );
@@ -273,7 +278,8 @@ impl Load {
             (Arrival::Open { calls_per_s }, Lines::PerCall) => format!("{calls_per_s} calls/s, a connection for each"),
             (Arrival::Open { calls_per_s }, _) if self.of_sipp().is_some() => format!("{calls_per_s} calls/s, SIPp's"),
             (Arrival::Open { calls_per_s }, _) => format!("{calls_per_s} calls/s, one connection"),
-            (Arrival::Closed, Lines::Trunks(_)) => format!("{} calls at once, one connection", self.clients),
+            (Arrival::Closed, Lines::Trunks(1)) => format!("{} calls at once, one connection", self.clients),
+            (Arrival::Closed, Lines::Trunks(n)) => format!("{} calls at once, {n} connections", self.clients),
             (Arrival::Closed, _) => format!("{} clients", self.clients),
         }
     }

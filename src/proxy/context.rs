@@ -153,6 +153,12 @@ impl Client {
         }
     }
 
+    /// Waits for its final response, or its CANCEL's.
+    #[must_use]
+    pub fn waits(&self, invite: bool) -> bool {
+        self.is_pending(invite) || !self.cancel.is_terminated()
+    }
+
     /// Waits for any answer: to its request, or to its CANCEL.
     #[must_use]
     pub fn is_unanswered(&self, invite: bool) -> bool {
@@ -176,7 +182,7 @@ impl Client {
     pub fn may_send(&self, invite: bool) -> bool {
         // A repeated failure must be acknowledged again (D06).
         let acknowledges = || invite && matches!(self.machine.into(), InviteClient::Completed { .. });
-        self.is_pending(invite) || !self.cancel.is_terminated() || acknowledges()
+        self.waits(invite) || acknowledges()
     }
 
     #[must_use]

@@ -12,7 +12,7 @@ use super::numbers::Audit;
 use super::slot::{ClientSlot, Key, ServerSlot};
 use super::text::{Text, TextPool};
 use crate::timer::Tick;
-use crate::transport::{Flow, Transport};
+use crate::transport::{Address, Flow, Transport};
 
 /// Large, so that buckets fill evenly: with 2,048 slots a bucket is 4.6 standard deviations from full when the table is 90 % full.
 pub const SERVERS: usize = 2_048;
@@ -24,6 +24,7 @@ pub const BLOCK_BYTES: usize = 64;
 /// so that the slots are used up first.
 pub const BLOCKS: usize = 28 * SERVERS;
 const CHAINS: usize = 4_096;
+/// One for each bit of `Bucket::waited_on`.
 const HOPS: usize = 64;
 
 pub type Texts = TextPool<BLOCKS, BLOCK_BYTES>;
@@ -41,7 +42,10 @@ pub struct Bucket {
     unanswered: u32,
     /// Contexts that a rebuild had to end because their owner died while changing them.
     pub ended: u32,
+    /// Bit n: somebody is in `hops[n]`.
+    waited_on: u64,
     chains: [u32; CHAINS],
+    /// Clients that wait, by the hash of where their request went.
     hops: [u32; HOPS],
     pub deadlines: Deadlines<SERVERS>,
     servers: [ServerSlot; SERVERS],
@@ -58,6 +62,12 @@ impl Bucket {
     #[must_use]
     pub fn unanswered(&self) -> u32 {
         self.unanswered
+    }
+
+    /// Bit `hop` of a peer: some client may wait on it.
+    #[must_use]
+    pub fn waited_on(&self) -> u64 {
+        self.waited_on
     }
 
     pub fn answered(&mut self) {
@@ -244,10 +254,21 @@ impl Bucket {
         }
     }
 
-    /// Clients that wait on connections or associations are found by their hop when one is lost.
+    /// Clients that wait on connections or associations are found by their hop when one is lost. Those that wait no more, most of
+    /// what a busy table holds, are not there: `waits` says after each change whether this one does.
+    pub fn set_waits(&mut self, number: u32, waits: bool) {
+        let linked = self.client(number).is_some_and(|slot| slot.hop_previous != number);
+        match (linked, waits) {
+            (false, true) => self.link_hop(number),
+            (true, false) => self.unlink_hop(number),
+            _ => {}
+        }
+    }
+
     fn link_hop(&mut self, number: u32) {
         let Some(slot) = self.client(number) else { return };
-        let hop = hop(&slot.client.flow);
+        let hop = hop(slot.client.flow.peer);
+        self.waited_on |= 1 << hop;
         let Some(head) = self.hops.get_mut(hop) else { return };
         let next = std::mem::replace(head, number);
         if let Some(slot) = self.client_mut(next) {
@@ -261,7 +282,10 @@ impl Bucket {
 
     fn unlink_hop(&mut self, number: u32) {
         let Some(slot) = self.client(number) else { return };
-        let (hop, next, previous) = (hop(&slot.client.flow), slot.hop_next, slot.hop_previous);
+        let (hop, next, previous) = (hop(slot.client.flow.peer), slot.hop_next, slot.hop_previous);
+        if previous == number {
+            return;
+        }
         match self.client_mut(previous) {
             Some(slot) => slot.hop_next = next,
             None => {
@@ -269,11 +293,18 @@ impl Bucket {
                     && *head == number
                 {
                     *head = next;
+                    if next == 0 {
+                        self.waited_on &= !(1 << hop);
+                    }
                 }
             }
         }
         if let Some(slot) = self.client_mut(next) {
             slot.hop_previous = previous;
+        }
+        if let Some(slot) = self.client_mut(number) {
+            // Its own neighbour: in no chain.
+            (slot.hop_next, slot.hop_previous) = (0, number);
         }
     }
 
@@ -283,22 +314,21 @@ impl Bucket {
     pub fn waiting_on(
         &self,
         transport: Transport,
-        peer: crate::transport::Address,
+        peer: Address,
         lost: Tick,
         unanswered: bool,
         loss: u32,
     ) -> Option<u32> {
-        let wanted = Flow { transport: transport as u8, peer, ..Flow::default() };
-        let mut number = *self.hops.get(hop(&wanted))?;
+        let mut number = *self.hops.get(hop(peer))?;
         for _ in 0..CLIENTS {
             let slot = self.client(number)?;
             let flow = &slot.client.flow;
-            let there = flow.transport == wanted.transport && flow.peer == peer;
+            let there = flow.transport == transport as u8 && flow.peer == peer;
             if there && slot.client.sent <= lost && slot.client.loss != loss {
                 let invite = self.server(slot.head).is_some_and(|head| head.server.is_invite());
                 let waits = match unanswered {
                     true => slot.client.is_unanswered(invite),
-                    false => slot.client.is_pending(invite) || !slot.client.cancel.is_terminated(),
+                    false => slot.client.waits(invite),
                 };
                 if waits {
                     return Some(number);
@@ -406,6 +436,7 @@ impl Bucket {
     fn relist(&mut self) {
         self.chains.fill(0);
         self.hops.fill(0);
+        self.waited_on = 0;
         let mut census = self.texts.census();
         (self.servers_live, self.servers_free, self.unanswered) = (0, 0, 0);
         (self.clients_live, self.clients_free) = (0, 0);
@@ -522,13 +553,14 @@ fn chain(key: Key) -> usize {
     key[0] as usize % CHAINS
 }
 
-fn hop(flow: &Flow) -> usize {
+/// Of a peer, 0 to 63: its place in `hops`, and its bit in `waited_on`.
+pub fn hop(peer: Address) -> usize {
     // Not secret and not under attack: an attacker who chooses ports only lengthens the walk after a loss.
-    let ip = match flow.peer.ip() {
+    let ip = match peer.ip() {
         std::net::IpAddr::V4(v4) => u32::from(v4),
         std::net::IpAddr::V6(v6) => v6.to_bits() as u32,
     };
-    let mixed = (u64::from(ip) << 16 | u64::from(flow.peer.port())).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = (u64::from(ip) << 16 | u64::from(peer.port())).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> 32) as usize % HOPS
 }
 

@@ -46,7 +46,8 @@ pub struct ClientSlot {
     pub head: u32,
     /// Next branch of the context; for a dead slot, next of the free list.
     pub next: u32,
-    /// Neighbours in the chain of clients that wait on hops with the same hash.
+    /// Neighbours in the chain of clients that wait on hops with the same hash; `hop_previous` is the slot's own number while it waits on
+    /// nobody.
     pub hop_next: u32,
     pub hop_previous: u32,
 }

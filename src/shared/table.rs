@@ -9,7 +9,7 @@ use arrayvec::ArrayVec;
 use sys::memory::{Guard, Locked, Mapping, Plan, Span};
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::bucket::{Bucket, CLIENTS, SERVERS};
+use super::bucket::{Bucket, CLIENTS, SERVERS, hop};
 use super::numbers::Audit;
 use super::slot::Key;
 use super::text::Text;
@@ -27,7 +27,9 @@ pub struct Published {
     live: AtomicU32,
     unanswered: AtomicU32,
     ended: AtomicU32,
-    unused: [u32; 11],
+    unused: u32,
+    waited_on: AtomicU64,
+    more_unused: [u32; 8],
 }
 
 #[derive(Clone, Copy)]
@@ -167,6 +169,14 @@ impl Table {
         let earliest =
             self.published.iter().map(|p| p.earliest.load(Ordering::Acquire)).filter(|earliest| *earliest != 0).min();
         earliest.map_or(Tick::NEVER, |earliest| Tick(earliest - 1))
+    }
+
+    /// The bucket with this number, if somebody in it may wait on this peer. Looks without the lock: whoever waits was published before
+    /// its request was sent.
+    #[must_use]
+    pub fn lock_waited_on(&self, number: u32, peer: Address) -> Option<Entry> {
+        let waited_on = self.published.get(number as usize)?.waited_on.load(Ordering::Acquire);
+        (waited_on >> hop(peer) & 1 != 0).then(|| self.lock_number(number))?
     }
 
     /// Any bucket by number: to walk them all, one lock at a time.
@@ -411,11 +421,13 @@ impl Entry {
         for _ in 0..64 {
             let Some(slot) = self.guard.client(number).filter(|slot| slot.head == head) else { break };
             let (next, finished, silent) = (slot.next, slot.client.is_finished(), !slot.client.may_send(invite));
+            let waits = slot.client.waits(invite);
             match (finished, silent) {
                 (true, _) => self.guard.free_branch(number),
                 (false, true) => self.guard.forget_target(number),
                 (false, false) => {}
             }
+            self.guard.set_waits(number, waits);
             number = next;
         }
         let Some(slot) = self.guard.server_mut(head) else { return };
@@ -435,6 +447,7 @@ impl Entry {
         let earliest = self.guard.deadlines.earliest();
         let shown = if earliest == Tick::NEVER { 0 } else { earliest.0 + 1 };
         self.published.earliest.store(shown, Ordering::Release);
+        self.published.waited_on.store(self.guard.waited_on(), Ordering::Release);
         self.published.live.store(self.guard.live() as u32, Ordering::Relaxed);
         self.published.unanswered.store(self.guard.unanswered(), Ordering::Relaxed);
         self.published.ended.store(self.guard.ended, Ordering::Relaxed);

@@ -7,8 +7,9 @@ use crate::shared::table::AtHand;
 use crate::timer::Tick;
 use crate::transport::{Address, Transport};
 
-/// Buckets looked at per call for one loss: a table of default size takes a few turns, and no turn is held up.
+/// Buckets locked per call for one loss, so that no turn is held up; and those looked at.
 const SLICE: u32 = 32;
+const LOOKED_AT: u32 = 4_096;
 /// Losses that may wait; of more, the requests that wait on them are left to timer B or F.
 const MOST_LOSSES: usize = 1_024;
 
@@ -131,9 +132,15 @@ impl Corridor {
             loss.until = loss.until.min(Tick(begun.0.saturating_sub(1)));
         }
         let Loss { number: loss_number, fate, transport, peer, until, next_bucket, .. } = loss;
-        let end = next_bucket.saturating_add(SLICE).min(self.table.buckets());
+        let (mut end, mut locked) = (next_bucket.saturating_add(LOOKED_AT).min(self.table.buckets()), 0);
         for number in next_bucket..end {
-            while let Some(mut entry) = self.entered(self.table.lock_any(number)) {
+            if locked == SLICE {
+                end = number;
+                break;
+            }
+            let mut here = false;
+            while let Some(mut entry) = self.entered(self.table.lock_waited_on(number, peer)) {
+                here = true;
                 let (unanswered, retries) = (fate == Fate::SendAgain, self.send_retries);
                 let Some((head, n)) = entry.waiting_on(transport, peer, until, unanswered, loss_number) else { break };
                 self.prepared.clear();
@@ -149,6 +156,7 @@ impl Corridor {
                 self.count_retry(again);
                 self.act(None, None);
             }
+            locked += u32::from(here);
         }
         if end < self.table.buckets() {
             self.losses.push_front(Loss { next_bucket: end, ..loss });

@@ -296,14 +296,14 @@ mod tests {
             Configuration::make(&point(tables), Wire::Tcp, "a.test", None, PORTS, machine).unwrap()
         };
         let whole = made("", 16 << 30);
-        assert_eq!((whole.read.unwrap().memory.transactions, whole.notes.len()), (1_600_000, 0));
+        assert_eq!((whole.read.unwrap().memory.transactions, whole.notes.len()), (2_400_000, 0));
         let small = made("", 1 << 30);
         let read = small.read.unwrap();
-        assert!(memory_bytes(&read) <= 1 << 30 && read.memory.transactions >= 400_000, "{}", read.memory.transactions);
+        assert!(memory_bytes(&read) <= 1 << 30 && read.memory.transactions >= 300_000, "{}", read.memory.transactions);
         assert_eq!(config::Config::from_text(&small.text).unwrap().memory.transactions, read.memory.transactions);
         assert!(
             small.notes[0]
-                .starts_with(&format!("room for {} transactions instead of 1600000", read.memory.transactions))
+                .starts_with(&format!("room for {} transactions instead of 2400000", read.memory.transactions))
         );
         // Who says how many gets as many.
         let own = made("[memory]\ntransactions = 3000000\n", 1 << 30);

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
+use super::time::Time;
 use super::words::{Order, Report};
 use crate::phone::daemon::describe;
 
@@ -148,14 +149,9 @@ impl Crew {
         format!("phone process {} says nothing more", member.child.id())
     }
 
-    /// Of each process: how long it has run, and how long it has waited for a processor.
-    pub(super) fn times(&self) -> Vec<(Duration, Duration)> {
-        let of = |member: &Member| {
-            let pid = member.child.id();
-            let run = i32::try_from(pid).ok().and_then(|pid| sys::process::cpu_time_of(pid).ok());
-            (run.unwrap_or_default(), waited(pid))
-        };
-        self.members.iter().map(of).collect()
+    /// Of each process.
+    pub(super) fn times(&self) -> Vec<Time> {
+        self.members.iter().map(|member| Time::of(member.child.id()).unwrap_or_default()).collect()
     }
 }
 
@@ -172,14 +168,6 @@ impl Drop for Crew {
             let _ = member.child.wait();
         }
     }
-}
-
-/// Time that a process's threads waited for a processor: the second number of schedstat.
-fn waited(pid: u32) -> Duration {
-    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let of = |text: String| text.split_ascii_whitespace().nth(1)?.parse::<u64>().ok();
-    let waited = threads.filter_map(|thread| of(std::fs::read_to_string(thread.path().join("schedstat")).ok()?));
-    Duration::from_nanos(waited.sum())
 }
 
 fn listen(nth: usize, stdout: ChildStdout, tell: &Sender<(usize, Heard)>) {

@@ -49,15 +49,50 @@ fn granted(nice: i32) -> Option<i32> {
     std::thread::spawn(ask).join().ok()?
 }
 
-/// Processor time that all processes of this machine have used, and that its host took away: `cpu` of /proc/stat but for idle and
-/// iowait, in hundredths of a second.
-#[must_use]
-pub(super) fn used() -> Option<Duration> {
-    let text = fs::read_to_string("/proc/stat").ok()?;
-    let numbers: Vec<u64> = text.lines().next()?.split_ascii_whitespace().skip(1).flat_map(str::parse).collect();
-    // user, nice, system, idle, iowait, irq, softirq, steal; what follows is counted in user already.
-    let [user, nice, system, _, _, irq, softirq, steal, ..] = *numbers else { return None };
-    Some(Duration::from_millis((user + nice + system + irq + softirq + steal) * 10))
+/// What became of the processors that this process may run on, since the machine began; in hundredths of a second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Used {
+    /// How many they are.
+    pub processors: u32,
+    /// What all processes used, and what the machine's host took away: everything but idle and iowait.
+    pub all: Duration,
+    /// Of it the kernel's interrupts, soft ones too. A kernel with CONFIG_IRQ_TIME_ACCOUNTING counts them to no process.
+    pub interrupts: Duration,
+}
+
+impl Used {
+    /// None: the kernel does not tell.
+    #[must_use]
+    pub(super) fn now() -> Option<Used> {
+        let ours = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).ok()?;
+        Used::of(&fs::read_to_string("/proc/stat").ok()?, |n| ours.is_set(n).unwrap_or(false))
+    }
+
+    /// The lines `cpu0` and so on of /proc/stat (proc(5)) whose number is `ours`.
+    fn of(stat: &str, ours: impl Fn(usize) -> bool) -> Option<Used> {
+        let mut used = Used::default();
+        for line in stat.lines() {
+            let Some((number, rest)) = line.strip_prefix("cpu").and_then(|line| line.split_once(' ')) else { continue };
+            if !number.parse().is_ok_and(&ours) {
+                continue;
+            }
+            let numbers: Vec<u64> = rest.split_ascii_whitespace().flat_map(str::parse).collect();
+            // user, nice, system, idle, iowait, irq, softirq, steal; what follows is counted in user already.
+            let [user, nice, system, _, _, irq, softirq, steal, ..] = *numbers else { return None };
+            used.processors += 1;
+            used.all += Duration::from_millis((user + nice + system + irq + softirq + steal) * 10);
+            used.interrupts += Duration::from_millis((irq + softirq) * 10);
+        }
+        (used.processors > 0).then_some(used)
+    }
+
+    pub(super) fn since(self, before: Used) -> Used {
+        Used {
+            processors: self.processors,
+            all: self.all.saturating_sub(before.all),
+            interrupts: self.interrupts.saturating_sub(before.interrupts),
+        }
+    }
 }
 
 /// As a shell reads it.
@@ -72,4 +107,21 @@ fn quoted(argument: String) -> String {
 #[allow(clippy::disallowed_methods, reason = "a measurement has a date")]
 fn today() -> SystemTime {
     SystemTime::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_processors_that_we_may_run_on_count() {
+        let stat = "cpu  99 99 99 99 99 99 99 99 0 0\ncpu0 1 2 3 1000 5 6 7 8 1 0\ncpu1 10 0 0 1000 0 0 0 0 0 0\n\
+                    cpu12 100 0 0 0 0 0 0 0 0 0\nintr 5\n";
+        let of = |ours: &[usize]| Used::of(stat, |n| ours.contains(&n));
+        let ms = Duration::from_millis;
+        assert_eq!(of(&[0]), Some(Used { processors: 1, all: ms(270), interrupts: ms(130) }));
+        assert_eq!(of(&[0, 12]), Some(Used { processors: 2, all: ms(1_270), interrupts: ms(130) }));
+        assert_eq!((of(&[7]), Used::of("cpu0 1 2 3", |_| true)), (None, None));
+        assert!(Used::now().is_some());
+    }
 }

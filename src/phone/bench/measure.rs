@@ -11,9 +11,10 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use super::crew::{Crew, INTERRUPTED};
-use super::machine::used;
-use super::results::{Arrival, Limit, Point, Row, Sample, SetUp};
-use super::rig::{Proxy, Rig, Running};
+use super::machine::Used;
+use super::results::{Arrival, BUSY, Limit, Point, Row, Sample, SetUp};
+use super::rig::{Proxy, Rig, Running, Times};
+use super::time::Time;
 use super::words::{self, Figures, Order, Report, Wire};
 
 /// What is going on.
@@ -62,8 +63,6 @@ const REGISTER: Duration = Duration::from_secs(300);
 const ANSWER: Duration = Duration::from_secs(30);
 /// What a sample takes beside warm-up and window, until it was seen: daemon and phones start, register and end.
 pub const AROUND: Duration = Duration::from_secs(2);
-/// A phone process that had a processor or waited for one for this share of the window was the limit.
-const BUSY: f64 = 0.95;
 /// An open loop that reached this share of its rate was not limited.
 const REACHED: f64 = 0.98;
 /// So many registrations refused, of a hundred, make a measurement meaningless.
@@ -149,6 +148,15 @@ pub struct Turn<'t> {
     pub measured: Option<&'t Measured>,
 }
 
+/// What everybody had used at one end of the window.
+struct Look {
+    at: Instant,
+    /// None: nobody said which processes are the proxy's.
+    proxy: Option<Times>,
+    phones: Vec<Time>,
+    used: Option<Used>,
+}
+
 /// A sample on its way.
 struct Sitting<'s, 'w> {
     point: &'s Point,
@@ -190,25 +198,36 @@ impl Sitting<'_, '_> {
         crew.say_to_all(&Order::Begin)?;
         self.pass(&mut crew, Stage::WarmingUp, self.point.warm_up_s, self.point.measure_s + 1.0)?;
 
+        // Before the first operation counts: who looks at the proxy, too, begins here.
+        if self.tell(Stage::Measuring, self.point.measure_s + 1.0).is_break() {
+            return Err(INTERRUPTED.to_owned());
+        }
         crew.say_to_all(&Order::Open)?;
-        let (began, proxy_before, phones_before, used_before) = (now(), self.running.times(), crew.times(), used());
+        let before = self.look(&crew);
         self.pass(&mut crew, Stage::Measuring, self.point.measure_s, 1.0)?;
-        let (wall, proxy_after, phones_after, used_after) = (now() - began, self.running.times(), crew.times(), used());
+        let after = self.look(&crew);
         crew.say_to_all(&Order::Close)?;
         let figures = self.figures(&mut crew)?;
 
-        let cpu =
-            proxy_before.zip(proxy_after).map(|(before, after)| self.running.spent(&before, &after)).transpose()?;
-        let phones: Vec<(f64, f64)> = phones_before.iter().zip(&phones_after).map(spent).collect();
-        let mut sample = self.sample(wall.as_secs_f64(), &figures, cpu.clone().unwrap_or_default(), &phones);
-        let used =
-            used_after.zip(used_before).map_or(0.0, |(after, before)| after.saturating_sub(before).as_secs_f64());
-        let processors = std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64);
-        let all = sample.wall_s * processors;
-        sample.others = ((used - sample.cpu_s - sample.phones_cpu_s) / all).clamp(0.0, 1.0);
-        sample.idle = (used > 0.0).then(|| (1.0 - used / all).clamp(0.0, 1.0));
+        let wall_s = (after.at - before.at).as_secs_f64();
+        let phones: Vec<Time> = after.phones.iter().zip(&before.phones).map(|(after, had)| after.since(*had)).collect();
+        let proxy = before.proxy.as_ref().zip(after.proxy.as_ref());
+        let cpu = proxy.map(|(before, after)| self.running.spent(before, after)).transpose()?;
+        let mut sample = self.sample(wall_s, &figures, cpu.clone().unwrap_or_default(), &phones);
+        sample.proxy_busy = proxy.map(|(before, after)| busiest(before, after, wall_s));
+        if let Some(used) = after.used.zip(before.used).map(|(after, before)| after.since(before)) {
+            let share = |seconds: f64| (seconds / (wall_s * f64::from(used.processors))).clamp(0.0, 1.0);
+            let all = used.all.as_secs_f64();
+            sample.others = share(all - sample.cpu_s - sample.phones_cpu_s);
+            sample.interrupts = share(used.interrupts.as_secs_f64());
+            sample.idle = Some(1.0 - share(all));
+        }
         let (cpu_unknown, notes) = (cpu.is_none(), self.running.notes.clone());
         Ok(Measured { others: sample.others, sample, figures, notes, cpu_unknown })
+    }
+
+    fn look(&self, crew: &Crew) -> Look {
+        Look { at: now(), proxy: self.running.times(), phones: crew.times(), used: Used::now() }
     }
 
     fn set_up(&mut self, crew: &mut Crew, wire: Wire) -> Result<(), String> {
@@ -318,15 +337,8 @@ impl Sitting<'_, '_> {
         Ok(all)
     }
 
-    fn sample(
-        &self,
-        wall_s: f64,
-        figures: &Figures,
-        cpu_by_process: BTreeMap<String, f64>,
-        phones: &[(f64, f64)],
-    ) -> Sample {
-        let busy = |(run, waited): &(f64, f64)| ((run + waited) / wall_s).min(1.0);
-        let phones_busy = phones.iter().map(busy).fold(0.0, f64::max);
+    fn sample(&self, wall_s: f64, figures: &Figures, cpu_by_process: BTreeMap<String, f64>, phones: &[Time]) -> Sample {
+        let phones_busy = phones.iter().map(|time| time.busy(wall_s)).fold(0.0, f64::max);
         let mut set_up = words::histogram();
         words::add_to(&mut set_up, &figures.set_up);
         let at = |quantile| set_up.value_at_quantile(quantile) as f64;
@@ -342,10 +354,12 @@ impl Sitting<'_, '_> {
             cpu_unknown: cpu_by_process.is_empty(),
             cpu_by_process,
             phones_busy,
-            phones_cpu_s: phones.iter().map(|(run, _)| run).sum(),
+            proxy_busy: None,
+            phones_cpu_s: phones.iter().map(|time| time.run.as_secs_f64()).sum(),
             limit: limit(self.point.arrival, operations as f64 / 2.0 / wall_s, phones_busy),
             set_up: SetUp { p50_us: at(0.5), p99_us: at(0.99), p999_us: at(0.999) },
             others: 0.0,
+            interrupts: 0.0,
             idle: None,
             round: None,
         }
@@ -360,9 +374,10 @@ fn limit(arrival: Arrival, calls_per_s: f64, phones_busy: f64) -> Limit {
     }
 }
 
-/// Seconds run, and waited for a processor.
-fn spent((before, after): (&(Duration, Duration), &(Duration, Duration))) -> (f64, f64) {
-    (after.0.saturating_sub(before.0).as_secs_f64(), after.1.saturating_sub(before.1).as_secs_f64())
+/// Of the proxy's processes.
+fn busiest(before: &Times, after: &Times, wall_s: f64) -> f64 {
+    let busy = |(pid, time): (&u32, &Time)| time.since(before.get(pid).copied().unwrap_or_default()).busy(wall_s);
+    after.iter().map(busy).fold(0.0, f64::max)
 }
 
 /// `3 × 503 Service Unavailable, 1 × connection lost`

@@ -6,8 +6,8 @@
 //! ```text
 //! run ── one point or a few beside each other (`options`, `show`)          paper ── the matrix, and a page with figures
 //!   └─ measure ── one sample: start, register, warm up, measure, end
-//!        ├─ rig ── the proxy: started here, or running already; its processor time          demand ── what it will need
-//!        ├─ crew ── the phone processes, `words` ── what is said to them
+//!        ├─ rig ── the proxy: started here, or running already          demand ── what it will need
+//!        ├─ crew ── the phone processes, `words` ── what is said to them          time ── what a process of either used
 //!        └─ phones ── inside of such a process
 //! profile ── where the CPU time goes: perf and strace beside calls of its own
 //! results ── what a measurement is asked and what it found          spread ── what several of them come to
@@ -30,6 +30,7 @@ pub mod rig;
 pub mod run;
 pub mod show;
 pub mod spread;
+mod time;
 pub mod words;
 
 use std::process::ExitCode;

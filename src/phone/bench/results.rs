@@ -88,6 +88,9 @@ pub struct Sample {
     pub cpu_unknown: bool,
     /// Of them by kind of process: `master`, `worker`, `timer`, `supervisor`, `owner`; a foreign proxy: by process name.
     pub cpu_by_process: BTreeMap<String, f64>,
+    /// The busiest of the proxy's processes, as `phones_busy`. None: nobody said which they are; or a file from before it was kept.
+    #[serde(default)]
+    pub proxy_busy: Option<f64>,
     /// The busiest phone process: share of the window in which it ran or waited for a processor, 0 to 1.
     pub phones_busy: f64,
     /// CPU seconds of all phone processes.
@@ -97,6 +100,9 @@ pub struct Sample {
     /// What others than proxy and phones used of all processors, 0 to 1. Files from before it was kept have 0.
     #[serde(default)]
     pub others: f64,
+    /// What interrupts used of all processors, soft ones too, 0 to 1. Files from before it was kept have 0.
+    #[serde(default)]
+    pub interrupts: f64,
     /// What nobody used of all processors, 0 to 1. None in files from before it was kept.
     #[serde(default)]
     pub idle: Option<f64>,
@@ -108,7 +114,10 @@ pub struct Sample {
 /// More than this share of the processors for others is worth a word.
 pub const OTHERS: f64 = 0.05;
 
-/// More than this share of the processors idle, and nobody was busy all the time.
+/// A process that had a processor or waited for one for this share of the window could do no more.
+pub const BUSY: f64 = 0.95;
+
+/// More than this share of the processors idle, and no process busy all the time: nobody was the limit.
 pub const IDLE: f64 = 0.1;
 
 /// More than this share of failed calls, and it is not the same work any more.
@@ -138,11 +147,19 @@ impl Sample {
         self.cpu_s * 1e6 / (self.operations.max(1)) as f64
     }
 
-    /// Of one where not the phones were the limit, but processors idled: proxy and phones waited for something else than a processor.
-    /// How much of them.
+    /// Of one where neither phones nor any process of the proxy did what they could, and processors idled: all waited for something
+    /// else than a processor. How much of them. Where there are more processors than processes some always idle.
     #[must_use]
     pub fn nobody(&self) -> Option<f64> {
-        self.idle.filter(|idle| self.limit == Limit::Proxy && *idle > IDLE)
+        let waits = self.limit == Limit::Proxy && self.proxy_busy.is_none_or(|busy| busy < BUSY);
+        self.idle.filter(|idle| waits && *idle > IDLE)
+    }
+
+    /// Did the kernel count interrupts, and with them the receiving half of the network's work, to no process? Then more is missing in
+    /// the processes' time than others used, and the interrupts are most of it.
+    #[must_use]
+    pub fn interrupts_apart(&self) -> bool {
+        self.others > OTHERS && self.interrupts > self.others / 2.0
     }
 }
 

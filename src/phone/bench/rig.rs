@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::configuration::{Configuration, Machine, Ports};
 use super::demand;
 use super::results::Point;
+use super::time::Time;
 use super::words::Wire;
 use crate::config::Config;
 use crate::master::status::{self, Status};
@@ -132,7 +133,7 @@ pub(super) struct Running {
 }
 
 /// Processor time of each process.
-pub(super) type Times = BTreeMap<u32, Duration>;
+pub(super) type Times = BTreeMap<u32, Time>;
 
 impl Running {
     /// Starts the daemon, or takes what is there; `is_ready` says whether it can be called.
@@ -217,7 +218,7 @@ impl Running {
 
     /// Processor time of all processes of the proxy. None: nobody said which they are.
     pub(super) fn times(&self) -> Option<Times> {
-        let time = |pid: u32| Some((pid, sys::process::cpu_time_of(i32::try_from(pid).ok()?).ok()?));
+        let time = |pid| Some((pid, Time::of(pid)?));
         Some(daemon::family(self.pid?).into_iter().filter_map(time).collect())
     }
 
@@ -236,7 +237,7 @@ impl Running {
         for (pid, time) in after {
             let had = before.get(pid).copied().unwrap_or_default();
             let kind = self.kinds.get(pid).cloned().unwrap_or_else(|| name_of(*pid));
-            *spent.entry(kind).or_default() += time.saturating_sub(had).as_secs_f64();
+            *spent.entry(kind).or_default() += time.since(had).run.as_secs_f64();
         }
         Ok(spent)
     }

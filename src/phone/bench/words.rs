@@ -135,7 +135,6 @@ pub enum Report {
 /// What one process, or all of them, saw within the window.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Figures {
-    pub seconds: f64,
     /// INVITE transactions completed: 200 received and acknowledged.
     pub invites: u64,
     /// BYE transactions completed.
@@ -163,7 +162,6 @@ pub struct Figures {
 impl Figures {
     /// Adds another process's, but for the set-up times, which `histogram` adds.
     pub fn add(&mut self, other: &Figures) {
-        self.seconds = self.seconds.max(other.seconds);
         self.invites += other.invites;
         self.byes += other.byes;
         self.calls_placed += other.calls_placed;

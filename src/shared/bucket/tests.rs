@@ -61,6 +61,7 @@ fn only(bucket: &mut Bucket, contexts: &[(u64, u32, usize)]) {
     contexts.iter().for_each(|(_, head, _)| bucket.free(*head));
     let (slots, texts) = bucket.audit();
     assert_eq!((slots, texts.live, texts.lost), (ALL, 0, 0));
+    assert_eq!((bucket.waited_on(), bucket.hops), (0, [0; HOPS]));
 }
 
 #[test]
@@ -162,6 +163,42 @@ fn lists_and_deadlines_are_made_anew_from_what_lives() {
         (bucket.clients[number].hop_next, bucket.clients[number].hop_previous) = (number as u32 + 1, 5);
     }
     only(bucket, &heads);
+}
+
+/// Finished transactions stay for 32 s: a loss must not walk over them.
+#[test]
+fn who_waits_no_more_is_in_no_chain_of_hops() {
+    let bucket = bucket();
+    let head = ringing(bucket, 1, 3);
+    let [first, second, third] = branches(bucket, head).try_into().unwrap();
+    let peer = Flow::default().peer;
+    let waiting = |bucket: &Bucket| {
+        let mut chain = vec![bucket.hops[hop(peer)]];
+        assert_eq!(bucket.waited_on(), u64::from(chain[0] != 0) << hop(peer));
+        while let Some(slot) = bucket.client(*chain.last().unwrap()) {
+            chain.push(slot.hop_next);
+        }
+        chain
+    };
+    assert_eq!(waiting(bucket), [third, second, first, 0]);
+    // In the middle, at the head, told twice, and again, as a branch that is started late.
+    for (number, waits, left) in [
+        (second, false, vec![third, first, 0]),
+        (second, false, vec![third, first, 0]),
+        (third, false, vec![first, 0]),
+        (second, true, vec![second, first, 0]),
+        (first, false, vec![second, 0]),
+        (second, true, vec![second, 0]),
+        (second, false, vec![0]),
+    ] {
+        bucket.set_waits(number, waits);
+        assert_eq!(waiting(bucket), left);
+    }
+    bucket.set_waits(first, true);
+    bucket.free_branch(second);
+    assert_eq!(waiting(bucket), [first, 0]);
+    bucket.free(head);
+    assert_eq!(waiting(bucket), [0]);
 }
 
 #[test]

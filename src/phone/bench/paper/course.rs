@@ -274,7 +274,8 @@ fn tell(sample: &Sample) {
         text += &format!(" ({:.0} % of the processors idle)", idle * 100.0);
     }
     if sample.others > OTHERS {
-        text += &format!(" (others used {:.0} % of the processors)", sample.others * 100.0);
+        let whose = if sample.interrupts_apart() { ", mostly in interrupts" } else { "" };
+        text += &format!(" (others used {:.0} % of the processors{whose})", sample.others * 100.0);
     }
     if sample.failed_calls > 0 {
         let why = reasons(&sample.failures);

@@ -7,7 +7,7 @@ use super::grid::WARM_UP_S;
 use super::subjects::Name;
 use super::summary::{Standing, nices, standing};
 use super::words;
-use crate::phone::bench::results::{IDLE, Results, Row};
+use crate::phone::bench::results::{IDLE, Results, Row, Sample};
 
 #[must_use]
 pub fn all(results: &Results) -> Vec<String> {
@@ -17,6 +17,7 @@ pub fn all(results: &Results) -> Vec<String> {
         gaps(results),
         again(results),
         not_counted(results),
+        interrupts(results),
         nobody(results),
         priority(results),
         idle(results),
@@ -94,14 +95,27 @@ fn not_counted(results: &Results) -> Option<String> {
     (!told.is_empty()).then(|| format!("Of {total} points {}.", told.join("; ")))
 }
 
+/// Then ratios mean little, whether the rows count or not: what is missing is not the same over all transports.
+fn interrupts(results: &Results) -> Option<String> {
+    let apart = |row: &&Row| row.samples.iter().any(Sample::interrupts_apart);
+    let (apart, total) = (results.rows.iter().filter(apart).count(), results.rows.len());
+    (apart > 0).then(|| {
+        format!(
+            "In {apart} of {total} points most of what others seem to have used were interrupts: this kernel keeps their time apart \
+             (CONFIG_IRQ_TIME_ACCOUNTING), so the receiving half of the network's work is in no process's CPU. Boot it with \
+             tsc=noirqtime to have it there."
+        )
+    })
+}
+
 /// They count: a proxy that waits for itself while processors idle is what the paper was about.
 fn nobody(results: &Results) -> Option<String> {
     let counting = results.rows.iter().filter(|row| standing(row) == Standing::Counts);
     let idle: Vec<f64> = counting.filter_map(Row::nobody).collect();
     let most = idle.iter().copied().max_by(f64::total_cmp)?;
     Some(format!(
-        "In {} of {} points more than {:.0} % of the processors idled (up to {:.0} %), although the phones were not the limit: the proxy \
-         waited for something else than a processor, as workers do for a supervisor. They count.",
+        "In {} of {} points more than {:.0} % of the processors idled (up to {:.0} %), although the phones were not the limit, nor any process of the \
+         proxy: it waited for something else than a processor, as workers do for a supervisor. They count.",
         idle.len(),
         results.rows.len(),
         IDLE * 100.0,

@@ -196,7 +196,6 @@ impl Crowd {
         self.window.end = now.0;
         self.resting.clear();
         let mut figures = std::mem::take(&mut self.figures);
-        figures.seconds = (now.0 - self.window.start) as f64 / 1e6;
         figures.connections = lines.opened - self.opened_before;
         figures.set_up = self.set_ups();
         figures.failures = self.failures();

@@ -173,6 +173,7 @@ impl Process {
         if event.writable {
             lines.writable(at);
         }
+        let whose = lines.connection(at);
         loop {
             let more = lines.receive(at, reads, now.ms());
             // Read again: the time of what is heard is not that of what waited before it.
@@ -183,8 +184,8 @@ impl Process {
             }
             match more {
                 Ok(true) => {}
-                // With the end of a stream there is always one more thing to read: the end.
-                Ok(false) if event.ended && lines.get(at).is_some() => {}
+                // With the end of a connection there is always one more thing to read: the end.
+                Ok(false) if event.ended && whose.is_some() && lines.connection(at) == whose => {}
                 Ok(false) => return,
                 Err(_) => return crowd.lost(at, now, lines),
             }

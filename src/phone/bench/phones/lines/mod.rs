@@ -36,6 +36,8 @@ pub struct Line {
     dirty: bool,
     /// We close it ourselves.
     pub ending: bool,
+    /// So many were opened before it.
+    nth: u64,
 }
 
 enum Way {
@@ -126,7 +128,8 @@ impl Lines {
             self.slots.push(None);
             self.due.push(u64::MAX);
         }
-        let line = Line { way, owner, sent_by: local.to_string().into_bytes(), calls: 0, dirty: false, ending: false };
+        let (sent_by, nth) = (local.to_string().into_bytes(), self.opened);
+        let line = Line { way, owner, sent_by, calls: 0, dirty: false, ending: false, nth };
         if let Some(slot) = self.slots.get_mut(at) {
             *slot = Some(line);
         }
@@ -147,6 +150,14 @@ impl Lines {
 
     pub fn get_mut(&mut self, at: At) -> Option<&mut Line> {
         self.slots.get_mut(at)?.as_mut()
+    }
+
+    /// Which connection has this place: another one may have it later. None where nothing but datagrams says that it has ended: what
+    /// epoll calls an end there is the error of one sent earlier.
+    #[must_use]
+    pub fn connection(&self, at: At) -> Option<u64> {
+        let line = self.get(at)?;
+        matches!(line.way, Way::Tcp(_) | Way::Kernel(_)).then_some(line.nth)
     }
 
     /// Lets go of a line.

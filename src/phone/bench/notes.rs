@@ -42,8 +42,8 @@ pub(super) fn remarks(options: &Options, plan: &[Planned]) -> Vec<String> {
     remarks
 }
 
-/// The idle time-out, and how long a connection lives without calls: behind the supervisor a worker returns it after one time-out,
-/// and the supervisor closes it after another.
+/// The idle time-out, and how long a connection lives without calls: behind the supervisor a worker returns it after one
+/// time-out, and the supervisor closes it after another.
 fn idle_times(read: &Config, wire: Wire) -> Option<(u64, u64)> {
     let tcp = &read.tcp;
     match wire {

@@ -29,8 +29,8 @@ pub struct Options {
     /// How often everything is measured
     #[arg(long, default_value = "3", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rounds: u32,
-    /// Operations after which a phone goes on over a new connection; it leaves the old one open (UDP has no connections; its row is
-    /// measured without this)
+    /// Operations after which a phone goes on over a new connection; it leaves the old one open (UDP has no connections; its
+    /// row is measured without this)
     #[arg(long, value_name = "OPERATIONS", value_parser = clap::value_parser!(u64).range(1..))]
     pub renew_every: Option<u64>,
     /// Each call comes over a connection of its own, which the caller closes

@@ -2,9 +2,9 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -70,15 +70,21 @@ impl Drop for Scrap {
 }
 
 fn seen_well(measured: &Measured) {
+    seen_well_in(measured, &["master", "timer", "worker"]);
+}
+
+/// `kinds`: of the daemon's processes, all of them.
+#[track_caller]
+fn seen_well_in(measured: &Measured, kinds: &[&str]) {
     let sample = measured.only();
     assert_eq!(sample.failed_calls, 0, "{}", measured.said);
     assert!(sample.operations > 100 / u64::from(support::slow()), "{}", measured.said);
     let (invites, byes) = (measured.count(" INVITE"), measured.count(" BYE"));
     assert_eq!(invites + byes, sample.operations, "{}", measured.said);
     assert!(invites.abs_diff(byes) <= 20, "{}", measured.said);
-    let kinds: Vec<&str> = sample.cpu_by_process.keys().map(String::as_str).collect();
-    assert_eq!(kinds, ["master", "timer", "worker"], "{}", measured.said);
-    assert!(sample.cpu_s > 0.0 && sample.cpu_s < 3.0 * sample.wall_s, "{sample:?}");
+    let seen: Vec<&str> = sample.cpu_by_process.keys().map(String::as_str).collect();
+    assert_eq!(seen, kinds, "{}", measured.said);
+    assert!(sample.knows_cpu() && sample.cpu_s < 3.0 * sample.wall_s, "{sample:?}");
     assert!(sample.phones_cpu_s > 0.0 && sample.set_up.p50_us > 0.0, "{sample:?}");
     assert!(sample.idle.is_some_and(|idle| (0.0..1.0).contains(&idle)) && sample.round == Some(0), "{sample:?}");
     assert!(sample.set_up.p50_us <= sample.set_up.p99_us && sample.set_up.p99_us <= sample.set_up.p999_us);
@@ -108,6 +114,28 @@ fn every_transport_is_measured_and_as_many_byes_as_invites_are_counted() {
         assert_eq!(measured.only().connections, 0, "{}", measured.said);
         let table = format!("{}, 10 clients", measured.results.rows[0].point.subject.name);
         assert!(measured.said.contains(&table), "{}", measured.said);
+    }
+}
+
+#[test]
+fn the_supervisor_and_the_single_owner_are_measured_as_processes_of_their_own() {
+    if is_emulated() {
+        return;
+    }
+    for (words, name, process) in [
+        ("supervisor", "TCP supervisor", "supervisor"),
+        ("supervisor --descriptor-cache --priority-queue", "TCP supervisor + cache + queue", "supervisor"),
+        ("single_owner", "TCP single_owner", "owner"),
+    ] {
+        let mut arguments = vec!["--transport", "tcp", "--clients", "10", "--architecture"];
+        arguments.extend(words.split(' '));
+        let measured = measure(&format!("{process}-{}", words.len()), &arguments);
+        let mut kinds = ["master", "timer", "worker", process];
+        kinds.sort_unstable();
+        seen_well_in(&measured, &kinds);
+        assert_eq!(measured.results.rows[0].point.subject.name, name);
+        let cpu = &measured.only().cpu_by_process;
+        assert!(cpu.get(process).is_some_and(|seconds| *seconds > 0.0), "{cpu:?}");
     }
 }
 
@@ -197,6 +225,8 @@ fn another_proxy_is_called_and_its_cpu_measured_where_its_process_is_named() {
     assert_eq!(sample.cpu_by_process.keys().collect::<Vec<_>>(), ["strowger"], "{}", known.said);
     let unknown = measure("target-cpu", &arguments);
     assert!(unknown.said.contains("CPU unknown without --target-pid"), "{}", unknown.said);
+    assert!(unknown.said.contains(" operations/s, CPU unknown, 0 calls failed"), "{}", unknown.said);
+    assert!(unknown.only().cpu_unknown && !sample.cpu_unknown);
     assert!(unknown.only().cpu_s == 0.0 && unknown.only().cpu_by_process.is_empty());
     // Phones of a domain that it is not registrar for are refused, and it says which.
     let refused = bench(&["--clients", "4", "--target", &target, "--domain", "z.test"]).output().unwrap();
@@ -253,18 +283,23 @@ fn an_interrupted_measurement_leaves_nothing_behind() {
     }
 }
 
+/// A phone process that it has started.
+fn phone_of(bench: u32) -> Option<u32> {
+    let is_phone = |pid: &u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.windows(6).any(|word| word == b"phones")
+    };
+    strowger::phone::daemon::family(bench).into_iter().find(is_phone)
+}
+
 #[test]
 fn a_phone_process_that_dies_is_told_and_ends_the_measurement() {
     let mut child =
         bench(&["--clients", "4", "--seconds", "60"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let phone = loop {
         assert!(child.try_wait().unwrap().is_none());
-        let is_phone = |pid: &u32| {
-            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line.windows(6).any(|word| word == b"phones")
-        };
-        if let Some(pid) = strowger::phone::daemon::family(child.id()).into_iter().find(is_phone) {
-            break pid;
+        if let Some(phone) = phone_of(child.id()) {
+            break phone;
         }
         std::thread::sleep(Duration::from_millis(10));
     };
@@ -273,6 +308,66 @@ fn a_phone_process_that_dies_is_told_and_ends_the_measurement() {
     let said: Vec<String> = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap).collect();
     assert_eq!(child.wait().unwrap().code(), Some(1), "{said:?}");
     assert!(said.iter().any(|line| line.contains(&format!("phone process {phone} ended with signal 9"))), "{said:?}");
+}
+
+/// Measures round after round until the first is told; what comes after that line can be read from the second.
+fn first_round(json: &Path) -> (Child, BufReader<ChildStderr>) {
+    let arguments = ["--clients", "4", "--rounds", "50", "--seconds", "1", "--warm-up", "0.3", "--json"];
+    let mut child = bench(&arguments).arg(json).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("round 1 of 50") {
+        assert_ne!(stderr.read_line(&mut said).unwrap(), 0, "{said}");
+    }
+    (child, stderr)
+}
+
+/// How it ended, and all that it said after the first round; one sample or a second one is in table and file.
+fn kept(mut child: Child, mut stderr: BufReader<ChildStderr>, json: &Path) -> (Option<i32>, String) {
+    let mut said = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(said.contains("operations/s") && said.contains("UDP, 4 clients: "), "{said}");
+    stderr.read_to_string(&mut said).unwrap();
+    let results: Results = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    let samples = results.rows[0].samples.len();
+    assert!((1..3).contains(&samples) && results.rounds == 50, "{samples} {said}");
+    assert!(said.contains(&format!("not finished: {samples} of 50 samples were taken")), "{said}");
+    (child.wait().unwrap().code(), said)
+}
+
+#[test]
+fn samples_taken_before_an_interruption_are_shown_and_written() {
+    let file = Scrap::new("interrupted");
+    let (child, stderr) = first_round(&file.0);
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
+    let (code, said) = kept(child, stderr, &file.0);
+    assert_eq!(code, Some(130), "{said}");
+}
+
+#[test]
+fn samples_taken_before_one_that_fails_are_shown_and_written() {
+    let file = Scrap::new("failed");
+    let (child, stderr) = first_round(&file.0);
+    let phone = loop {
+        if let Some(phone) = phone_of(child.id()) {
+            break phone;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    std::thread::sleep(Duration::from_millis(300));
+    kill(Pid::from_raw(i32::try_from(phone).unwrap()), Signal::SIGKILL).unwrap();
+    let (code, said) = kept(child, stderr, &file.0);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains(&format!("phone process {phone} ended with signal 9")), "{said}");
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_told_before_anything_is_measured() {
+    let few = ["--clients", "4", "--rounds", "1", "--seconds", "1", "--json", "/nowhere/results.json"];
+    let output = bench(&few).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(both(&output).contains("/nowhere/results.json: No such file or directory"), "{}", both(&output));
+    assert!(!both(&output).contains("round 1"), "{}", both(&output));
 }
 
 #[test]
@@ -360,6 +455,11 @@ fn what_makes_no_sense_is_refused_with_a_reason() {
         (&["--encapsulation-port", "9900"], "--target"),
         (&["--transport", "tcp", "--layout", "shared"], "--layout is that of the kernel's SCTP"),
         (&["--idle-s", "10"], "--idle-s is for tcp"),
+        (
+            &["--transport", "tcp", "--architecture", "supervisor", "--tables", "tcp.architecture = 'symmetric'"],
+            "--tables says otherwise than other options",
+        ),
+        (&["--tables", "[tcp\n"], "--tables: TOML parse error"),
         (&["--phones-nice", "20"], "-20..=19"),
         (&["--transport", "tcp", "--trunks", "1", "--renew-every", "5"], "cannot be used with"),
     ] {

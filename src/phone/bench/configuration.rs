@@ -6,12 +6,14 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use ::config::{Config, File, FileFormat};
+use ::config::builder::DefaultState;
+use ::config::{Config, ConfigBuilder, File, FileFormat};
 use serde_json::Value;
 
 use super::demand;
 use super::results::Point;
 use super::words::Wire;
+use crate::config::Architecture;
 use crate::shared::memory_bytes;
 use crate::{check, config};
 
@@ -61,6 +63,9 @@ pub(super) struct Ports {
 /// A table of transactions is not made smaller than this many.
 const LEAST: usize = 1_000;
 
+/// An association must outlive a transaction (RFC 3261 §18).
+pub(super) const LEAST_IDLE_S: u64 = 32;
+
 impl Configuration {
     /// `file`: TOML of the user's; the point's tables are over it.
     pub(super) fn make(
@@ -73,11 +78,7 @@ impl Configuration {
     ) -> Result<Configuration, String> {
         let transactions = demand::transactions(point, machine.processors);
         let generated = generated(point, wire, domain, ports, (transactions, demand::flows(point, machine.processors)));
-        let mut builder = Config::builder();
-        for text in [Some(generated.as_str()), file, Some(point.subject.tables.as_str())].into_iter().flatten() {
-            builder = builder.add_source(File::from_str(text, FileFormat::Toml));
-        }
-        let merged = builder.build().and_then(Config::try_deserialize::<Value>);
+        let merged = merge(&[&generated, file.unwrap_or_default(), &point.subject.tables]);
         let mut merged = merged.map_err(|e| format!("the configuration for {}: {e}", point.subject.name))?;
         let mut read = config::Config::from_text(&text(&merged)).ok();
         let mut notes = Vec::new();
@@ -117,24 +118,35 @@ impl Configuration {
             notes,
         })
     }
+
+    /// Puts into the point what the daemon will read, whoever has said it.
+    pub(super) fn fill(&self, point: &mut Point, wire: Wire) {
+        let Some(read) = &self.read else { return };
+        let supervised = wire == Wire::Tcp && read.tcp.architecture == Architecture::Supervisor;
+        point.workers = read.workers;
+        point.supervisor_nice = if supervised { read.tcp.supervisor_nice } else { 0 };
+        point.idle_s = match wire {
+            Wire::Udp => None,
+            Wire::Tcp => Some(read.tcp.idle_s),
+            Wire::Sctp | Wire::SctpUser => Some(read.sctp.autoclose_s.into()),
+        };
+    }
 }
 
-/// `tables` with these keys in table `name`, which may be there already.
-pub(super) fn with(tables: &str, name: &str, keys: &str) -> String {
-    let (head, rest) = (format!("[{name}]"), tables.lines());
-    let mut found = false;
-    let mut text = rest.fold(String::new(), |mut text, line| {
-        let _ = writeln!(text, "{line}");
-        if line.trim() == head {
-            found = true;
-            text += keys;
-        }
-        text
-    });
-    if !found {
-        let _ = write!(text, "{head}\n{keys}");
-    }
-    text
+/// One text of two; the second wins, key by key.
+///
+/// # Errors
+/// One of them is no TOML.
+pub(super) fn over(under: &str, tables: &str) -> Result<String, String> {
+    merge(&[under, tables]).map(|merged| text(&merged))
+}
+
+/// Each over those before it. As values: TOML has many ways to write the same table.
+fn merge(texts: &[&str]) -> Result<Value, String> {
+    let add =
+        |builder: ConfigBuilder<DefaultState>, text: &&str| builder.add_source(File::from_str(text, FileFormat::Toml));
+    let merged = texts.iter().fold(Config::builder(), add).build();
+    merged.and_then(Config::try_deserialize::<Value>).map_err(|e| e.to_string())
 }
 
 /// Halves the table of transactions until all tables fit. None: they do.
@@ -193,10 +205,8 @@ fn generated(point: &Point, wire: Wire, domain: &str, ports: Ports, (transaction
     };
     match wire {
         Wire::Udp => table("udp", format!("receive_buffer_bytes = {udp_buffer}\n")),
-        // The supervisor's is the same, as in the paper.
-        Wire::Tcp => table("tcp", idle("idle_s", 1) + &idle("supervisor_idle_s", 1) + &nice),
-        // At least as long as a transaction (RFC 3261 §18).
-        Wire::Sctp | Wire::SctpUser => table("sctp", idle("autoclose_s", 32)),
+        Wire::Tcp => table("tcp", idle("idle_s", 1) + &nice),
+        Wire::Sctp | Wire::SctpUser => table("sctp", idle("autoclose_s", LEAST_IDLE_S)),
     }
     let mut listen = |token: &str, more: &str| {
         let _ = write!(text, "[[listen]]\ntransport = \"{token}\"\naddress = \"127.0.0.1:{sip}\"\n{more}");
@@ -298,16 +308,5 @@ mod tests {
         // Who says how many gets as many.
         let own = made("[memory]\ntransactions = 3000000\n", 1 << 30);
         assert_eq!((own.read.unwrap().memory.transactions, own.notes.len()), (3_000_000, 0));
-    }
-
-    #[test]
-    fn the_supervisor_has_the_same_idle_time_out_unless_its_own_is_given() {
-        let read = |tables: &str| {
-            let made = Configuration::make(&point(tables), Wire::Tcp, "a.test", None, PORTS, MACHINE).unwrap();
-            let tcp = made.read.unwrap().tcp;
-            (tcp.idle_s, tcp.supervisor_idle_s)
-        };
-        assert_eq!(read("[tcp]\narchitecture = \"supervisor\"\n"), (10, 10));
-        assert_eq!(read("[tcp]\narchitecture = \"supervisor\"\nsupervisor_idle_s = 3\n"), (10, 3));
     }
 }

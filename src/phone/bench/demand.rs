@@ -18,8 +18,8 @@ const STAYS_S: f64 = 32.0 * 1.25;
 /// The default of the configuration, and never less.
 const LEAST_TRANSACTIONS: u64 = 286_720;
 const MOST_TRANSACTIONS: u64 = 33_554_432;
-/// Room for connections that are opened anew is never less. The supervisor's scan goes up to the highest index that was ever in use, however large the
-/// table.
+/// Room for connections that are opened anew is never less. The supervisor's scan goes up to the highest index that was ever in
+/// use, however large the table.
 const LEAST_RENEWED: u64 = 131_072;
 const LEAST_FLOWS: u64 = 16_384;
 pub(super) const MOST_FLOWS: u64 = 1_048_576;

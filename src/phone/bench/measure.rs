@@ -107,33 +107,32 @@ pub fn measure_all(point: &Point, rig: &Rig, watch: &mut Watch) -> Result<Measur
 }
 
 /// Every point `rounds` times, one after the other and then all again, so that what changes on the machine meanwhile changes all.
+/// Each sample is in its row as soon as it is taken, whatever becomes of the next.
 ///
 /// # Errors
 /// As `measure`, with the point's name.
 pub fn run_interleaved(
-    points: &[Point],
+    rows: &mut [Row],
     rounds: usize,
     rig: &Rig,
     watch: &mut dyn FnMut(&Turn) -> ControlFlow<()>,
-) -> Result<Vec<Row>, String> {
-    let mut rows: Vec<Row> = points.iter().map(|point| Row { point: point.clone(), samples: Vec::new() }).collect();
+) -> Result<(), String> {
     for round in 0..rounds {
-        for (nth, point) in points.iter().enumerate() {
+        for (nth, Row { point, samples }) in rows.iter_mut().enumerate() {
+            let point = &*point;
             let mut tell = |progress: Option<&Progress>, measured: Option<&Measured>| {
                 watch(&Turn { round, nth, point, progress, measured })
             };
             let measured = measure_all(point, rig, &mut |progress| tell(Some(progress), None));
             let measured =
                 measured.map_err(|e| if e == INTERRUPTED { e } else { format!("{}: {e}", point.subject.name) })?;
+            samples.push(Sample { round: Some(round), ..measured.sample.clone() });
             if tell(None, Some(&measured)).is_break() {
                 return Err(INTERRUPTED.to_owned());
             }
-            if let Some(row) = rows.get_mut(nth) {
-                row.samples.push(Sample { round: Some(round), ..measured.sample });
-            }
         }
     }
-    Ok(rows)
+    Ok(())
 }
 
 /// Where `run_interleaved` is.
@@ -352,6 +351,7 @@ impl Sitting<'_, '_> {
             retransmissions: figures.retransmissions,
             connections: figures.connections,
             cpu_s: cpu_by_process.values().sum(),
+            cpu_unknown: cpu_by_process.is_empty(),
             cpu_by_process,
             phones_busy,
             proxy_busy: None,

@@ -11,6 +11,7 @@
 //!        └─ phones ── inside of such a process
 //! profile ── where the CPU time goes: perf and strace beside calls of its own
 //! results ── what a measurement is asked and what it found          spread ── what several of them come to
+//! notes ── what should be known beside a table                      output ── the file for what was found
 //! ```
 
 mod configuration;
@@ -18,7 +19,9 @@ mod crew;
 mod demand;
 pub mod machine;
 pub mod measure;
+mod notes;
 mod options;
+mod output;
 pub mod paper;
 pub mod phones;
 pub mod profile;

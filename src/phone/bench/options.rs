@@ -29,7 +29,8 @@ pub struct Options {
     /// How often everything is measured
     #[arg(long, default_value = "3", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rounds: u32,
-    /// Operations after which a phone goes on over a new connection; it leaves the old one open (UDP has no connections; its row is measured without this)
+    /// Operations after which a phone goes on over a new connection; it leaves the old one open (UDP has no connections; its
+    /// row is measured without this)
     #[arg(long, value_name = "OPERATIONS", value_parser = clap::value_parser!(u64).range(1..))]
     pub renew_every: Option<u64>,
     /// Each call comes over a connection of its own, which the caller closes
@@ -42,12 +43,13 @@ pub struct Options {
     #[arg(long, default_value = "0", hide_default_value = true, value_parser = clap::value_parser!(u32).range(0..=64))]
     pub phones: u32,
     /// Nice value that the phones ask for; below 0 takes root; see below what it changes
-    #[arg(long, value_name = "N", default_value_t = PHONES_NICE, allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-20..=19))]
+    #[arg(long, value_name = "N", default_value_t = PHONES_NICE, allow_negative_numbers = true,
+          value_parser = clap::value_parser!(i32).range(-20..=19))]
     pub phones_nice: i32,
     /// The domain that the phones are of: this daemon's, or the one that --target registers them for
     #[arg(long, default_value = "example.test")]
     pub domain: String,
-    /// Writes everything to this file
+    /// Writes everything to this file, also what there is of a measurement that fails or is interrupted
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     #[command(flatten)]
@@ -63,15 +65,15 @@ pub struct Options {
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "This daemon (started and ended by the measurement)")]
 pub struct Own {
-    /// Its configuration; what the measurement needs and the file does not say is generated
+    /// Its configuration; options are over it, and what it does not say and the measurement needs is generated
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// More of its configuration, TOML, over everything else
+    /// More of its configuration, TOML, over everything else; it may not contradict what names a row, such as --architecture
     #[arg(long, value_name = "TOML")]
     pub tables: Option<String>,
-    /// Worker processes
-    #[arg(long, default_value = "2", value_parser = clap::value_parser!(u32).range(1..=128))]
-    pub workers: u32,
+    /// Worker processes [default: what the file says, else 2]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=128))]
+    pub workers: Option<u32>,
     /// TCP: symmetric, single_owner, supervisor; several are measured beside each other
     #[arg(long, value_delimiter = ',', value_parser = ["symmetric", "single_owner", "supervisor"], hide_possible_values = true)]
     pub architecture: Vec<String>,
@@ -81,10 +83,10 @@ pub struct Own {
     /// TCP supervisor: idle connections in the order of their deadlines
     #[arg(long, requires = "architecture")]
     pub priority_queue: bool,
-    /// TCP supervisor: its nice value
-    #[arg(long, default_value = "0", requires = "architecture", allow_negative_numbers = true,
+    /// TCP supervisor: its nice value [default: what the file says, else 0]
+    #[arg(long, requires = "architecture", allow_negative_numbers = true,
           value_parser = clap::value_parser!(i32).range(-20..=19))]
-    pub supervisor_nice: i32,
+    pub supervisor_nice: Option<i32>,
     /// Seconds until an idle connection is closed (SCTP: 32 at least); the TCP supervisor closes it after another as many
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub idle_s: Option<u64>,
@@ -137,11 +139,14 @@ Examples:
   strowger bench run --transport tcp --rate 4000 --clients 500
       4,000 calls a second: CPU per operation, and set-up times from the moment when each call was due.
   strowger bench run --transport tcp --architecture symmetric,supervisor --renew-every 50 --idle-s 10 --seconds 30 --warm-up 20
-      Two architectures, connections renewed; behind the supervisor one lives for two idle time-outs. A callee registers its new connection first; these REGISTERs are no operations.
+      Two architectures, connections renewed; behind the supervisor one lives for two idle time-outs. A callee registers its new
+      connection first; these REGISTERs are no operations.
   strowger bench run --transport sctp --trunks 2 --clients 1000
       All calls over two associations on each side, as between proxies.
   strowger bench run --target 127.0.0.1:5060 --target-pid $(cat /run/kamailio.pid) --target-name Kamailio
       Another proxy, which must take REGISTERs for example.test (or --domain) from this machine without a password.
+
+The first sample that fails ends a measurement; those that were taken before are shown and written, and so after Ctrl-C.
 
 A process may have as many open files as `ulimit -Hn` says: root raises that by itself (CAP_SYS_RESOURCE), others ask root for
 LimitNOFILE= (systemd) or nofile (limits.conf). A measurement that would need more is refused before it begins.

@@ -81,8 +81,11 @@ pub struct Sample {
     pub retransmissions: u64,
     /// Connections or associations that the phones opened.
     pub connections: u64,
-    /// CPU seconds of all the proxy's processes.
+    /// CPU seconds of all the proxy's processes. 0 with `cpu_unknown`.
     pub cpu_s: f64,
+    /// Nobody said which processes are the proxy's. Files from before it was kept have false, and 0 s.
+    #[serde(default)]
+    pub cpu_unknown: bool,
     /// Of them by kind of process: `master`, `worker`, `timer`, `supervisor`, `owner`; a foreign proxy: by process name.
     pub cpu_by_process: BTreeMap<String, f64>,
     /// The busiest of the proxy's processes, as `phones_busy`. None: nobody said which they are; or a file from before it was kept.
@@ -126,11 +129,19 @@ impl Sample {
         self.operations as f64 / self.wall_s.max(1e-9)
     }
 
+    /// A proxy that was called used some, if only it was looked at.
     #[must_use]
-    pub fn operations_per_cpu_s(&self) -> f64 {
-        self.operations as f64 / self.cpu_s.max(1e-9)
+    pub fn knows_cpu(&self) -> bool {
+        !self.cpu_unknown && self.cpu_s > 0.0
     }
 
+    /// None: the CPU is unknown.
+    #[must_use]
+    pub fn operations_per_cpu_s(&self) -> Option<f64> {
+        self.knows_cpu().then(|| self.operations as f64 / self.cpu_s)
+    }
+
+    /// 0 unless `knows_cpu`.
     #[must_use]
     pub fn cpu_us_per_operation(&self) -> f64 {
         self.cpu_s * 1e6 / (self.operations.max(1)) as f64
@@ -217,4 +228,22 @@ pub struct Results {
     #[serde(default)]
     pub rounds: usize,
     pub rows: Vec<Row>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_cpu_is_no_figure_also_in_files_that_do_not_say_so() {
+        let old = r#"{"wall_s": 1.0, "operations": 400, "failed_calls": 0, "retransmissions": 0, "connections": 0,
+            "cpu_s": 0.5, "cpu_by_process": {}, "phones_busy": 0.5, "phones_cpu_s": 0.4, "limit": "proxy",
+            "set_up": {"p50_us": 1.0, "p99_us": 2.0, "p999_us": 3.0}}"#;
+        let known: Sample = serde_json::from_str(old).unwrap();
+        assert_eq!((known.cpu_unknown, known.operations_per_cpu_s()), (false, Some(800.0)));
+        let not_said = Sample { cpu_s: 0.0, ..known.clone() };
+        assert_eq!((not_said.knows_cpu(), not_said.operations_per_cpu_s()), (false, None));
+        let said = Sample { cpu_s: 0.0, cpu_unknown: true, ..known };
+        assert_eq!((said.knows_cpu(), said.operations_per_cpu_s()), (false, None));
+    }
 }

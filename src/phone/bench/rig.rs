@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::configuration::{Configuration, Machine, Ports};
@@ -12,6 +12,7 @@ use super::demand;
 use super::results::Point;
 use super::time::Time;
 use super::words::Wire;
+use crate::config::Config;
 use crate::master::status::{self, Status};
 use crate::phone::daemon::{self, Daemon};
 
@@ -72,6 +73,47 @@ impl Rig {
         let most = self.trunks.map_or(usize::MAX, |trunks| trunks as usize);
         wanted.min(most).min(clients).max(1)
     }
+
+    /// Lays the daemon's file and the points' tables over what was asked.
+    ///
+    /// # Errors
+    /// One of them cannot be read, or has no listener for the phones.
+    pub(super) fn plan(&self, points: Vec<Point>) -> Result<Vec<Planned>, String> {
+        let machine = Machine::this();
+        let plan = |mut point: Point| -> Result<Planned, String> {
+            let (Proxy::Own { file }, Some(wire)) = (&self.proxy, Wire::of(&point.subject.transport)) else {
+                return Ok(Planned { point, read: None });
+            };
+            let made = self.configuration(&point, wire, file.as_deref(), machine)?;
+            made.fill(&mut point, wire);
+            Ok(Planned { point, read: made.read })
+        };
+        points.into_iter().map(plan).collect()
+    }
+
+    /// With ports that are free now.
+    fn configuration(
+        &self,
+        point: &Point,
+        wire: Wire,
+        file: Option<&Path>,
+        machine: Machine,
+    ) -> Result<Configuration, String> {
+        let file = file.map(|path| std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display())));
+        let file = file.transpose()?;
+        let free = || daemon::free_port().map_err(|e| format!("no free port: {e}"));
+        let ports = Ports { sip: free()?, admin: free()?, encapsulation: free()? };
+        Configuration::make(point, wire, &self.domain, file.as_deref(), ports, machine)
+    }
+}
+
+/// A point as it will be measured.
+#[derive(Debug)]
+pub(super) struct Planned {
+    /// With what file and tables say.
+    pub point: Point,
+    /// The configuration as the daemon will read it. None: the proxy is not ours, or the daemon will refuse it.
+    pub read: Option<Config>,
 }
 
 /// Open files of a process, as many as it may have.
@@ -114,13 +156,8 @@ impl Running {
             }
             Proxy::Own { file } => file,
         };
-        let file =
-            file.as_ref().map(|path| std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display())));
-        let file = file.transpose()?;
-        let free = || daemon::free_port().map_err(|e| format!("no free port: {e}"));
-        let ports = Ports { sip: free()?, admin: free()?, encapsulation: free()? };
         let machine = Machine::this();
-        let made = Configuration::make(point, wire, &rig.domain, file.as_deref(), ports, machine)?;
+        let made = rig.configuration(point, wire, file.as_deref(), machine)?;
         // Daemon and phones are told to have as many; what we may, they may.
         let allowed = sys::process::set_open_files(FILES).map_err(|e| format!("the limit of open files: {e}"))?;
         if let Some(config) = &made.read {

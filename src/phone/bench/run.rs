@@ -5,31 +5,35 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use super::configuration;
 use super::machine::machine;
-use super::measure::{Measured, Turn, reasons, run_interleaved};
+use super::measure::{Turn, run_interleaved};
+use super::notes::{Notes, remarks};
 pub use super::options::Options;
-use super::results::{Arrival, OTHERS, Point, Results, Row, Subject};
+use super::options::Own;
+use super::output::Output;
+use super::results::{Arrival, Point, Results, Row, Subject};
 use super::rig::{Proxy, Rig};
 use super::show::{self, Meter};
 use super::words::Wire;
 use crate::phone::signals::Signals;
 
+/// Workers where neither option nor file says how many.
+const WORKERS: u32 = 2;
+
 /// Runs it.
 #[must_use]
 pub fn run(options: &Options) -> ExitCode {
-    match play(options) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(Trouble::Usage(text)) => {
-            let _ = writeln!(io::stderr(), "strowger bench run: {text}");
-            ExitCode::from(2)
-        }
-        Err(Trouble::Interrupted) => ExitCode::from(130),
-        Err(Trouble::Said(text)) => {
-            let _ = writeln!(io::stderr(), "strowger bench run: {text}");
-            ExitCode::FAILURE
-        }
-    }
+    let (text, status) = match play(options) {
+        Ok(true) => return ExitCode::SUCCESS,
+        Ok(false) => return ExitCode::FAILURE,
+        // 128 + SIGINT, as shells have it.
+        Err(Trouble::Interrupted) => return ExitCode::from(130),
+        Err(Trouble::Usage(text)) => (text, ExitCode::from(2)),
+        Err(Trouble::Said(text)) => (text, ExitCode::FAILURE),
+    };
+    complain(&text);
+    status
 }
 
 enum Trouble {
@@ -38,35 +42,53 @@ enum Trouble {
     Said(String),
 }
 
+/// False: calls failed.
 fn play(options: &Options) -> Result<bool, Trouble> {
     let said = |e: io::Error| Trouble::Said(e.to_string());
     let signals = Signals::block().map_err(said)?;
     let rig = rig(options).map_err(said)?;
-    let points = points(options).map_err(Trouble::Usage)?;
+    let plan = rig.plan(points(options).map_err(Trouble::Usage)?).map_err(Trouble::Said)?;
+    let json = options.json.as_deref().map(Output::open).transpose().map_err(Trouble::Said)?;
+    remarks(options, &plan).iter().for_each(|remark| drop(writeln!(io::stderr(), "{remark}")));
+    let points: Vec<Point> = plan.into_iter().map(|planned| planned.point).collect();
     let rounds = options.rounds as usize;
-    remarks(options, &points).iter().for_each(|remark| drop(writeln!(io::stderr(), "{remark}")));
-    let mut meter = Meter::new(&points, rounds);
-    let (mut interrupted, mut notes) = (Ok(()), Notes::new(points.len()));
-    let rows = run_interleaved(&points, rounds, &rig, &mut |turn: &Turn| {
+    let (mut meter, mut notes) = (Meter::new(&points, rounds), Notes::new(points.len()));
+    let mut rows: Vec<Row> = points.into_iter().map(|point| Row { point, samples: Vec::new() }).collect();
+    let mut interrupted = Ok(());
+    let ended = run_interleaved(&mut rows, rounds, &rig, &mut |turn: &Turn| {
         meter.show(turn);
         if let Some(measured) = turn.measured {
-            notes.add(turn, measured);
+            notes.add(turn.nth, measured);
         }
         signals.flow(&mut interrupted)
     });
     meter.finish();
-    if interrupted.is_err() {
-        return Err(Trouble::Interrupted);
+    let ended = match interrupted {
+        Err(_) => Err(Trouble::Interrupted),
+        Ok(()) => ended.map_err(Trouble::Said),
+    };
+    // What was measured stays true, whatever ended the rest.
+    let (taken, all) = (rows.iter().map(|row| row.samples.len()).sum::<usize>(), rows.len() * rounds);
+    if taken < all {
+        complain(&format!("not finished: {taken} of {all} samples were taken"));
     }
-    let rows = rows.map_err(Trouble::Said)?;
-    let _ = writeln!(io::stdout(), "{}", show::table(&rows));
-    notes.lines(&rows).iter().for_each(|line| drop(writeln!(io::stdout(), "{line}")));
-    if let Some(path) = &options.json {
-        let results = Results { sketch: false, machine: machine(options.phones_nice), rounds, rows: rows.clone() };
-        let text = serde_json::to_string_pretty(&results).map_err(|e| Trouble::Said(e.to_string()))?;
-        std::fs::write(path, text + "\n").map_err(|e| Trouble::Said(format!("{}: {e}", path.display())))?;
+    if taken > 0 {
+        publish(&rows, &notes, json, options)?;
     }
+    ended?;
     Ok(!rows.iter().any(Row::fails))
+}
+
+fn publish(rows: &[Row], notes: &Notes, json: Option<Output>, options: &Options) -> Result<(), Trouble> {
+    let _ = writeln!(io::stdout(), "{}", show::table(rows));
+    notes.lines(rows).iter().for_each(|line| drop(writeln!(io::stdout(), "{line}")));
+    let Some(json) = json else { return Ok(()) };
+    let (machine, rounds) = (machine(options.phones_nice), options.rounds as usize);
+    json.write(&Results { sketch: false, machine, rounds, rows: rows.to_vec() }).map_err(Trouble::Said)
+}
+
+fn complain(text: &str) {
+    let _ = writeln!(io::stderr(), "strowger bench run: {text}");
 }
 
 pub(super) fn rig(options: &Options) -> io::Result<Rig> {
@@ -100,7 +122,7 @@ pub(super) fn points(options: &Options) -> Result<Vec<Point>, String> {
     for (asked, option) in [
         (own.descriptor_cache, "--descriptor-cache"),
         (own.priority_queue, "--priority-queue"),
-        (own.supervisor_nice != 0, "--supervisor-nice"),
+        (own.supervisor_nice.is_some(), "--supervisor-nice"),
     ] {
         if asked && !own.architecture.iter().any(|architecture| architecture == "supervisor") {
             return Err(format!("{option} is the supervisor's: add supervisor to --architecture"));
@@ -126,13 +148,13 @@ pub(super) fn points(options: &Options) -> Result<Vec<Point>, String> {
             for architecture in architectures {
                 let supervisor = architecture == Some("supervisor");
                 points.push(Point {
-                    subject: subject(options, wire, architecture),
+                    subject: subject(options, wire, architecture)?,
                     clients: clients as usize,
                     // UDP stands beside it as it is.
                     renew_every: options.renew_every.filter(|_| wire.is_reliable()),
                     arrival: options.rate.map_or(Arrival::Closed, |calls_per_s| Arrival::Open { calls_per_s }),
-                    workers: own.workers as usize,
-                    supervisor_nice: if supervisor { own.supervisor_nice } else { 0 },
+                    workers: own.workers.unwrap_or(WORKERS) as usize,
+                    supervisor_nice: own.supervisor_nice.filter(|_| supervisor).unwrap_or(0),
                     idle_s: own.idle_s.filter(|_| wire.is_reliable()),
                     warm_up_s: options.warm_up,
                     measure_s: options.seconds,
@@ -143,44 +165,7 @@ pub(super) fn points(options: &Options) -> Result<Vec<Point>, String> {
     Ok(points)
 }
 
-/// What one should know of these points before time is spent on them.
-fn remarks(options: &Options, points: &[Point]) -> Vec<String> {
-    let mut remarks = Vec::new();
-    let renewed = options.renew_every.is_some() || options.connection_per_call;
-    if renewed && points.iter().any(|point| Wire::of(&point.subject.transport) == Some(Wire::Udp)) {
-        remarks
-            .push("UDP has no connections: its row is one without --renew-every and --connection-per-call".to_owned());
-    }
-    // The configuration's default, and what SCTP has at least.
-    let idle_s = |point: &Point| match Wire::of(&point.subject.transport) {
-        Some(Wire::Sctp | Wire::SctpUser) => point.idle_s.unwrap_or(300).max(32),
-        _ => point.idle_s.unwrap_or(300),
-    };
-    let renewing = points.iter().filter(|point| point.renew_every.is_some() && options.target.target.is_none());
-    // A worker returns a connection after one time-out, the supervisor closes it after another.
-    let lives_s = |point: &Point| if is_supervised(point) { 2 * idle_s(point) } else { idle_s(point) };
-    let short =
-        |point: &&Point| point.measure_s < 3.0 * idle_s(point) as f64 || point.warm_up_s < lives_s(point) as f64;
-    let mut times: Vec<(u64, u64)> = renewing.filter(short).map(|point| (idle_s(point), lives_s(point))).collect();
-    times.sort_unstable();
-    times.dedup();
-    for (idle_s, lives_s) in times {
-        let whose = if lives_s > idle_s { " behind the supervisor" } else { "" };
-        remarks.push(format!(
-            "with an idle time-out of {idle_s} s not as many connections end{whose} as begin before {lives_s} s have gone by, so their end \
-             is hardly measured: --warm-up {lives_s} --seconds {} would, or a shorter --idle-s",
-            3 * idle_s
-        ));
-    }
-    remarks
-}
-
-/// By --architecture or --tables.
-fn is_supervised(point: &Point) -> bool {
-    point.subject.transport == Wire::Tcp.name() && point.subject.tables.contains("architecture = \"supervisor\"")
-}
-
-fn subject(options: &Options, wire: Wire, architecture: Option<&str>) -> Subject {
+fn subject(options: &Options, wire: Wire, architecture: Option<&str>) -> Result<Subject, String> {
     let own = &options.own;
     let mut name = match wire {
         Wire::Udp => "UDP",
@@ -192,16 +177,17 @@ fn subject(options: &Options, wire: Wire, architecture: Option<&str>) -> Subject
     if options.target.target.is_some() {
         name = format!("{} {name}", options.target.target_name);
     }
-    let mut tcp = String::new();
+    // What the name says, as TOML.
+    let mut named = String::new();
     if let Some(architecture) = architecture {
         name += &format!(" {architecture}");
-        tcp += &format!("architecture = {architecture:?}\n");
+        named += &format!("tcp.architecture = {architecture:?}\n");
         if architecture == "supervisor" {
             for (on, key, word) in
                 [(own.descriptor_cache, "descriptor_cache", "cache"), (own.priority_queue, "priority_queue", "queue")]
             {
                 if on {
-                    tcp += &format!("{key} = true\n");
+                    named += &format!("tcp.{key} = true\n");
                     name += &format!(" + {word}");
                 }
             }
@@ -213,78 +199,49 @@ fn subject(options: &Options, wire: Wire, architecture: Option<&str>) -> Subject
     if options.connection_per_call && wire.is_reliable() {
         name += ", a connection per call";
     }
-    let mut tables = own.tables.clone().unwrap_or_default();
-    let mut over = |name: &str, keys: &str| {
-        if !keys.is_empty() {
-            tables = super::configuration::with(&tables, name, keys);
-        }
-    };
-    over("tcp", &tcp);
     if let Some(layout) = own.layout.as_ref().filter(|_| wire == Wire::Sctp) {
-        over("sctp", &format!("layout = {layout:?}\n"));
+        named += &format!("sctp.layout = {layout:?}\n");
         name += &format!(" {layout}");
     }
-    Subject { name, transport: wire.name().to_owned(), tables }
+    let typed = format!("{named}{}", numbers(own, wire, architecture));
+    let tables = match &own.tables {
+        None => typed,
+        Some(tables) => {
+            let all = configuration::over(&typed, tables).map_err(|e| format!("--tables: {e}"))?;
+            if configuration::over(&all, &named)? != all {
+                let named = named.trim_end().replace('\n', ", ");
+                return Err(format!("--tables says otherwise than other options, which say {named}"));
+            }
+            all
+        }
+    };
+    Ok(Subject { name, transport: wire.name().to_owned(), tables })
 }
 
-/// What the table does not say, one line for a row.
-struct Notes {
-    rows: Vec<Vec<Measured>>,
-}
-
-impl Notes {
-    fn new(points: usize) -> Notes {
-        Notes { rows: vec![Vec::new(); points] }
+/// What else was typed, as TOML: a point has it, too, but only here it is over the file.
+fn numbers(own: &Own, wire: Wire, architecture: Option<&str>) -> String {
+    let mut text = own.workers.map_or_else(String::new, |workers| format!("workers = {workers}\n"));
+    if let Some(nice) = own.supervisor_nice.filter(|_| architecture == Some("supervisor")) {
+        text += &format!("tcp.supervisor_nice = {nice}\n");
     }
-
-    fn add(&mut self, turn: &Turn, measured: &Measured) {
-        if let Some(row) = self.rows.get_mut(turn.nth) {
-            // The set-up times are in the sample already.
-            let figures = super::words::Figures { set_up: Vec::new(), ..measured.figures.clone() };
-            row.push(Measured { figures, ..measured.clone() });
-        }
+    if let Some(seconds) = own.idle_s {
+        text += &match wire {
+            Wire::Udp => String::new(),
+            // The supervisor's is the same, as in the paper.
+            Wire::Tcp => format!("tcp.idle_s = {seconds}\ntcp.supervisor_idle_s = {seconds}\n"),
+            Wire::Sctp | Wire::SctpUser => format!("sctp.autoclose_s = {}\n", seconds.max(configuration::LEAST_IDLE_S)),
+        };
     }
-
-    fn lines(&self, rows: &[Row]) -> Vec<String> {
-        let mut lines = Vec::new();
-        for (row, all) in rows.iter().zip(&self.rows) {
-            let name = show::name(&row.point);
-            let mut sum = super::words::Figures::default();
-            all.iter().for_each(|measured| sum.add(&measured.figures));
-            let mut line = format!("{name}: {} INVITE, {} BYE", sum.invites, sum.byes);
-            if row.point.renew_every.is_some() {
-                line += &format!(
-                    "; {} connections opened, {} closed by the proxy, {} REGISTERs for callees' new ones (no operations)",
-                    sum.connections, sum.closed_by_proxy, sum.registrations
-                );
-            }
-            if sum.failed_calls > 0 {
-                line += &format!("; failed: {}", reasons(&sum.failures));
-            }
-            if matches!(row.point.arrival, Arrival::Open { .. }) {
-                line += &format!("; a call began at most {:.1} ms late", sum.behind_us as f64 / 1e3);
-            }
-            if let Some(note) = all.iter().flat_map(|measured| &measured.notes).next() {
-                line += &format!("; {note}");
-            }
-            if all.iter().any(|measured| measured.cpu_unknown) {
-                line += "; CPU unknown without --target-pid";
-            }
-            let others = all.iter().map(|measured| measured.others).fold(0.0, f64::max);
-            if others > OTHERS && all.iter().all(|measured| !measured.cpu_unknown) {
-                line += &format!("; others used up to {:.0} % of the processors meanwhile", others * 100.0);
-            }
-            lines.push(line);
-        }
-        lines
-    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use clap::Parser;
 
+    use super::super::rig::Planned;
     use super::*;
+    use crate::config::{Architecture, Config};
 
     #[derive(Parser)]
     struct Line {
@@ -292,21 +249,88 @@ mod tests {
         options: Options,
     }
 
-    fn told(words: &str) -> Vec<String> {
-        let options = Line::try_parse_from(["run"].into_iter().chain(words.split_whitespace())).unwrap().options;
-        remarks(&options, &points(&options).unwrap())
+    fn options(words: &str, more: &[&str]) -> Options {
+        let words = ["run"].into_iter().chain(words.split_whitespace()).chain(more.iter().copied());
+        Line::try_parse_from(words).unwrap().options
+    }
+
+    /// The only point, and the configuration that the daemon will read.
+    fn planned(words: &str, more: &[&str]) -> (Point, Config) {
+        let options = options(words, more);
+        let mut plan = rig(&options).unwrap().plan(points(&options).unwrap()).unwrap();
+        assert_eq!(plan.len(), 1);
+        let Planned { point, read } = plan.remove(0);
+        (point, read.unwrap())
     }
 
     #[test]
-    fn a_warm_up_shorter_than_a_connection_lives_is_told_twice_the_time_out_behind_the_supervisor() {
-        let line = "--transport tcp --renew-every 50 --idle-s 10 --seconds 30 --warm-up";
-        assert!(told(&format!("{line} 10")).is_empty());
-        let supervised = told(&format!("{line} 10 --architecture symmetric,supervisor"));
-        assert_eq!(supervised.len(), 1, "{supervised:?}");
-        assert!(supervised[0].contains("end behind the supervisor as begin before 20 s"), "{supervised:?}");
-        assert!(supervised[0].contains("--warm-up 20 --seconds 30"), "{supervised:?}");
-        assert!(told(&format!("{line} 20 --architecture symmetric,supervisor")).is_empty());
-        // The example of the help, too.
-        assert!(super::super::options::MORE.contains("--idle-s 10 --seconds 30 --warm-up 20"));
+    fn options_win_over_the_file_and_a_point_says_what_is_read() {
+        let path = std::env::temp_dir().join(format!("strowger-run-{}.toml", std::process::id()));
+        let file = "workers = 7\n[tcp]\narchitecture = \"supervisor\"\nidle_s = 20\nsupervisor_idle_s = 5\n\
+                    supervisor_nice = 3\nconnect_timeout_ms = 100\n";
+        std::fs::write(&path, file).unwrap();
+        let config = ["--config", path.to_str().unwrap()];
+        let of = |words: &str, more: &[&str]| {
+            let (point, read) = planned(words, &[&config[..], more].concat());
+            assert_eq!(point.workers, read.workers);
+            assert_eq!(read.tcp.connect_timeout_ms, 100, "what no option says is the file's");
+            (point.workers, point.idle_s, read.tcp.supervisor_idle_s, point.supervisor_nice)
+        };
+        assert_eq!(of("--transport tcp", &[]), (7, Some(20), 5, 3));
+        let typed = "--transport tcp --workers 3 --idle-s 10 --architecture supervisor --supervisor-nice -4";
+        assert_eq!(of(typed, &[]), (3, Some(10), 10, -4));
+        let tables = ["--tables", "workers = 4\ntcp.idle_s = 30"];
+        assert_eq!(of(typed, &tables), (4, Some(30), 10, -4), "tables are over everything");
+        assert_eq!(of("--transport udp --workers 3", &[]), (3, None, 5, 0));
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn without_file_and_options_a_point_has_the_defaults() {
+        let (point, read) = planned("--transport tcp --architecture supervisor", &[]);
+        assert_eq!((point.workers, point.idle_s, point.supervisor_nice), (2, Some(300), 0));
+        assert_eq!(read.tcp.supervisor_idle_s, 10);
+        assert_eq!(planned("--transport sctp-user", &[]).0.idle_s, Some(300));
+        assert_eq!(planned("--transport sctp-user --idle-s 10", &[]).0.idle_s, Some(32));
+        assert_eq!(planned("--transport udp", &[]).0.idle_s, None);
+    }
+
+    #[test]
+    fn the_supervisor_has_the_same_idle_time_out_unless_its_own_is_given() {
+        let times = |more: &[&str]| {
+            let tcp = planned("--transport tcp --architecture supervisor --idle-s 10", more).1.tcp;
+            (tcp.idle_s, tcp.supervisor_idle_s)
+        };
+        assert_eq!(times(&[]), (10, 10));
+        assert_eq!(times(&["--tables", "[tcp]\nsupervisor_idle_s = 3\n"]), (10, 3));
+    }
+
+    #[test]
+    fn tables_in_any_form_join_what_options_say() {
+        for tables in [
+            "tcp.connect_timeout_ms = 100",
+            "[tcp]\nconnect_timeout_ms = 100\n",
+            "[tcp] # x\nconnect_timeout_ms = 100",
+            "[ tcp ]\nconnect_timeout_ms = 100",
+            "tcp = { connect_timeout_ms = 100 }",
+            "tcp = { connect_timeout_ms = 100, architecture = 'supervisor' }",
+        ] {
+            let (_, read) =
+                planned("--transport tcp --architecture supervisor --descriptor-cache", &["--tables", tables]);
+            let tcp = read.tcp;
+            assert_eq!((tcp.architecture, tcp.connect_timeout_ms), (Architecture::Supervisor, 100), "{tables}");
+            assert!(tcp.descriptor_cache && !tcp.priority_queue, "{tables}");
+        }
+    }
+
+    #[test]
+    fn tables_that_say_otherwise_than_the_name_or_are_no_toml_are_refused() {
+        let refused = |words: &str, tables: &str| points(&options(words, &["--tables", tables])).unwrap_err();
+        let supervisor = "--transport tcp --architecture supervisor";
+        let otherwise = refused(supervisor, "tcp.architecture = 'symmetric'");
+        assert!(otherwise.ends_with("which say tcp.architecture = \"supervisor\""), "{otherwise}");
+        let cache = refused(&format!("{supervisor} --descriptor-cache"), "[tcp]\ndescriptor_cache = false");
+        assert!(cache.ends_with("tcp.architecture = \"supervisor\", tcp.descriptor_cache = true"), "{cache}");
+        assert!(refused("--transport tcp", "[tcp\n").starts_with("--tables: TOML parse error"));
     }
 }

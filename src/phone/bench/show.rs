@@ -31,7 +31,7 @@ pub fn name(point: &Point) -> String {
     name
 }
 
-/// A row for each point: medians, and least to greatest of the CPU.
+/// A row for each point that was measured: medians, and least to greatest of the CPU.
 #[must_use]
 pub fn table(rows: &[Row]) -> Table {
     let mut table = Table::new();
@@ -51,7 +51,7 @@ pub fn table(rows: &[Row]) -> Table {
         "limit",
     ]);
     table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
-    for row in rows {
+    for row in rows.iter().filter(|row| !row.samples.is_empty()) {
         let spread = |of: &dyn Fn(&Sample) -> f64| {
             Spread::over(row, of).map_or([f64::NAN; 3], |spread| [spread.least, spread.median, spread.most])
         };
@@ -59,7 +59,7 @@ pub fn table(rows: &[Row]) -> Table {
         let ms = |of: fn(&Sample) -> f64| format!("{:.2}", median(&of) / 1e3);
         let [least, cpu, most] = spread(&Sample::cpu_us_per_operation);
         let idle = Spread::of(row.samples.iter().filter_map(|sample| sample.idle));
-        let known = row.samples.iter().all(|sample| sample.cpu_s > 0.0);
+        let known = row.samples.iter().all(Sample::knows_cpu);
         let sum = |of: fn(&Sample) -> u64| row.samples.iter().map(of).sum::<u64>().to_string();
         table.add_row([
             name(&row.point),
@@ -137,13 +137,16 @@ impl Meter {
         if let Some(sample) = turn.measured.map(|measured| &measured.sample) {
             self.bar.set_position((before + this) as u64);
             if self.bar.is_hidden() {
+                let cpu = match sample.knows_cpu() {
+                    true => format!("{:.1} µs CPU each", sample.cpu_us_per_operation()),
+                    false => "CPU unknown".to_owned(),
+                };
                 let _ = writeln!(
                     io::stderr(),
-                    "round {} of {}, {name}: {:.0} operations/s, {:.1} µs CPU each, {} calls failed, limit {}, {} s left",
+                    "round {} of {}, {name}: {:.0} operations/s, {cpu}, {} calls failed, limit {}, {} s left",
                     turn.round + 1,
                     self.rounds,
                     sample.operations_per_s(),
-                    sample.cpu_us_per_operation(),
                     sample.failed_calls,
                     limit(sample.limit, sample.nobody()),
                     (whole - before - this) as u64

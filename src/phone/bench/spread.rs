@@ -28,6 +28,12 @@ impl Spread {
     pub fn over(row: &Row, what: impl Fn(&Sample) -> f64) -> Option<Spread> {
         Spread::of(row.samples.iter().map(what))
     }
+
+    /// Of those of a row's samples that have it.
+    #[must_use]
+    pub fn of_known(row: &Row, what: impl Fn(&Sample) -> Option<f64>) -> Option<Spread> {
+        Spread::of(row.samples.iter().filter_map(what))
+    }
 }
 
 #[cfg(test)]

@@ -265,7 +265,7 @@ fn tell(sample: &Sample) {
     let mut text = format!(
         "{} operations/s, {} per CPU-second",
         words::whole(sample.operations_per_s()),
-        words::whole(sample.operations_per_cpu_s())
+        sample.operations_per_cpu_s().map_or_else(|| "?".to_owned(), words::whole)
     );
     if sample.limit == Limit::Phones {
         text += " (the phones were the limit)";

@@ -157,7 +157,7 @@ impl Sheet<'_> {
     fn udp(&self, measure: Measure) -> Vec<Option<Bar>> {
         let bar = |&clients: &usize| {
             let row = summary::udp(self.results, self.workers, clients)?;
-            let spread = Spread::over(&row, |sample| measure.of(sample))?;
+            let spread = Spread::of_known(&row, |sample| measure.of(sample))?;
             Some(Bar { spread, hollow: standing(&row) != Standing::Counts, diamond: None })
         };
         self.clients().iter().map(bar).collect()
@@ -169,10 +169,10 @@ impl Sheet<'_> {
         let find = |clients, nice| row_of(self.results, name, self.workers, clients, renew, nice);
         let bar = |&clients: &usize| {
             let row = find(clients, shown)?;
-            let spread = Spread::over(row, |sample| measure.of(sample))?;
+            let spread = Spread::of_known(row, |sample| measure.of(sample))?;
             let plain = (name.has_supervisor() && shown != 0).then(|| find(clients, 0)).flatten();
             let diamond =
-                plain.and_then(|row| Spread::over(row, |sample| measure.of(sample))).map(|spread| spread.median);
+                plain.and_then(|row| Spread::of_known(row, |sample| measure.of(sample))).map(|spread| spread.median);
             Some(Bar { spread, hollow: standing(row) != Standing::Counts, diamond })
         };
         self.clients().iter().map(bar).collect()

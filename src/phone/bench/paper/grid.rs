@@ -186,5 +186,6 @@ pub fn unsettled(rows: &[Row], rounds: usize) -> Vec<(usize, usize)> {
 }
 
 fn differs(row: &Row) -> bool {
-    Spread::over(row, Sample::operations_per_cpu_s).is_some_and(|spread| spread.most > spread.least * (1.0 + DIFFER))
+    let spread = Spread::of_known(row, Sample::operations_per_cpu_s);
+    spread.is_some_and(|spread| spread.most > spread.least * (1.0 + DIFFER))
 }

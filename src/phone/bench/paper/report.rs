@@ -32,10 +32,11 @@ const TERMS: [(&str, &str); 11] = [
     ),
     (
         "limit",
-        "who could do no more: the phones, if any process of theirs was busy for 95 % of the time or more, else the proxy; or nobody, \
-         where no process of the proxy was busy for so long and more than 10 % of the processors idled as well: then the proxy waited \
-         for something else than a processor, as workers do for a supervisor. Only rows not limited by the phones count in ratios; the others are hollow in figures and marked ○ in tables. Nor does a row count \
-         in which more than one call in a thousand failed († in tables), or others used more than 10 % of the processors (‡).",
+        "who could do no more: the phones, if any process of theirs was busy for 95 % of the time or more, else the proxy; or \
+         nobody, where no process of the proxy was busy for so long and more than 10 % of the processors idled as well: then the \
+         proxy waited for something else than a processor, as workers do for a supervisor. Only rows not limited by the phones \
+         count in ratios; the others are hollow in figures and marked ○ in tables. Nor does a row count in which more than one \
+         call in a thousand failed († in tables), or others used more than 10 % of the processors (‡).",
     ),
     (
         "median, least, most",

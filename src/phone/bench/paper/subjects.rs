@@ -57,7 +57,7 @@ impl Name {
             Name::Udp => "one socket that all workers read; no connections",
             Name::Supervisor => {
                 "OpenSER as the paper found it: one process holds all connections, and a worker asks it for a descriptor \
-                 whenever it must send on a connection of another worker; idle connections are found by scanning all"
+                 before every message; idle connections are found by scanning all"
             }
             Name::SupervisorCache => "the same, and each worker keeps the descriptors that it was given",
             Name::SupervisorCacheQueue => "the same, and idle connections are found by deadline order",

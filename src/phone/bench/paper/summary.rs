@@ -16,10 +16,11 @@ pub enum Measure {
 impl Measure {
     pub const ALL: [Measure; 2] = [Measure::PerSecond, Measure::PerCpuSecond];
 
+    /// None: the CPU is unknown.
     #[must_use]
-    pub fn of(self, sample: &Sample) -> f64 {
+    pub fn of(self, sample: &Sample) -> Option<f64> {
         match self {
-            Measure::PerSecond => sample.operations_per_s(),
+            Measure::PerSecond => Some(sample.operations_per_s()),
             Measure::PerCpuSecond => sample.operations_per_cpu_s(),
         }
     }
@@ -86,7 +87,7 @@ pub fn ratio(results: &Results, row: &Row, measure: Measure) -> Option<Spread> {
         return None;
     }
     let both = row.rounds().filter_map(|(round, own)| Some((own, udp.of_round(round)?)));
-    let rounds = both.map(|(own, of)| (measure.of(own), measure.of(of)));
+    let rounds = both.filter_map(|(own, of)| Some((measure.of(own)?, measure.of(of)?)));
     Spread::of(rounds.filter(|&(_, of)| of > 0.0).map(|(own, of)| own / of))
 }
 

@@ -194,16 +194,16 @@ fn median(row: &Row, what: impl Fn(&Sample) -> f64) -> f64 {
 }
 
 fn work(row: &Row) -> Vec<String> {
-    let with_spread = |what: fn(&Sample) -> f64| {
-        Spread::over(row, what).map_or_else(String::new, |spread| {
-            let [median, least, most] = [spread.median, spread.least, spread.most].map(words::whole);
-            if row.samples.len() > 1 { format!("{median} ({least}\u{2013}{most})") } else { median }
-        })
+    let shown = |spread: Option<Spread>, how: &dyn Fn(Spread) -> String| spread.map_or_else(|| "?".to_owned(), how);
+    let with_spread = |spread: Spread| {
+        let [median, least, most] = [spread.median, spread.least, spread.most].map(words::whole);
+        if row.samples.len() > 1 { format!("{median} ({least}\u{2013}{most})") } else { median }
     };
+    let cpu_us = |sample: &Sample| sample.knows_cpu().then(|| sample.cpu_us_per_operation());
     vec![
-        with_spread(Sample::operations_per_s),
-        with_spread(Sample::operations_per_cpu_s),
-        format!("{:.1}", median(row, Sample::cpu_us_per_operation)),
+        shown(Spread::over(row, Sample::operations_per_s), &with_spread),
+        shown(Spread::of_known(row, Sample::operations_per_cpu_s), &with_spread),
+        shown(Spread::of_known(row, cpu_us), &|spread| format!("{:.1}", spread.median)),
         format!("{:.0} %", median(row, |sample| sample.phones_busy * 100.0)),
         format!("{:.0} %", Spread::over(row, |sample| sample.others * 100.0).map_or(0.0, |spread| spread.most)),
         limit(row),

@@ -28,10 +28,12 @@ use self::rooms::{Lines, Place};
 use self::samples::{Sample, greatest_first};
 use self::tools::{Perf, Strace};
 use super::machine::machine;
-use super::measure::{Measured, Progress, Stage, measure_all};
+use super::measure::{Measured, Progress, Stage, measure_all, reasons};
+use super::notes::{Notes, remarks};
 use super::options::{Own, Target, positive};
-use super::results::Point;
-use super::rig::{PHONES_NICE, Rig};
+use super::output::Output;
+use super::results::{Point, Row};
+use super::rig::{PHONES_NICE, Planned, Rig};
 use super::run::{Options as AsRun, points, rig};
 use super::words::Wire;
 use crate::config::exit;
@@ -99,7 +101,7 @@ Examples:
 
 Exit status:
    0  done
-   1  the proxy or a phone failed
+   1  more than one call in a thousand failed, or the proxy or a phone did; what was profiled before is shown and written
    2  the command line is wrong
   69  perf or strace is missing or not permitted
  130  interrupted";
@@ -116,7 +118,7 @@ pub enum Stop {
 /// Runs the command.
 #[must_use]
 pub fn run(options: &Options) -> ExitCode {
-    let (text, status) = match profiles(options).and_then(|profiles| publish(&profiles, options)) {
+    let (text, status) = match play(options) {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Stop::Unavailable(text)) => (text, exit::UNREACHABLE),
         Err(Stop::Failed(text)) => (text, exit::WRONG),
@@ -127,15 +129,41 @@ pub fn run(options: &Options) -> ExitCode {
     ExitCode::from(status)
 }
 
-fn profiles(options: &Options) -> Result<Vec<Profile>, Stop> {
+fn play(options: &Options) -> Result<(), Stop> {
     let failed = |e: io::Error| Stop::Failed(e.to_string());
     tools::are_here().map_err(Stop::Unavailable)?;
     let asked = options.as_run();
     let points = points(&asked).map_err(Stop::Usage)?;
     let rig = rig(&asked).map_err(failed)?;
+    let plan = rig.plan(points).map_err(Stop::Failed)?;
     let signals = Signals::block().map_err(failed)?;
     let lines = Lines::of(&rig.program).map_err(Stop::Failed)?;
-    points.iter().map(|point| profile(point, &rig, &signals, &lines)).collect()
+    let json = options.out.as_deref().map(json_in).transpose().map_err(Stop::Failed)?;
+    remarks(&asked, &plan).iter().for_each(|remark| say(remark));
+    let (mut profiles, mut calls_failed) = (Vec::new(), false);
+    let ended: Result<(), Stop> = plan.iter().try_for_each(|Planned { point, .. }| {
+        let (profile, fails) = profile(point, &rig, &signals, &lines)?;
+        profiles.push(profile);
+        calls_failed |= fails;
+        Ok(())
+    });
+    // What was profiled stays true, whatever ended the rest.
+    if profiles.len() < plan.len() {
+        say(&format!("not finished: {} of {} were profiled", profiles.len(), plan.len()));
+    }
+    if !profiles.is_empty() {
+        publish(&profiles, options, json)?;
+    }
+    match ended {
+        Ok(()) if calls_failed => Err(Stop::Failed("more than one call in a thousand failed".to_owned())),
+        ended => ended,
+    }
+}
+
+/// Found to be writable before time is spent.
+fn json_in(folder: &Path) -> Result<Output, String> {
+    fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    Output::open(&folder.join("profile.json"))
 }
 
 impl Options {
@@ -162,8 +190,8 @@ impl Options {
     }
 }
 
-/// One subject from beginning to end.
-fn profile(point: &Point, rig: &Rig, signals: &Signals, lines: &Lines) -> Result<Profile, Stop> {
+/// One subject from beginning to end. And: have so many calls failed that it says little?
+fn profile(point: &Point, rig: &Rig, signals: &Signals, lines: &Lines) -> Result<(Profile, bool), Stop> {
     let folder = Folder::new().map_err(|e| Stop::Failed(e.to_string()))?;
     let name = &point.subject.name;
     say(&format!("{name}: {} s under perf, after {} s", point.measure_s, point.warm_up_s));
@@ -195,10 +223,16 @@ fn profile(point: &Point, rig: &Rig, signals: &Signals, lines: &Lines) -> Result
     profile.processes = sample.cpu_by_process.iter().map(kind).collect();
     let place = |address: u64| lines.place(address.checked_sub(base?)?);
     share_out(&mut profile, &samples, &rig.program, place);
-    if profile.failed_calls > 0 {
-        say(&format!("{name}: {} calls failed", profile.failed_calls));
+    // Strace slows the proxy down, so of those calls only the failures are told.
+    let row = |of: &Measured| Row { point: point.clone(), samples: vec![of.sample.clone()] };
+    let mut notes = Notes::new(1);
+    notes.add(0, &measured);
+    notes.lines(&[row(&measured)]).iter().for_each(|line| say(line));
+    if counted.sample.failed_calls > 0 {
+        say(&format!("{name}: failed under strace: {}", reasons(&counted.sample.failures)));
     }
-    Ok(profile)
+    let fails = row(&measured).fails() || row(&counted).fails();
+    Ok((profile, fails))
 }
 
 /// Measures the point while a tool looks at the proxy: from a second before the window to its end.
@@ -299,11 +333,10 @@ fn elsewhere(sample: &Sample<'_>) -> Place {
     Place { room: room.to_owned(), function: format!("{room}::{symbol}") }
 }
 
-fn publish(profiles: &[Profile], options: &Options) -> Result<(), Stop> {
+fn publish(profiles: &[Profile], options: &Options, json: Option<Output>) -> Result<(), Stop> {
     let failed = |e: io::Error| Stop::Failed(e.to_string());
     let _ = io::stdout().write_all(report::text(profiles, report::Form::Terminal).as_bytes());
-    let Some(folder) = &options.out else { return Ok(()) };
-    fs::create_dir_all(folder).map_err(failed)?;
+    let (Some(folder), Some(json)) = (&options.out, json) else { return Ok(()) };
     let machine = machine(PHONES_NICE);
     let markdown = report::text(profiles, report::Form::Markdown);
     let head = format!(
@@ -311,9 +344,7 @@ fn publish(profiles: &[Profile], options: &Options) -> Result<(), Stop> {
         machine.processor, machine.processors, machine.kernel, machine.command
     );
     fs::write(folder.join("profile.md"), head + &markdown).map_err(failed)?;
-    let all = report::Profiles { machine, profiles: profiles.to_vec() };
-    let json = serde_json::to_string_pretty(&all).map_err(|e| Stop::Failed(e.to_string()))?;
-    fs::write(folder.join("profile.json"), json + "\n").map_err(failed)?;
+    json.write(&report::Profiles { machine, profiles: profiles.to_vec() }).map_err(Stop::Failed)?;
     say(&format!("written: {0}/profile.md and {0}/profile.json", folder.display()));
     Ok(())
 }

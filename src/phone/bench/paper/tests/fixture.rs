@@ -90,6 +90,7 @@ pub fn sample(point: &Point, luck: f64) -> Sample {
         retransmissions: if name == Name::Udp { 17 } else { 0 },
         connections: (rate * wall_s / 25.0) as u64,
         cpu_s,
+        cpu_unknown: false,
         cpu_by_process: cpu,
         phones_busy: if phones { 0.98 } else { 0.71 },
         phones_cpu_s: wall_s * 0.6,

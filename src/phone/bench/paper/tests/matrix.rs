@@ -5,11 +5,14 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use super::fixture;
+use crate::config::{Architecture, Config, Layout, Stack};
+use crate::phone::bench::configuration::{Configuration, Machine, Ports};
 use crate::phone::bench::measure::AROUND;
 use crate::phone::bench::paper::grid::{Plan, takes, to_do};
 use crate::phone::bench::paper::subjects::Name;
 use crate::phone::bench::paper::{Able, Options, help};
 use crate::phone::bench::results::{Point, Results};
+use crate::phone::bench::words::Wire;
 
 #[derive(Parser)]
 struct Line {
@@ -77,6 +80,48 @@ fn udp_comes_first_of_its_lifetime_and_once_if_it_is_alone() {
 fn the_layout_of_the_kernels_sctp_is_said() {
     let points = points("", ABLE);
     assert!(of(&points, Name::SctpKernel).iter().all(|point| point.subject.tables.contains("layout = \"shared\"")));
+}
+
+#[test]
+fn every_subject_is_configured_as_its_name_says() {
+    const PORTS: Ports = Ports { sip: 5070, admin: 5071, encapsulation: 5072 };
+    const MACHINE: Machine = Machine { processors: 2, memory: 16 << 30 };
+    let of_name = |point: &Point| {
+        let name = point.subject.name.as_str();
+        let architecture = match name.split_whitespace().nth(1) {
+            Some("supervisor") => Architecture::Supervisor,
+            Some("single_owner") => Architecture::SingleOwner,
+            _ => Architecture::Symmetric,
+        };
+        (architecture, name.contains("+ cache"), name.contains("+ queue"))
+    };
+    let of = |read: &Config| (read.tcp.architecture, read.tcp.descriptor_cache, read.tcp.priority_queue);
+    let points = points("--idle-s 40", ABLE);
+    for point in &points {
+        let name = &point.subject.name;
+        let alone = Config::from_text(&point.subject.tables).unwrap_or_else(|e| panic!("{name}: {e:?}"));
+        assert_eq!(of(&alone), of_name(point), "{name}");
+        // And as a daemon is told all of it.
+        let wire = Wire::of(&point.subject.transport).unwrap();
+        let made = Configuration::make(point, wire, "a.test", None, PORTS, MACHINE).unwrap();
+        let read = made.read.as_ref().unwrap_or_else(|| panic!("{name}: {}", made.text));
+        assert_eq!(of(read), of_name(point), "{name}");
+        let mut filled = point.clone();
+        made.fill(&mut filled, wire);
+        assert_eq!(&filled, point, "what is measured is what the table says");
+        match wire {
+            Wire::Udp => {}
+            Wire::Tcp if point.supervisor_nice == 0 => assert_eq!(read.tcp.idle_s, 40, "{name}"),
+            Wire::Tcp => assert_eq!((read.tcp.idle_s, read.tcp.supervisor_idle_s), (40, 40), "{name}"),
+            Wire::Sctp => assert_eq!((read.sctp.layout, read.listen[1].stack), (Layout::Shared, Stack::Kernel)),
+            Wire::SctpUser => assert_eq!(read.listen[1].stack, Stack::User),
+        }
+    }
+    // The names say different things.
+    let mut kinds: Vec<_> = points.iter().map(|point| format!("{:?}", of_name(point))).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    assert_eq!(kinds.len(), 5, "{kinds:?}");
 }
 
 #[test]

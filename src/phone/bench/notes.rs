@@ -1,0 +1,160 @@
+//! What should be known of a measurement beside its table: before it, and after it.
+//!
+//! Owns: these sentences, for `bench run` and `bench profile` alike.
+
+use super::measure::{Measured, reasons};
+use super::options::Options;
+use super::results::{Arrival, OTHERS, Row};
+use super::rig::Planned;
+use super::show;
+use super::words::{Figures, Wire};
+use crate::config::{Architecture, Config};
+
+/// What one should know of these points before time is spent on them.
+pub(super) fn remarks(options: &Options, plan: &[Planned]) -> Vec<String> {
+    let mut remarks = Vec::new();
+    let wire = |planned: &Planned| Wire::of(&planned.point.subject.transport);
+    let renewed = options.renew_every.is_some() || options.connection_per_call;
+    if renewed && plan.iter().any(|planned| wire(planned) == Some(Wire::Udp)) {
+        remarks
+            .push("UDP has no connections: its row is one without --renew-every and --connection-per-call".to_owned());
+    }
+    let mut times: Vec<(u64, u64)> = Vec::new();
+    for planned in plan.iter().filter(|planned| planned.point.renew_every.is_some()) {
+        // What another proxy does with idle connections is not known.
+        let idle = planned.read.as_ref().zip(wire(planned)).and_then(|(read, wire)| idle_times(read, wire));
+        let Some((idle_s, lives_s)) = idle else { continue };
+        let point = &planned.point;
+        if point.measure_s < 3.0 * idle_s as f64 || point.warm_up_s < lives_s as f64 {
+            times.push((idle_s, lives_s));
+        }
+    }
+    times.sort_unstable();
+    times.dedup();
+    for (idle_s, lives_s) in times {
+        let whose = if lives_s > idle_s { " behind the supervisor" } else { "" };
+        remarks.push(format!(
+            "with an idle time-out of {idle_s} s not as many connections end{whose} as begin before {lives_s} s have gone by, so \
+             their end is hardly measured: --warm-up {lives_s} --seconds {} would, or a shorter --idle-s",
+            3 * idle_s
+        ));
+    }
+    remarks
+}
+
+/// The idle time-out, and how long a connection lives without calls: behind the supervisor a worker returns it after one
+/// time-out, and the supervisor closes it after another.
+fn idle_times(read: &Config, wire: Wire) -> Option<(u64, u64)> {
+    let tcp = &read.tcp;
+    match wire {
+        Wire::Udp => None,
+        Wire::Tcp if tcp.architecture == Architecture::Supervisor => {
+            Some((tcp.idle_s, tcp.idle_s + tcp.supervisor_idle_s))
+        }
+        Wire::Tcp => Some((tcp.idle_s, tcp.idle_s)),
+        Wire::Sctp | Wire::SctpUser => Some((read.sctp.autoclose_s.into(), read.sctp.autoclose_s.into())),
+    }
+}
+
+/// What the table does not say, one line for a row.
+pub(super) struct Notes {
+    rows: Vec<Vec<Measured>>,
+}
+
+impl Notes {
+    pub(super) fn new(points: usize) -> Notes {
+        Notes { rows: vec![Vec::new(); points] }
+    }
+
+    /// `nth`: which point.
+    pub(super) fn add(&mut self, nth: usize, measured: &Measured) {
+        if let Some(row) = self.rows.get_mut(nth) {
+            // The set-up times are in the sample already.
+            let figures = Figures { set_up: Vec::new(), ..measured.figures.clone() };
+            row.push(Measured { figures, ..measured.clone() });
+        }
+    }
+
+    /// Of all rows that have a sample.
+    pub(super) fn lines(&self, rows: &[Row]) -> Vec<String> {
+        let measured = rows.iter().zip(&self.rows).filter(|(_, all)| !all.is_empty());
+        measured.map(|(row, all)| line(row, all)).collect()
+    }
+}
+
+fn line(row: &Row, all: &[Measured]) -> String {
+    let name = show::name(&row.point);
+    let mut sum = Figures::default();
+    all.iter().for_each(|measured| sum.add(&measured.figures));
+    let mut line = format!("{name}: {} INVITE, {} BYE", sum.invites, sum.byes);
+    if row.point.renew_every.is_some() {
+        line += &format!(
+            "; {} connections opened, {} closed by the proxy, {} REGISTERs for callees' new ones (no operations)",
+            sum.connections, sum.closed_by_proxy, sum.registrations
+        );
+    }
+    if sum.failed_calls > 0 {
+        line += &format!("; failed: {}", reasons(&sum.failures));
+    }
+    if matches!(row.point.arrival, Arrival::Open { .. }) {
+        line += &format!("; a call began at most {:.1} ms late", sum.behind_us as f64 / 1e3);
+    }
+    if let Some(note) = all.iter().flat_map(|measured| &measured.notes).next() {
+        line += &format!("; {note}");
+    }
+    if all.iter().any(|measured| measured.cpu_unknown) {
+        line += "; CPU unknown without --target-pid";
+    }
+    let others = all.iter().map(|measured| measured.others).fold(0.0, f64::max);
+    if others > OTHERS && all.iter().all(|measured| !measured.cpu_unknown) {
+        line += &format!("; others used up to {:.0} % of the processors meanwhile", others * 100.0);
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::run::{points, rig};
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn told(words: &str, more: &[&str]) -> Vec<String> {
+        let words = ["run"].into_iter().chain(words.split_whitespace()).chain(more.iter().copied());
+        let options = Line::try_parse_from(words).unwrap().options;
+        let plan = rig(&options).unwrap().plan(points(&options).unwrap()).unwrap();
+        remarks(&options, &plan)
+    }
+
+    #[test]
+    fn a_warm_up_shorter_than_a_connection_lives_is_told_twice_the_time_out_behind_the_supervisor() {
+        let line = "--transport tcp --renew-every 50 --idle-s 10 --seconds 30 --warm-up";
+        assert!(told(&format!("{line} 10"), &[]).is_empty());
+        let supervised = told(&format!("{line} 10 --architecture symmetric,supervisor"), &[]);
+        assert_eq!(supervised.len(), 1, "{supervised:?}");
+        assert!(supervised[0].contains("end behind the supervisor as begin before 20 s"), "{supervised:?}");
+        assert!(supervised[0].contains("--warm-up 20 --seconds 30"), "{supervised:?}");
+        assert!(told(&format!("{line} 20 --architecture symmetric,supervisor"), &[]).is_empty());
+        // The example of the help, too.
+        assert!(super::super::options::MORE.contains("--idle-s 10 --seconds 30 --warm-up 20"));
+    }
+
+    #[test]
+    fn a_supervisor_is_known_by_the_configuration_as_it_is_read() {
+        let line = "--transport tcp --renew-every 50 --idle-s 10 --seconds 30 --warm-up 10";
+        for tables in ["tcp.architecture = 'supervisor'", "[ tcp ]\narchitecture=\"supervisor\" # so"] {
+            let told = told(line, &["--tables", tables]);
+            assert!(told.len() == 1 && told[0].contains("behind the supervisor as begin before 20 s"), "{told:?}");
+        }
+        let own = told(line, &["--tables", "[tcp]\narchitecture = 'supervisor'\nsupervisor_idle_s = 3"]);
+        assert!(own.len() == 1 && own[0].contains("as begin before 13 s"), "{own:?}");
+        // Only spoken of.
+        assert!(told(line, &["--tables", "# architecture = \"supervisor\""]).is_empty());
+    }
+}

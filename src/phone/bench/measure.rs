@@ -48,11 +48,6 @@ pub struct Measured {
     pub figures: Figures,
     /// What else is to be known of it.
     pub notes: Vec<String>,
-    /// Nobody said which processes are the proxy's: `cpu_s` is 0 and means nothing.
-    pub cpu_unknown: bool,
-    /// What others than proxy and phones used of all processors, 0 to 1; the proxy's own with `cpu_unknown`. More than a little, and
-    /// `limit` means nothing: both waited for others.
-    pub others: f64,
 }
 
 /// The daemon may take so long to be ready: its memory may be large, the machine emulated.
@@ -222,8 +217,7 @@ impl Sitting<'_, '_> {
             sample.interrupts = share(used.interrupts.as_secs_f64());
             sample.idle = Some(1.0 - share(all));
         }
-        let (cpu_unknown, notes) = (cpu.is_none(), self.running.notes.clone());
-        Ok(Measured { others: sample.others, sample, figures, notes, cpu_unknown })
+        Ok(Measured { sample, figures, notes: self.running.notes.clone() })
     }
 
     fn look(&self, crew: &Crew) -> Look {

@@ -4,7 +4,7 @@
 
 use super::measure::{Measured, reasons};
 use super::options::Options;
-use super::results::{Arrival, OTHERS, Row};
+use super::results::{Arrival, OTHERS, Row, Sample};
 use super::rig::Planned;
 use super::show;
 use super::words::{Figures, Wire};
@@ -102,12 +102,15 @@ fn line(row: &Row, all: &[Measured]) -> String {
     if let Some(note) = all.iter().flat_map(|measured| &measured.notes).next() {
         line += &format!("; {note}");
     }
-    if all.iter().any(|measured| measured.cpu_unknown) {
+    let samples = || all.iter().map(|measured| &measured.sample);
+    if samples().any(|sample| sample.cpu_unknown) {
         line += "; CPU unknown without --target-pid";
+        return line;
     }
-    let others = all.iter().map(|measured| measured.others).fold(0.0, f64::max);
-    if others > OTHERS && all.iter().all(|measured| !measured.cpu_unknown) {
-        line += &format!("; others used up to {:.0} % of the processors meanwhile", others * 100.0);
+    let others = samples().map(|sample| sample.others).fold(0.0, f64::max);
+    if others > OTHERS {
+        let whose = if samples().any(Sample::interrupts_apart) { ", mostly in interrupts" } else { "" };
+        line += &format!("; others used up to {:.0} % of the processors meanwhile{whose}", others * 100.0);
     }
     line
 }

@@ -97,7 +97,8 @@ pub struct Sample {
     pub phones_cpu_s: f64,
     pub limit: Limit,
     pub set_up: SetUp,
-    /// What others than proxy and phones used of all processors, 0 to 1. Files from before it was kept have 0.
+    /// What others than proxy and phones used of all processors, 0 to 1; the proxy's own, too, with `cpu_unknown`. More than a little,
+    /// and `limit` means nothing: both waited for others. Files from before it was kept have 0.
     #[serde(default)]
     pub others: f64,
     /// What interrupts used of all processors, soft ones too, 0 to 1. Files from before it was kept have 0.

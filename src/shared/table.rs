@@ -24,12 +24,12 @@ use crate::transport::{Address, Flow, Transport};
 pub struct Published {
     /// Earliest deadline (a `Tick`), one more than it so that zeroed memory means none.
     earliest: AtomicU64,
+    /// `Bucket::waited_on`.
+    waited_on: AtomicU64,
     live: AtomicU32,
     unanswered: AtomicU32,
     ended: AtomicU32,
-    unused: u32,
-    waited_on: AtomicU64,
-    more_unused: [u32; 8],
+    unused: [u32; 9],
 }
 
 #[derive(Clone, Copy)]

@@ -117,20 +117,12 @@ fn line(row: &Row, all: &[Measured]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
+    use super::super::options::typed;
     use super::super::run::{points, rig};
     use super::*;
 
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        options: Options,
-    }
-
     fn told(words: &str, more: &[&str]) -> Vec<String> {
-        let words = ["run"].into_iter().chain(words.split_whitespace()).chain(more.iter().copied());
-        let options = Line::try_parse_from(words).unwrap().options;
+        let options = typed(words, more);
         let plan = rig(&options).unwrap().plan(points(&options).unwrap()).unwrap();
         remarks(&options, &plan)
     }

@@ -164,3 +164,12 @@ pub(super) fn positive(text: &str) -> Result<f64, String> {
 fn not_negative(text: &str) -> Result<f64, String> {
     text.parse().ok().filter(|n: &f64| n.is_finite() && *n >= 0.0).ok_or_else(|| "a number, 0 or more".to_owned())
 }
+
+/// As the command line would have them: words, and arguments with spaces in them.
+#[cfg(test)]
+pub(super) fn typed(words: &str, more: &[&str]) -> Options {
+    use clap::{Args, FromArgMatches};
+    let words = ["run"].into_iter().chain(words.split_whitespace()).chain(more.iter().copied());
+    let matches = Options::augment_args(clap::Command::new("run")).try_get_matches_from(words).unwrap();
+    Options::from_arg_matches(&matches).unwrap()
+}

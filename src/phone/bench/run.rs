@@ -237,26 +237,14 @@ fn numbers(own: &Own, wire: Wire, architecture: Option<&str>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
+    use super::super::options::typed;
     use super::super::rig::Planned;
     use super::*;
     use crate::config::{Architecture, Config};
 
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        options: Options,
-    }
-
-    fn options(words: &str, more: &[&str]) -> Options {
-        let words = ["run"].into_iter().chain(words.split_whitespace()).chain(more.iter().copied());
-        Line::try_parse_from(words).unwrap().options
-    }
-
     /// The only point, and the configuration that the daemon will read.
     fn planned(words: &str, more: &[&str]) -> (Point, Config) {
-        let options = options(words, more);
+        let options = typed(words, more);
         let mut plan = rig(&options).unwrap().plan(points(&options).unwrap()).unwrap();
         assert_eq!(plan.len(), 1);
         let Planned { point, read } = plan.remove(0);
@@ -325,7 +313,7 @@ mod tests {
 
     #[test]
     fn tables_that_say_otherwise_than_the_name_or_are_no_toml_are_refused() {
-        let refused = |words: &str, tables: &str| points(&options(words, &["--tables", tables])).unwrap_err();
+        let refused = |words: &str, tables: &str| points(&typed(words, &["--tables", tables])).unwrap_err();
         let supervisor = "--transport tcp --architecture supervisor";
         let otherwise = refused(supervisor, "tcp.architecture = 'symmetric'");
         assert!(otherwise.ends_with("which say tcp.architecture = \"supervisor\""), "{otherwise}");

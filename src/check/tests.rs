@@ -92,3 +92,19 @@ fn check_warns_of_what_works_and_is_perhaps_not_meant() {
     let slow = warnings("[sctp]\ninit_max_attempts = 20");
     assert!(slow.first().unwrap().starts_with("a dead SCTP peer is found after 60000 ms"), "{slow:?}");
 }
+
+#[test]
+fn retries_that_outlast_the_transaction_are_warned_of() {
+    let warned = |retries: u32| {
+        let config = Config::from_text(&format!("[sctp]\nsend_retries = {retries}")).unwrap();
+        super::warnings(&config, true).iter().any(|line| line.contains("sctp.send_retries"))
+    };
+    // A known peer that died: 15 s, and 12 s for each further set-up, of 32 s.
+    assert_eq!([0, 1, 2].map(warned), [false, false, true]);
+}
+
+#[test]
+fn slow_timers_are_no_matter_without_an_association() {
+    let slow = listen("udp", "\"127.0.0.1:5060\"", "") + "[timers]\nt1_ms = 10000\nt2_ms = 10000";
+    assert!(super::warnings(&Config::from_text(&slow).unwrap(), true).is_empty());
+}

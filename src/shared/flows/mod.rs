@@ -19,7 +19,7 @@ use sys::memory::{Mapping, Plan, Span};
 use crate::timer::Tick;
 use crate::transport::{Address, FlowId, Transport};
 
-pub use scan::{Fate, Glance};
+pub use scan::{Glance, Judgement};
 pub use size::MOST;
 use size::{Held, Sizes, Tables};
 pub use table::{ADDRESSES, PathNote, State};

@@ -11,7 +11,7 @@ use crate::transport::{FlowId, Transport};
 
 /// What becomes of a connection that was looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum Judgement {
     Keep,
     /// It is this seat's from now on.
     Give(usize),
@@ -30,7 +30,7 @@ pub struct Glance {
 impl Flows {
     /// Looks at every connection, all of them under the table's lock, as OpenSER does; gives back those that did not stay as they were,
     /// as they were.
-    pub fn scan(&self, now: Tick, mut each: impl FnMut(&Glance) -> Fate) -> Vec<FlowView> {
+    pub fn scan(&self, now: Tick, mut each: impl FnMut(&Glance) -> Judgement) -> Vec<FlowView> {
         let mut changed = Vec::new();
         let Some(mut held) = self.lock(Transport::Tcp) else { return changed };
         let mut table = held.table();
@@ -41,7 +41,7 @@ impl Flows {
     }
 
     /// The same for one connection.
-    pub fn judge(&self, id: FlowId, now: Tick, mut each: impl FnMut(&Glance) -> Fate) -> Option<FlowView> {
+    pub fn judge(&self, id: FlowId, now: Tick, mut each: impl FnMut(&Glance) -> Judgement) -> Option<FlowView> {
         let (transport, index) = split(id)?;
         let mut held = self.lock(transport).filter(|_| transport == Transport::Tcp)?;
         let mut table = held.table();
@@ -50,7 +50,12 @@ impl Flows {
     }
 }
 
-fn judge(table: &mut FlowTable<'_>, index: u32, now: Tick, each: &mut impl FnMut(&Glance) -> Fate) -> Option<FlowView> {
+fn judge(
+    table: &mut FlowTable<'_>,
+    index: u32,
+    now: Tick,
+    each: &mut impl FnMut(&Glance) -> Judgement,
+) -> Option<FlowView> {
     let entry = table.entry_mut(index)?;
     let glance = Glance {
         id: join(Transport::Tcp, index, entry.generation),
@@ -59,13 +64,13 @@ fn judge(table: &mut FlowTable<'_>, index: u32, now: Tick, each: &mut impl FnMut
         last: entry.last,
     };
     match each(&glance) {
-        Fate::Keep => None,
-        Fate::Give(seat) => {
+        Judgement::Keep => None,
+        Judgement::Give(seat) => {
             let was = view(Transport::Tcp, index, entry);
             (entry.owner, entry.last) = (seat as u16, now);
             Some(was)
         }
-        Fate::Remove => {
+        Judgement::Remove => {
             let was = view(Transport::Tcp, index, entry);
             table.remove(index);
             Some(was)

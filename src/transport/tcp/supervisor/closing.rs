@@ -7,7 +7,7 @@
 
 use super::holder::Supervisor;
 use crate::shared::counters::Counter;
-use crate::shared::flows::{Fate, FlowView};
+use crate::shared::flows::{FlowView, Judgement};
 use crate::timer::Tick;
 use crate::transport::desk::Desk;
 use crate::transport::{FlowId, Inbox, Transport};
@@ -31,7 +31,7 @@ impl Supervisor {
         desk.count(Counter::IdleScans, 1);
         let closed = desk.parts.flows.scan(now, |glance| {
             let is_idle = glance.owner == desk.seat && now.since(glance.last) >= idle;
-            if is_idle { Fate::Remove } else { Fate::Keep }
+            if is_idle { Judgement::Remove } else { Judgement::Keep }
         });
         for flow in closed {
             self.closed(desk, &flow, inbox);
@@ -54,7 +54,7 @@ impl Supervisor {
                     false => Some((glance.last + worker + idle).max(now + AGAIN_MS)),
                 };
                 again = again.filter(|due| *due > now);
-                if again.is_none() { Fate::Remove } else { Fate::Keep }
+                if again.is_none() { Judgement::Remove } else { Judgement::Keep }
             });
             if let Some(due) = again {
                 queue.enter(id, due);

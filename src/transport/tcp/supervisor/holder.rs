@@ -21,7 +21,7 @@ use super::ipc::{self, Note, Word};
 use super::reader::let_go;
 use crate::config::{self, Config};
 use crate::shared::counters::Counter;
-use crate::shared::flows::Fate;
+use crate::shared::flows::Judgement;
 use crate::shared::mailbox::Kind;
 use crate::timer::Tick;
 use crate::transport::desk::{Desk, End};
@@ -115,7 +115,7 @@ impl Supervisor {
             let _ = self.registry.deregister(&mut held.stream);
         }
         held.owner = owner;
-        desk.parts.flows.judge(id, now, |_| Fate::Give(owner));
+        desk.parts.flows.judge(id, now, |_| Judgement::Give(owner));
         desk.count(Counter::ConnectionsAssigned, 1);
         if let Some(line) = self.lines.get_mut(owner) {
             line.assignments.push_back(Note::of(Word::Own, id));

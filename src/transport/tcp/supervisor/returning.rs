@@ -8,7 +8,7 @@
 use super::ipc::{Note, Word};
 use super::reader::Worker;
 use crate::shared::counters::Counter;
-use crate::shared::flows::{Fate, State};
+use crate::shared::flows::{Judgement, State};
 use crate::timer::Tick;
 use crate::transport::desk::Desk;
 use crate::transport::tcp::connection::{Connection, Phase};
@@ -21,7 +21,7 @@ impl Worker {
         desk.count(Counter::IdleScans, 1);
         let returned = desk.parts.flows.scan(now, |glance| {
             let is_idle = glance.owner == desk.seat && glance.state == State::Open && now.since(glance.last) >= idle;
-            if is_idle && self.may_return(glance.id) { Fate::Give(supervisor) } else { Fate::Keep }
+            if is_idle && self.may_return(glance.id) { Judgement::Give(supervisor) } else { Judgement::Keep }
         });
         for flow in returned {
             self.give_back(desk, flow.id);
@@ -97,10 +97,10 @@ impl Worker {
         let (id, mut used) = (connection.id, None);
         let returned = desk.parts.flows.judge(id, now, |glance| {
             if now.since(glance.last) >= idle && glance.state == State::Open {
-                return Fate::Give(supervisor);
+                return Judgement::Give(supervisor);
             }
             used = Some(glance.last);
-            Fate::Keep
+            Judgement::Keep
         });
         match (returned, used) {
             (Some(_), _) => self.give_back(desk, id),

@@ -116,6 +116,14 @@ impl Ready {
     pub const READABLE: Ready = Ready { readable: true, writable: false, closed: false };
 }
 
+impl std::ops::BitOrAssign for Ready {
+    fn bitor_assign(&mut self, other: Ready) {
+        self.readable |= other.readable;
+        self.writable |= other.writable;
+        self.closed |= other.closed;
+    }
+}
+
 impl From<&Event> for Ready {
     fn from(event: &Event) -> Ready {
         Ready {

@@ -1,7 +1,7 @@
 //! The loop: wait, read a batch, walk it through the corridor, send, look at the time.
 //!
-//! One round is: the poll; each source that is ready, a batch at a time, flushed before the next; what other processes posted; what
-//! is due. All processes run the same loop; the timer has no listeners and looks at the deadlines of the whole table; the supervisor or
+//! One round is: the poll; a batch from all sources that are ready, worked off and flushed before the next; what other processes posted;
+//! what is due. All processes run the same loop; the timer has no listeners and looks at the deadlines of the whole table; the supervisor or
 //! the owner of TCP, where there is one, has TCP's listeners and no others.
 
 use std::io;
@@ -213,21 +213,21 @@ impl<'h> Round<'h> {
     fn round(&mut self, events: &Events) {
         let now = clock::now();
         self.corridor.wall = clock::wall();
-        let mut sources = std::mem::take(&mut self.unfinished);
-        for event in events {
-            if Transports::owns(event.token()) {
-                sources.push((event.token(), Ready::from(event)));
-            }
-        }
+        let mut sources = self.sources(events);
         if !sources.is_empty() {
             self.count(Counter::WakeUps, 1);
         }
+        // First read them all, as far as the arena reaches: a hundred connections with a message each are a batch like a hundred
+        // datagrams, and code and data of each room stay at hand.
         for (token, ready) in sources.drain(..) {
             if self.transports.receive(token, ready, &mut self.arena, &mut self.inbox, now) {
                 self.unfinished.push((token, ready));
             }
-            self.work_off(now);
+            if self.inbox.used >= ARENA_SLOTS || !self.inbox.happenings.is_empty() {
+                self.work_off(now);
+            }
         }
+        self.work_off(now);
         if self.unfinished.is_empty() {
             self.unfinished = sources; // empty, but keeps its memory
         }
@@ -258,6 +258,25 @@ impl<'h> Round<'h> {
             self.work_off(now);
         }
         self.log_dropped();
+    }
+
+    /// What there is to read: sources that had more, and those that the poll named. Each once: what a connection brought is worked off
+    /// before its end is read.
+    fn sources(&mut self, events: &Events) -> Vec<(Token, Ready)> {
+        let mut sources = std::mem::take(&mut self.unfinished);
+        let old = sources.len();
+        let named = events.iter().filter(|event| Transports::owns(event.token()));
+        sources.extend(named.map(|event| (event.token(), Ready::from(event))));
+        if old != 0 && sources.len() > old {
+            sources.sort_by_key(|(token, _)| *token);
+            sources.dedup_by(|next, kept| {
+                next.0 == kept.0 && {
+                    kept.1 |= next.1;
+                    true
+                }
+            });
+        }
+        sources
     }
 
     /// Walks what was received through the corridor and sends what comes out of it.

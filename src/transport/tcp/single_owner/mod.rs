@@ -258,10 +258,7 @@ impl Parked {
         }
         let Some(place) = self.ready.get_mut(slot) else { return };
         match place {
-            Some(known) => {
-                known.readable |= ready.readable;
-                known.closed |= ready.closed;
-            }
+            Some(known) => *known |= ready,
             None => {
                 *place = Some(ready);
                 self.slots.push_back(slot);

@@ -102,7 +102,9 @@ impl Symmetric {
         now: Tick,
     ) {
         for run in run.chunks(BATCH) {
-            let batch: ArrayVec<_, BATCH> = run.iter().filter_map(|(_, index)| outgoing.item(*index, arena)).collect();
+            // In place, both: collected, the lists would be copied whole.
+            let mut batch = ArrayVec::<_, BATCH>::new();
+            batch.extend(run.iter().filter_map(|(_, index)| outgoing.item(*index, arena)));
             let Some(connection) = self.connections.get_mut(slot) else {
                 batch.iter().for_each(|(sending, _)| inbox.send_failed(sending.client));
                 continue;
@@ -113,7 +115,8 @@ impl Symmetric {
                 desk.parts.flows.note_request(connection.id);
             }
             let pieces = batch.iter().flat_map(|(_, pieces)| pieces).filter(|piece| !piece.is_empty());
-            let slices: ArrayVec<_, { 2 * BATCH }> = pieces.map(|piece| IoSlice::new(piece)).collect();
+            let mut slices = ArrayVec::<_, { 2 * BATCH }>::new();
+            slices.extend(pieces.map(|piece| IoSlice::new(piece)));
             let mut written = match connection.write(&slices) {
                 Ok(written) => written,
                 Err(_) => {

@@ -1,12 +1,13 @@
 //! Flows: one entry per TCP connection or SCTP association of the whole daemon.
 //!
 //! Owns: who they are with, in what state, and which process a connection belongs to; the limits on their number, total and
-//! per peer IP (M20). Opening a connection is claimed here first, so no two workers connect to one peer at once. Never a
+//! per peer IP (M20). These are behind one lock for each transport; what is counted with every message is not (`tally`). Opening a connection is claimed here first, so no two workers connect to one peer at once. Never a
 //! socket.
 
 mod scan;
 mod size;
 mod table;
+mod tally;
 mod view;
 
 use std::hash::Hasher;
@@ -24,8 +25,9 @@ pub use size::MOST;
 use size::{Held, Sizes, Tables};
 pub use table::{ADDRESSES, PathNote, State};
 use table::{Entry, FlowTable, Hashed, New};
+use tally::{Tally, Told};
 pub use view::FlowView;
-use view::{join, number, split, view};
+use view::{join, number, split};
 
 /// Entries that are looked at while the lock is held once, where there are many.
 const SLICE: u32 = 256;
@@ -62,6 +64,7 @@ pub enum Claim {
 pub struct Spans {
     tables: Sizes,
     live: Span<AtomicU32>,
+    tallies: Span<Tally>,
 }
 
 /// A locked table. When it is let go, everybody may see how many are in it, also if somebody died in it and it was rebuilt.
@@ -92,6 +95,8 @@ pub struct Flows {
     tables: Tables,
     /// How many are in each, seen without its lock.
     live: &'static [AtomicU32],
+    /// TCP's, then SCTP's.
+    tallies: &'static [Tally],
     /// Entries allowed in each table.
     most: usize,
     key: (u64, u64),
@@ -100,7 +105,8 @@ pub struct Flows {
 impl Flows {
     /// `most`: entries of each transport (`memory.flows`), at most `MOST`.
     pub fn plan(plan: &mut Plan, most: usize) -> Spans {
-        Spans { tables: Sizes::plan(plan, most), live: plan.array(2) }
+        let tables = Sizes::plan(plan, most);
+        Spans { live: plan.array(2), tallies: plan.array(2 * tables.places()), tables }
     }
 
     /// `most` as planned. Call once, before the first fork.
@@ -113,7 +119,13 @@ impl Flows {
             getrandom::fill(key).map_err(|cause| io::Error::other(cause.to_string()))?;
         }
         let [k0, k1] = keys.map(u64::from_ne_bytes);
-        Ok(Flows { tables: spans.tables.take(mapping)?, live: mapping.array(&spans.live), most, key: (k0, k1) })
+        Ok(Flows {
+            tables: spans.tables.take(mapping)?,
+            live: mapping.array(&spans.live),
+            tallies: mapping.array(&spans.tallies),
+            most,
+            key: (k0, k1),
+        })
     }
 
     /// Flows of a transport now. Takes no lock.
@@ -127,7 +139,7 @@ impl Flows {
     pub fn find(&self, id: FlowId) -> Option<FlowView> {
         let (transport, index) = split(id)?;
         let mut held = self.lock(transport)?;
-        held.table().get(index, id.generation).map(|entry| view(transport, index, entry))
+        held.table().get(index, id.generation).map(|entry| self.view(transport, index, entry))
     }
 
     /// Those of `ids` that are over. The lock is taken once for many of them, and never held for long.
@@ -150,7 +162,7 @@ impl Flows {
     pub fn find_by_peer(&self, transport: Transport, peer: Address) -> Option<FlowView> {
         let hashed = self.hashed(peer);
         let mut held = self.lock(transport)?;
-        held.table().by_peer(hashed, usable).map(|(index, entry)| view(transport, index, entry))
+        held.table().by_peer(hashed, usable).map(|(index, entry)| self.view(transport, index, entry))
     }
 
     /// The same on one listener: a peer may have associations with several, and over SCTP's two stacks.
@@ -160,7 +172,7 @@ impl Flows {
         let mut held = self.lock(transport)?;
         let table = held.table();
         let found = table.by_peer(hashed, |entry| usable(entry) && entry.listener == listener);
-        found.map(|(index, entry)| view(transport, index, entry))
+        found.map(|(index, entry)| self.view(transport, index, entry))
     }
 
     #[must_use]
@@ -168,7 +180,7 @@ impl Flows {
         let mut held = self.lock(Transport::Sctp)?;
         let table = held.table();
         let index = table.by_association(association)?;
-        table.entry(index).map(|entry| view(Transport::Sctp, index, entry))
+        table.entry(index).map(|entry| self.view(Transport::Sctp, index, entry))
     }
 
     /// Finds a flow to `peer` that takes new requests, or enters one as `Opening` for the caller to open.
@@ -188,12 +200,12 @@ impl Flows {
         // SCTP's listeners may be of two kinds, the kernel's and in user space: each has its own associations.
         let its_own = |entry: &Entry| usable(entry) && (transport == Transport::Tcp || entry.listener == listener);
         if let Some((index, entry)) = table.by_peer(hashed, its_own) {
-            return Claim::Other(view(transport, index, entry));
+            return Claim::Other(self.view(transport, index, entry));
         }
         let (peers, owner, state) = (&[hashed], seat as u16, State::Opening);
         let new = New { peers, ip_hash, association: 0, encapsulation: 0, owner, listener, state, now };
-        match self.enter(&mut table, &new, limit) {
-            Ok((index, generation)) => Claim::Mine(join(transport, index, generation)),
+        match self.enter(transport, &mut table, &new, limit) {
+            Ok(id) => Claim::Mine(id),
             Err(refusal) => Claim::Full(refusal),
         }
     }
@@ -252,7 +264,7 @@ impl Flows {
             now,
         };
         let mut held = self.lock(transport).ok_or(Refusal::Table)?;
-        self.enter(&mut held.table(), &new, limit).map(|(index, generation)| join(transport, index, generation))
+        self.enter(transport, &mut held.table(), &new, limit)
     }
 
     /// An association, of which the kernel knows none, is about to be set up to this peer, on this socket of the listener: it counts from
@@ -280,7 +292,7 @@ impl Flows {
         }
         let (peers, owner, state) = (&[hashed], u16::from(socket), State::Opening);
         let new = New { peers, ip_hash, association: 0, encapsulation: 0, owner, listener, state, now };
-        self.enter(&mut table, &new, limit).map(|(index, generation)| join(transport, index, generation))
+        self.enter(transport, &mut table, &new, limit)
     }
 
     /// The association that is being set up to this peer.
@@ -290,7 +302,7 @@ impl Flows {
         let mut held = self.lock(Transport::Sctp)?;
         let table = held.table();
         let found = table.by_peer(hashed, |entry| is_opening(entry, listener));
-        found.map(|(index, entry)| view(Transport::Sctp, index, entry))
+        found.map(|(index, entry)| self.view(Transport::Sctp, index, entry))
     }
 
     /// An association came up on this socket of the listener, whoever set it up, or its addresses changed. True with it: it was not
@@ -341,19 +353,22 @@ impl Flows {
         let ip_hash = peers.first().map_or(0, |peer| self.ip_hash(*peer));
         let (owner, state) = (u16::from(socket), State::Open);
         let new = New { peers: hashed, ip_hash, association, encapsulation: 0, owner, listener, state, now };
-        let (index, generation) = self.enter(&mut table, &new, limit)?;
-        Ok((join(transport, index, generation), true))
+        Ok((self.enter(transport, &mut table, &new, limit)?, true))
     }
 
     /// Messages came in on an association: its flow, or none when it is not known here.
     pub fn touch_association(&self, association: u32, received: u64, now: Tick) -> Option<FlowId> {
+        let (id, tally) = self.tally_of(association)?;
+        tally.count(received, 0, now);
+        Some(id)
+    }
+
+    fn tally_of(&self, association: u32) -> Option<(FlowId, &'static Tally)> {
         let mut held = self.lock(Transport::Sctp)?;
-        let mut table = held.table();
+        let table = held.table();
         let index = table.by_association(association)?;
-        let entry = table.entry_mut(index)?;
-        entry.received += received;
-        entry.last = now;
-        Some(join(Transport::Sctp, index, entry.generation))
+        let id = join(Transport::Sctp, index, table.entry(index)?.generation);
+        Some((id, self.tally(Transport::Sctp, index)?))
     }
 
     /// Its peer has forgotten it and began anew: what was sent or queued before belongs to the one that is over.
@@ -369,37 +384,31 @@ impl Flows {
     /// than `most`. What waits for one that is not known here is not counted.
     #[must_use]
     pub fn queue(&self, association: u32, bytes: usize, most: usize) -> bool {
-        self.change_queued(association, |queued| Some(queued + bytes).filter(|queued| *queued <= most)).unwrap_or(true)
+        let more = |queued| Some(queued + bytes).filter(|queued| *queued <= most);
+        self.tally_of(association).is_none_or(|(_, tally)| tally.change_queued(more))
     }
 
     /// So many wait no more.
     pub fn unqueue(&self, association: u32, bytes: usize) {
-        let _ = self.change_queued(association, |queued| Some(queued.saturating_sub(bytes)));
+        if let Some((_, tally)) = self.tally_of(association) {
+            tally.change_queued(|queued| Some(queued.saturating_sub(bytes)));
+        }
     }
 
-    /// None: it is not known. False: it stays as it is.
-    fn change_queued(&self, association: u32, change: impl FnOnce(usize) -> Option<usize>) -> Option<bool> {
-        let mut held = self.lock(Transport::Sctp)?;
-        let mut table = held.table();
-        let entry = table.by_association(association).and_then(|index| table.entry_mut(index))?;
-        let queued = change(entry.queued as usize).and_then(|queued| u32::try_from(queued).ok());
-        entry.queued = queued.unwrap_or(entry.queued);
-        Some(queued.is_some())
-    }
-
-    /// Messages came or went on a connection.
+    /// Messages came or went on a connection, and so many bytes wait there. Takes no lock: it is called for each message.
     pub fn touch(&self, id: FlowId, received: u64, sent: u64, queued: u32, now: Tick) {
-        self.change(id, |entry| {
-            entry.received += received;
-            entry.sent += sent;
-            entry.queued = queued;
-            entry.last = now;
-        });
+        if let Some(tally) = split(id).and_then(|(transport, index)| self.tally(transport, index)) {
+            tally.count(received, sent, now);
+            tally.set_queued(queued);
+        }
     }
 
     /// The owner's news of the path.
     pub fn note_path(&self, id: FlowId, path: PathNote, queued: u32) {
-        self.change(id, |entry| (entry.path, entry.queued) = (path, queued));
+        self.change(id, |entry| entry.path = path);
+        if let Some(tally) = split(id).and_then(|(transport, index)| self.tally(transport, index)) {
+            tally.set_queued(queued);
+        }
     }
 
     /// A request of ours is about to leave on it: from now on its end is a loss, also to whoever succeeds its owner.
@@ -428,7 +437,7 @@ impl Flows {
         let (transport, index) = split(id)?;
         let mut held = self.lock(transport)?;
         let mut table = held.table();
-        let last = table.get(index, id.generation).map(|entry| view(transport, index, entry))?;
+        let last = table.get(index, id.generation).map(|entry| self.view(transport, index, entry))?;
         table.remove(index);
         Some(last)
     }
@@ -439,9 +448,11 @@ impl Flows {
         let mut held = self.lock(transport)?;
         let mut table = held.table();
         let entry = table.get_mut(index, id.generation).filter(|entry| usable(entry))?;
-        entry.last = now;
         entry.requested |= u8::from(request);
-        Some(view(transport, index, entry))
+        if let Some(tally) = self.tally(transport, index) {
+            tally.use_at(now);
+        }
+        Some(self.view(transport, index, entry))
     }
 
     /// Up to `most` flows of a transport, without waiting: what could be had while nobody else held the table.
@@ -452,7 +463,7 @@ impl Flows {
         while let Some(start) = from.filter(|_| views.len() < most) {
             let held = number(transport).and_then(|n| self.tables.try_lock(n));
             let Some(mut held) = held else { break };
-            from = held.table().slice(start, SLICE, |index, entry| views.push(view(transport, index, entry)));
+            from = held.table().slice(start, SLICE, |index, entry| views.push(self.view(transport, index, entry)));
         }
         views.truncate(most);
         views
@@ -476,14 +487,20 @@ impl Flows {
         let mut from = Some(1);
         while let Some(start) = from {
             let Some(mut held) = self.lock(transport) else { return };
-            from = held.table().slice(start, SLICE, |index, entry| slice.push(view(transport, index, entry)));
+            from = held.table().slice(start, SLICE, |index, entry| slice.push(self.view(transport, index, entry)));
             drop(held);
             slice.iter().for_each(&mut each);
             slice.clear();
         }
     }
 
-    fn enter(&self, table: &mut FlowTable<'_>, new: &New<'_>, limit: Limit) -> Result<(u32, u32), Refusal> {
+    fn enter(
+        &self,
+        transport: Transport,
+        table: &mut FlowTable<'_>,
+        new: &New<'_>,
+        limit: Limit,
+    ) -> Result<FlowId, Refusal> {
         if table.live() >= limit.total {
             return Err(Refusal::Total);
         }
@@ -493,7 +510,20 @@ impl Flows {
         if table.live() >= self.most {
             return Err(Refusal::Table);
         }
-        table.insert(new).ok_or(Refusal::Table)
+        let (index, generation) = table.insert(new).ok_or(Refusal::Table)?;
+        if let Some(tally) = self.tally(transport, index) {
+            tally.begin(new.now);
+        }
+        Ok(join(transport, index, generation))
+    }
+
+    fn tally(&self, transport: Transport, index: u32) -> Option<&'static Tally> {
+        self.tallies.get(number(transport)? * (self.tallies.len() / 2) + index as usize)
+    }
+
+    fn view(&self, transport: Transport, index: u32, entry: &Entry) -> FlowView {
+        let told = self.tally(transport, index).map(Tally::told);
+        view::view(transport, index, entry, told.unwrap_or(Told::NOTHING))
     }
 
     fn change<R>(&self, id: FlowId, with: impl FnOnce(&mut Entry) -> R) -> Option<R> {

@@ -4,7 +4,7 @@
 //! what that costs; nobody else looks at what it does not need.
 
 use super::table::FlowTable;
-use super::view::{join, split, view};
+use super::view::{join, split};
 use super::{FlowView, Flows, State};
 use crate::timer::Tick;
 use crate::transport::{FlowId, Transport};
@@ -35,7 +35,7 @@ impl Flows {
         let Some(mut held) = self.lock(Transport::Tcp) else { return changed };
         let mut table = held.table();
         for index in 1..=table.used() {
-            changed.extend(judge(&mut table, index, now, &mut each));
+            changed.extend(self.look_at(&mut table, index, now, &mut each));
         }
         changed
     }
@@ -46,34 +46,38 @@ impl Flows {
         let mut held = self.lock(transport).filter(|_| transport == Transport::Tcp)?;
         let mut table = held.table();
         table.get(index, id.generation)?;
-        judge(&mut table, index, now, &mut each)
+        self.look_at(&mut table, index, now, &mut each)
     }
-}
 
-fn judge(
-    table: &mut FlowTable<'_>,
-    index: u32,
-    now: Tick,
-    each: &mut impl FnMut(&Glance) -> Judgement,
-) -> Option<FlowView> {
-    let entry = table.entry_mut(index)?;
-    let glance = Glance {
-        id: join(Transport::Tcp, index, entry.generation),
-        owner: usize::from(entry.owner),
-        state: State::from_u8(entry.state).unwrap_or(State::Closing),
-        last: entry.last,
-    };
-    match each(&glance) {
-        Judgement::Keep => None,
-        Judgement::Give(seat) => {
-            let was = view(Transport::Tcp, index, entry);
-            (entry.owner, entry.last) = (seat as u16, now);
-            Some(was)
-        }
-        Judgement::Remove => {
-            let was = view(Transport::Tcp, index, entry);
-            table.remove(index);
-            Some(was)
+    fn look_at(
+        &self,
+        table: &mut FlowTable<'_>,
+        index: u32,
+        now: Tick,
+        each: &mut impl FnMut(&Glance) -> Judgement,
+    ) -> Option<FlowView> {
+        let entry = table.entry_mut(index)?;
+        let glance = Glance {
+            id: join(Transport::Tcp, index, entry.generation),
+            owner: usize::from(entry.owner),
+            state: State::from_u8(entry.state).unwrap_or(State::Closing),
+            last: self.tally(Transport::Tcp, index).map_or(now, |tally| tally.told().last),
+        };
+        match each(&glance) {
+            Judgement::Keep => None,
+            Judgement::Give(seat) => {
+                let was = self.view(Transport::Tcp, index, entry);
+                entry.owner = seat as u16;
+                if let Some(tally) = self.tally(Transport::Tcp, index) {
+                    tally.use_at(now);
+                }
+                Some(was)
+            }
+            Judgement::Remove => {
+                let was = self.view(Transport::Tcp, index, entry);
+                table.remove(index);
+                Some(was)
+            }
         }
     }
 }

@@ -30,6 +30,11 @@ macro_rules! sizes {
                 Sizes::$largest(plan.locks(2))
             }
 
+            /// Places of one table.
+            pub fn places(&self) -> usize {
+                match self { $(Sizes::$name(_) => $places,)+ }
+            }
+
             pub fn take(&self, mapping: &Mapping) -> io::Result<Tables> {
                 Ok(match self { $(Sizes::$name(span) => Tables::$name(mapping.locks(span)?),)+ })
             }

@@ -66,7 +66,6 @@ pub struct Entry {
     pub listener: u8,
     /// A `State`; 0 is free.
     pub state: u8,
-    pub queued: u32,
     /// UDP port that the peer's packets come from (RFC 6951); 0: none.
     pub encapsulation: u16,
     /// Not 0: a request of ours went out on it, so its end may be somebody's loss.
@@ -76,9 +75,6 @@ pub struct Entry {
     /// How long before `opened` its set-up began, milliseconds.
     pub set_up_ms: u32,
     pub opened: Tick,
-    pub last: Tick,
-    pub received: u64,
-    pub sent: u64,
 }
 
 /// A table as it lies in shared memory: `PLACES` - 1 entries, of which only those ever used at once are touched.
@@ -244,16 +240,12 @@ impl FlowTable<'_> {
             owner: new.owner,
             listener: new.listener,
             state: new.state as u8,
-            queued: 0,
             encapsulation: new.encapsulation,
             requested: 0,
             unused: 0,
             path: PathNote::default(),
             set_up_ms: 0,
             opened: new.now,
-            last: new.now,
-            received: 0,
-            sent: 0,
         };
         for (place, peer) in entry.peers.iter_mut().zip(new.peers) {
             *place = peer.address;

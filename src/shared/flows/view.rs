@@ -2,6 +2,7 @@
 
 use super::MOST;
 use super::table::{ADDRESSES, Entry, PathNote, State};
+use super::tally::Told;
 use crate::timer::Tick;
 use crate::transport::{Address, FlowId, Transport};
 
@@ -59,7 +60,7 @@ pub(super) fn split(id: FlowId) -> Option<(Transport, u32)> {
     Some((transport, from_0 % MOST as u32 + 1))
 }
 
-pub(super) fn view(transport: Transport, index: u32, entry: &Entry) -> FlowView {
+pub(super) fn view(transport: Transport, index: u32, entry: &Entry, told: Told) -> FlowView {
     FlowView {
         id: join(transport, index, entry.generation),
         transport,
@@ -71,11 +72,11 @@ pub(super) fn view(transport: Transport, index: u32, entry: &Entry) -> FlowView 
         requested: entry.requested != 0,
         path: entry.path,
         peers: entry.peers,
-        queued: entry.queued,
+        queued: told.queued,
         begun: Tick(entry.opened.0.saturating_sub(u64::from(entry.set_up_ms))),
         opened: entry.opened,
-        last: entry.last,
-        received: entry.received,
-        sent: entry.sent,
+        last: told.last,
+        received: told.received,
+        sent: told.sent,
     }
 }

@@ -13,29 +13,52 @@ use zerocopy::{FromBytes, KnownLayout};
 
 use crate::timer::Tick;
 
-/// Deadlines of the slots 1..=`N`, `N` < 2^20. Twenty bytes a slot.
+/// Deadlines of the slots 1..=`N`, `N` < 2^20. Sixteen bytes a slot.
 #[derive(FromBytes, KnownLayout)]
 #[repr(C)]
 pub struct Deadlines<const N: usize> {
+    slots: [Slot; N],
     /// 0 <= len <= N: entries in the heap.
     len: u32,
     unused: u32,
-    /// By slot: when it is really due, plus 1; 0 when its timer is not running.
-    due: [u64; N],
-    /// The heap: an entry is not earlier than its parent. The tick under which it is filed is at most the slot's `due`.
+    /// The heap: an entry is not earlier than its parent. The tick under which it is filed is at most when the slot is due.
     heap: [Entry; N],
-    /// By slot: its place in the heap plus 1; 0 when it has none.
-    place: [u32; N],
+}
+
+/// In the upper 44 bits when the slot is really due, plus 1, or 0 when its timer is not running; in the lower 20 its place in the heap
+/// plus 1, or 0 when it has none.
+#[derive(Clone, Copy, FromBytes, KnownLayout)]
+#[repr(transparent)]
+struct Slot(u64);
+
+impl Slot {
+    fn due(self) -> Tick {
+        (self.0 >> SLOT_BITS).checked_sub(1).map_or(Tick::NEVER, Tick)
+    }
+
+    fn place(self) -> Option<usize> {
+        index_of((self.0 & PLACE) as u32)
+    }
+
+    fn set_due(&mut self, at: Tick) {
+        let due = if at == Tick::NEVER { 0 } else { at.0.min(LATEST) + 1 };
+        self.0 = due << SLOT_BITS | self.0 & PLACE;
+    }
+
+    fn set_place(&mut self, place: Option<usize>) {
+        self.0 = self.0 & !PLACE | place.map_or(0, |place| place as u64 + 1);
+    }
 }
 
 /// Tick in the upper 44 bits (557 years of milliseconds), slot in the lower 20: compared as one number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, FromBytes, KnownLayout)]
 #[repr(transparent)]
-struct Entry(u64);
+pub struct Entry(u64);
 
 const SLOT_BITS: u32 = 20;
+const PLACE: u64 = (1 << SLOT_BITS) - 1;
 /// Anything later is filed under this.
-const LATEST: u64 = u64::MAX >> SLOT_BITS;
+const LATEST: u64 = (u64::MAX >> SLOT_BITS) - 1;
 
 impl Entry {
     fn new(at: Tick, slot: u32) -> Entry {
@@ -47,7 +70,7 @@ impl Entry {
     }
 
     fn slot(self) -> u32 {
-        (self.0 & ((1 << SLOT_BITS) - 1)) as u32
+        (self.0 & PLACE) as u32
     }
 }
 
@@ -58,14 +81,13 @@ impl<const N: usize> Deadlines<N> {
     /// A slot outside 1..=N is ignored.
     pub fn set(&mut self, slot: u32, at: Tick) {
         let () = Self::FITS;
-        let Some(index) = index_of(slot) else { return };
-        let Some(due) = self.due.get_mut(index) else { return };
-        *due = if at == Tick::NEVER { 0 } else { at.0.min(LATEST) + 1 };
+        let Some(known) = index_of(slot).and_then(|index| self.slots.get_mut(index)) else { return };
+        known.set_due(at);
         if at == Tick::NEVER {
             return;
         }
         let entry = Entry::new(at, slot);
-        match self.place.get(index).and_then(|place| index_of(*place)) {
+        match known.place() {
             Some(place) if self.heap.get(place).is_some_and(|filed| entry < *filed) => {
                 self.heap[place] = entry;
                 self.up(place);
@@ -78,8 +100,7 @@ impl<const N: usize> Deadlines<N> {
     /// When the slot is due; `Tick::NEVER` when its timer is not running.
     #[must_use]
     pub fn due(&self, slot: u32) -> Tick {
-        let due = index_of(slot).and_then(|index| self.due.get(index));
-        due.and_then(|due| due.checked_sub(1)).map_or(Tick::NEVER, |due| Tick(due.min(LATEST)))
+        index_of(slot).and_then(|index| self.slots.get(index)).map_or(Tick::NEVER, |known| known.due())
     }
 
     /// No slot is due before this; `Tick::NEVER` when the heap is empty.
@@ -113,8 +134,7 @@ impl<const N: usize> Deadlines<N> {
     /// Forgets everything and takes these instead: what is left to do after the owner's death.
     pub fn rebuild(&mut self, deadlines: impl Iterator<Item = (u32, Tick)>) {
         self.len = 0;
-        self.due.fill(0);
-        self.place.fill(0);
+        self.slots.fill(Slot(0));
         for (slot, at) in deadlines {
             self.set(slot, at);
         }
@@ -183,8 +203,8 @@ impl<const N: usize> Deadlines<N> {
     }
 
     fn note(&mut self, entry: Entry, place: Option<usize>) {
-        if let Some(noted) = index_of(entry.slot()).and_then(|index| self.place.get_mut(index)) {
-            *noted = place.map_or(0, |place| place as u32 + 1);
+        if let Some(known) = index_of(entry.slot()).and_then(|index| self.slots.get_mut(index)) {
+            known.set_place(place);
         }
     }
 }
@@ -299,9 +319,8 @@ mod tests {
                 if seed >> 62 == 0 { seed } else { seed >> 33 & 255 }
             };
             heap.len = random() as u32;
-            heap.due = std::array::from_fn(|_| random());
+            heap.slots = std::array::from_fn(|_| Slot(random() << 18 ^ random()));
             heap.heap = std::array::from_fn(|_| Entry(random() << 18));
-            heap.place = std::array::from_fn(|_| random() as u32);
             for _ in 0..100 {
                 heap.set(random() as u32, Tick(random()));
                 heap.pop_due(Tick(random()));

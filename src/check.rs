@@ -3,6 +3,7 @@
 //! Owns: the report and its warnings (a warning leaves the exit status 0). Opens no socket and changes nothing.
 
 mod open;
+mod pages;
 mod room;
 #[cfg(test)]
 mod tests;
@@ -91,6 +92,9 @@ pub fn report(config: &Config, bytes: u64, room: &Room, kernel_has_sctp: bool) -
     };
     let _ = writeln!(text, "run as   {user}: {} workers, 1 timer process{extra}", config.workers);
     let _ = writeln!(text, "memory   up to {} MiB shared, of {} MiB", mebibytes(bytes), mebibytes(room.bytes()));
+    if let Some(advice) = pages::advice().filter(|_| config.memory.huge_pages) {
+        let _ = writeln!(text, "         {advice}");
+    }
     if config.listen.iter().any(|listen| is_in_user_space(listen, kernel_has_sctp)) {
         let limits = &config.live.limits;
         let all = (limits.associations.min(config.memory.flows) * sctp_room(limits)) as u64;

@@ -245,6 +245,8 @@ pub struct Memory {
     pub flows: usize,
     /// Bytes of each mailbox ring between two processes; 0: see `Config::mailbox_bytes`.
     pub mailbox_bytes: usize,
+    /// Ask the kernel for huge pages.
+    pub huge_pages: bool,
 }
 
 /// Bounds on what the network may make us do.

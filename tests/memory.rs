@@ -28,6 +28,11 @@ const MANY: usize = 20_000;
 /// Under way at once; a socket's buffer takes them all.
 const BATCH: usize = 32;
 
+/// Small pages: a huge one would be touched whole by the first thing in it.
+fn setup(transports: &[Transport]) -> Setup {
+    Setup { tables: "[memory]\nhuge_pages = false\n".to_owned(), ..Setup::on(HOME, transports) }
+}
+
 /// Bytes in RAM that belong to the daemon's processes and to no file (proc(5), smaps_rollup): of what several of them have
 /// touched each counts its share, so the sum counts it once.
 fn touched(daemon: &Daemon) -> u64 {
@@ -178,7 +183,7 @@ fn hear(caller: &mut Inbox<'_>, heard: &mut HashSet<(String, String)>, responses
 #[test]
 fn an_invite_that_rings_holds_4_kb_and_one_that_was_answered_hardly_anything() {
     let room = Room::new("ringing");
-    let setup = Setup::on(HOME, &[Udp]);
+    let setup = setup(&[Udp]);
     let daemon = Daemon::start(&room, &setup);
     let mut phones = Phones::new(&setup, Udp);
     // 180s of some 700 bytes, too.
@@ -207,7 +212,7 @@ fn an_invite_that_rings_holds_4_kb_and_one_that_was_answered_hardly_anything() {
 #[test]
 fn a_request_that_waits_for_timer_j_holds_its_answer_and_little_more() {
     let room = Room::new("timer-j");
-    let setup = Setup::on(HOME, &[Udp]);
+    let setup = setup(&[Udp]);
     let daemon = Daemon::start(&room, &setup);
     let mut phones = Phones::new(&setup, Udp);
     phones.call(1_000, "BYE", 0, &[("200 OK", "")]);
@@ -227,7 +232,7 @@ fn a_request_that_waits_for_timer_j_holds_its_answer_and_little_more() {
 #[test]
 fn a_failure_that_waits_for_its_ack_over_tcp_holds_no_text() {
     let room = Room::new("timer-h");
-    let setup = Setup::on(HOME, &[Tcp]);
+    let setup = setup(&[Tcp]);
     let daemon = Daemon::start(&room, &setup);
     let mut phones = Phones::new(&setup, Tcp);
     phones.call(1_000, "INVITE", 0, &[("486 Busy Here", "")]);
@@ -245,7 +250,7 @@ fn a_failure_that_waits_for_its_ack_over_udp_holds_its_answer() {
     let room = Room::new("timer-h-udp");
     // One worker, so that no mailbox is touched; no Record-Route, so that the answer has its 300 bytes.
     let top = "record_route = false\n".to_owned();
-    let setup = Setup { workers: 1, top, ..Setup::on(HOME, &[Udp, Tcp]) };
+    let setup = Setup { workers: 1, top, ..setup(&[Udp, Tcp]) };
     let daemon = Daemon::start(&room, &setup);
     let mut phones = Phones::between(&setup, Udp, Tcp);
     let busy = [("486 Busy Here", "")];
@@ -264,7 +269,7 @@ fn a_failure_that_waits_for_its_ack_over_udp_holds_its_answer() {
 fn a_binding_holds_400_bytes() {
     const BINDINGS: usize = 80_000;
     let room = Room::new("bindings");
-    let setup = Setup::on(HOME, &[Tcp]);
+    let setup = setup(&[Tcp]);
     let daemon = Daemon::start(&room, &setup);
     // Over TCP, so that no transaction stays (timer J is 0).
     let phone = Peer::connect(Tcp, setup.address(Tcp)).expect("a peer");
@@ -301,8 +306,8 @@ fn registration(phone: &Peer, n: usize) -> String {
 fn an_idle_connection_holds_less_than_1_kb_of_ours() {
     const CONNECTIONS: usize = 9_000;
     let room = Room::new("idle");
-    let tables = "[limits]\nconnections = 12000\nconnections_per_peer = 12000\n";
-    let setup = Setup { tables: tables.to_owned(), ..Setup::on(HOME, &[Tcp]) };
+    let mut setup = setup(&[Tcp]);
+    setup.tables += "[limits]\nconnections = 12000\nconnections_per_peer = 12000\n";
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit of open files");
     setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("as many open files as we may have");
     let wanted = CONNECTIONS as u64 + 500;

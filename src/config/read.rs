@@ -294,6 +294,7 @@ fn memory(mut keys: Keys<'_>) -> Memory {
         bindings: keys.number("bindings", 100_000, 100..=100_000_000, "bindings"),
         flows: keys.number("flows", 16_384, 16..=1_048_576, "connections (and as many associations)"),
         mailbox_bytes: keys.number("mailbox_bytes", 0, 0..=64 * MIB, "bytes (0: by the number of processes)"),
+        huge_pages: keys.boolean("huge_pages", true),
     };
     keys.finish();
     memory

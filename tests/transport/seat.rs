@@ -105,7 +105,7 @@ pub fn config(workers: usize, listen: &[(Transport, &str)]) -> Config {
         user: None,
         listen,
         admin: Admin { address: None },
-        memory: Memory { transactions: 1000, bindings: 1000, flows: 10_000, mailbox_bytes: 1 << 20 },
+        memory: Memory { transactions: 1000, bindings: 1000, flows: 10_000, mailbox_bytes: 1 << 20, huge_pages: false },
         sctp: Sctp {
             layout: Layout::Shared,
             socket_rcvbuf_bytes: 8 << 20,

@@ -259,3 +259,21 @@ fn a_plan_larger_than_the_address_space_is_refused() {
     assert_eq!(plan.bytes(), usize::MAX);
     assert!(plan.map().is_err());
 }
+
+/// madvise(2): what the kernel makes of it is the administrator's matter; that it was asked, it says in smaps (proc(5)).
+#[test]
+fn huge_pages_are_asked_for_where_they_can_begin() {
+    let mut plan = Plan::new();
+    let span = plan.array::<AtomicU64>(1 << 18);
+    let mapping = plan.map().unwrap();
+    let begin = std::ptr::from_ref(&mapping.array(&span)[0]) as usize;
+    assert_eq!(begin % (2 << 20), 0);
+    let asked = || {
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let ours = smaps.split_once(&format!("{begin:x}-")).unwrap().1;
+        ours.lines().find(|line| line.starts_with("VmFlags:")).unwrap().split(' ').any(|flag| flag == "hg")
+    };
+    assert!(!asked());
+    mapping.ask_for_huge_pages().unwrap();
+    assert!(asked());
+}

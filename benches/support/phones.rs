@@ -82,6 +82,9 @@ pub struct Cost {
     pub sleeps: f64,
 }
 
+/// In an emulated machine, too, whose seconds are 10^9 instructions.
+const SETTLES: Duration = Duration::from_secs(2);
+
 thread_local! {
     static ROUNDS: Cell<usize> = const { Cell::new(0) };
 }
@@ -152,8 +155,10 @@ impl Phones {
 }
 
 impl Meter {
-    /// Looks for so long at what the proxy uses while nobody calls.
+    /// Looks for so long at what the proxy uses while nobody calls; not before all its processes have begun: one answers before the last is
+    /// there, and what they begin with is not what they use idle.
     pub fn of(proxy: &Proxy, idle_for: Duration) -> Meter {
+        sleep(SETTLES);
         let (began, before) = (Instant::now(), proxy.spent());
         sleep(idle_for);
         Meter { began, before, idle: proxy.spent() - before, idle_for: began.elapsed() }

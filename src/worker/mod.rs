@@ -25,6 +25,11 @@
 //! | a socket for each worker on SCTP instead of a shared one | ef5b8a8; c518986 | nothing gained (see `transport::sctp`) | not kept as default |
 //! | the same on UDP (`udp.layout`; µs on the host, closed loop and 4,000 calls/s, medians of three) | 6bcfbb1 | 31.1 and 64.2, p99 of set-up 6.1 and 0.44 ms | 30.3 and 62.9, p99 8.1 and 0.78 ms: not kept as default |
 //! | a loss walks over clients that wait, not over all that have finished (µs on the host, connections renewed every 50 operations) | 6f2b351 | TCP 33.3 and 35.5 | 29.9 and 28.8 |
+//! | all sources that are ready are read before what they brought is worked off (µs on the host; TCP kept, 100 and 1,000 clients, and renewed every 50 operations) | b8a0b3c | 26.8, 36.8, 31.3 | 24.6, 33.0, 27.8 |
+//! | what is counted on a connection needs no lock; a write's lists made in place (the same) | 16d483b, 2a47dbb | 24.6, 33.0, 27.8 | 21.8, 31.6, 27.0 |
+//! | huge pages, where the kernel gives them (µs on the host, 100 clients) | ef15743 | UDP 20.3, TCP 26.3 | 18.4, 24.3 |
+//! | a bucket's first lines fetched before its lock is asked for (`prefetcht0`; the same) | | UDP 21.8, TCP 23.3 | 21.5, 22.9: not kept for so little |
+//! | the timer process looks every 50 ms, not every 20 (`benches/vm floor udp`) | dc1b143 | UDP 106.6 | 105.7: not kept, what is due together leaves in larger bursts |
 //!
 //! Over UDP the plain loop costs 59; a worker's own code 43 (callgrind).
 

@@ -36,13 +36,6 @@ impl Corridor {
         false
     }
 
-    /// Milliseconds between two looks at the deadlines: timers are late by so much at most. A tenth of T1, which is no more than an
-    /// estimate of the round trip (RFC 3261 §17.1.1.1), and 50 at most: where calls are few each look wakes a process for one of them.
-    #[must_use]
-    pub fn turn_ms(&self) -> u64 {
-        (self.live.timers.t1_ms / 10).clamp(1, 50)
-    }
-
     /// When the deadlines want to be looked at again. New ones come while the timer process sleeps, but none that is nearer than T1
     /// (timers A, E and G begin with it), so half of that is soon enough, and an idle daemon sleeps.
     #[must_use]

@@ -26,6 +26,8 @@ use crate::transport::{Happening, Inbox, Ready, Transports, interfaces};
 const ARENA_SLOTS: usize = 64;
 /// The largest UDP datagram or SCTP message fits whole.
 const ARENA_SLOT_BYTES: usize = 65_536;
+/// The timer process looks at the deadlines no more often than this: timers are late by this much at most.
+const TIMER_TURN_MS: u64 = 20;
 /// Where idle TCP connections are looked for in each turn, as OpenSER does, turns come at least this often.
 const TURN_MS: u64 = 500;
 /// What is due later than this is left to the master's bell, which rings whoever has not come round for a second: a time-out costs the
@@ -242,7 +244,7 @@ impl<'h> Round<'h> {
             self.corridor.expire(now);
             let more = self.corridor.deadlines(now, DUE_PER_TURN);
             let next = if more { now } else { self.corridor.next_look(now) };
-            self.next_deadlines = next.max(now + if more { 0 } else { self.corridor.turn_ms() });
+            self.next_deadlines = next.max(now + if more { 0 } else { TIMER_TURN_MS });
         }
         // First what has moved from what is lost to another connection.
         self.work_off(now);

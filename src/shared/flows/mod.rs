@@ -1,8 +1,8 @@
 //! Flows: one entry per TCP connection or SCTP association of the whole daemon.
 //!
-//! Owns: who they are with, in what state, and which process a connection belongs to; the limits on their number, total and
-//! per peer IP (M20). These are behind one lock for each transport; what is counted with every message is not (`tally`). Opening a connection is claimed here first, so no two workers connect to one peer at once. Never a
-//! socket.
+//! Owns: who they are with, in what state, and which process a connection belongs to; the limits on their number, total and per peer IP
+//! (M20). These are behind one lock for each transport; what is counted with every message is not (`tally`). Opening a connection is
+//! claimed here first, so no two workers connect to one peer at once. Never a socket.
 
 mod scan;
 mod size;
@@ -358,17 +358,19 @@ impl Flows {
 
     /// Messages came in on an association: its flow, or none when it is not known here.
     pub fn touch_association(&self, association: u32, received: u64, now: Tick) -> Option<FlowId> {
-        let (id, tally) = self.tally_of(association)?;
-        tally.count(received, 0, now);
-        Some(id)
+        self.on_association(association, |id, tally| {
+            tally.count(received, 0, now);
+            id
+        })
     }
 
-    fn tally_of(&self, association: u32) -> Option<(FlowId, &'static Tally)> {
+    /// Under the lock: what is counted here is counted on no other.
+    fn on_association<R>(&self, association: u32, with: impl FnOnce(FlowId, &Tally) -> R) -> Option<R> {
         let mut held = self.lock(Transport::Sctp)?;
         let table = held.table();
         let index = table.by_association(association)?;
         let id = join(Transport::Sctp, index, table.entry(index)?.generation);
-        Some((id, self.tally(Transport::Sctp, index)?))
+        Some(with(id, self.tally(id)?))
     }
 
     /// Its peer has forgotten it and began anew: what was sent or queued before belongs to the one that is over.
@@ -385,19 +387,19 @@ impl Flows {
     #[must_use]
     pub fn queue(&self, association: u32, bytes: usize, most: usize) -> bool {
         let more = |queued| Some(queued + bytes).filter(|queued| *queued <= most);
-        self.tally_of(association).is_none_or(|(_, tally)| tally.change_queued(more))
+        self.on_association(association, |_, tally| tally.change_queued(more)).unwrap_or(true)
     }
 
     /// So many wait no more.
     pub fn unqueue(&self, association: u32, bytes: usize) {
-        if let Some((_, tally)) = self.tally_of(association) {
+        self.on_association(association, |_, tally| {
             tally.change_queued(|queued| Some(queued.saturating_sub(bytes)));
-        }
+        });
     }
 
     /// Messages came or went on a connection, and so many bytes wait there. Takes no lock: it is called for each message.
     pub fn touch(&self, id: FlowId, received: u64, sent: u64, queued: u32, now: Tick) {
-        if let Some(tally) = split(id).and_then(|(transport, index)| self.tally(transport, index)) {
+        if let Some(tally) = self.tally(id) {
             tally.count(received, sent, now);
             tally.set_queued(queued);
         }
@@ -406,7 +408,7 @@ impl Flows {
     /// The owner's news of the path.
     pub fn note_path(&self, id: FlowId, path: PathNote, queued: u32) {
         self.change(id, |entry| entry.path = path);
-        if let Some(tally) = split(id).and_then(|(transport, index)| self.tally(transport, index)) {
+        if let Some(tally) = self.tally(id) {
             tally.set_queued(queued);
         }
     }
@@ -449,7 +451,7 @@ impl Flows {
         let mut table = held.table();
         let entry = table.get_mut(index, id.generation).filter(|entry| usable(entry))?;
         entry.requested |= u8::from(request);
-        if let Some(tally) = self.tally(transport, index) {
+        if let Some(tally) = self.tally(id) {
             tally.use_at(now);
         }
         Some(self.view(transport, index, entry))
@@ -511,19 +513,22 @@ impl Flows {
             return Err(Refusal::Table);
         }
         let (index, generation) = table.insert(new).ok_or(Refusal::Table)?;
-        if let Some(tally) = self.tally(transport, index) {
+        let id = join(transport, index, generation);
+        if let Some(tally) = self.tally(id) {
             tally.begin(new.now);
         }
-        Ok(join(transport, index, generation))
+        Ok(id)
     }
 
-    fn tally(&self, transport: Transport, index: u32) -> Option<&'static Tally> {
+    fn tally(&self, id: FlowId) -> Option<&'static Tally> {
+        let (transport, index) = split(id)?;
         self.tallies.get(number(transport)? * (self.tallies.len() / 2) + index as usize)
     }
 
     fn view(&self, transport: Transport, index: u32, entry: &Entry) -> FlowView {
-        let told = self.tally(transport, index).map(Tally::told);
-        view::view(transport, index, entry, told.unwrap_or(Told::NOTHING))
+        let id = join(transport, index, entry.generation);
+        let told = self.tally(id).map_or(Told::NOTHING, Tally::told);
+        FlowView::new(id, transport, entry, told)
     }
 
     fn change<R>(&self, id: FlowId, with: impl FnOnce(&mut Entry) -> R) -> Option<R> {

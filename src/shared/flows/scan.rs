@@ -57,20 +57,20 @@ impl Flows {
         each: &mut impl FnMut(&Glance) -> Judgement,
     ) -> Option<FlowView> {
         let entry = table.entry_mut(index)?;
+        let id = join(Transport::Tcp, index, entry.generation);
+        let tally = self.tally(id)?;
         let glance = Glance {
-            id: join(Transport::Tcp, index, entry.generation),
+            id,
             owner: usize::from(entry.owner),
             state: State::from_u8(entry.state).unwrap_or(State::Closing),
-            last: self.tally(Transport::Tcp, index).map_or(now, |tally| tally.told().last),
+            last: tally.told().last,
         };
         match each(&glance) {
             Judgement::Keep => None,
             Judgement::Give(seat) => {
                 let was = self.view(Transport::Tcp, index, entry);
                 entry.owner = seat as u16;
-                if let Some(tally) = self.tally(Transport::Tcp, index) {
-                    tally.use_at(now);
-                }
+                tally.use_at(now);
                 Some(was)
             }
             Judgement::Remove => {

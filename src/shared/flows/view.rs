@@ -60,23 +60,25 @@ pub(super) fn split(id: FlowId) -> Option<(Transport, u32)> {
     Some((transport, from_0 % MOST as u32 + 1))
 }
 
-pub(super) fn view(transport: Transport, index: u32, entry: &Entry, told: Told) -> FlowView {
-    FlowView {
-        id: join(transport, index, entry.generation),
-        transport,
-        state: State::from_u8(entry.state).unwrap_or(State::Closing),
-        listener: entry.listener,
-        owner: usize::from(entry.owner),
-        association: entry.association,
-        encapsulation: entry.encapsulation,
-        requested: entry.requested != 0,
-        path: entry.path,
-        peers: entry.peers,
-        queued: told.queued,
-        begun: Tick(entry.opened.0.saturating_sub(u64::from(entry.set_up_ms))),
-        opened: entry.opened,
-        last: told.last,
-        received: told.received,
-        sent: told.sent,
+impl FlowView {
+    pub(super) fn new(id: FlowId, transport: Transport, entry: &Entry, told: Told) -> FlowView {
+        FlowView {
+            id,
+            transport,
+            state: State::from_u8(entry.state).unwrap_or(State::Closing),
+            listener: entry.listener,
+            owner: usize::from(entry.owner),
+            association: entry.association,
+            encapsulation: entry.encapsulation,
+            requested: entry.requested != 0,
+            path: entry.path,
+            peers: entry.peers,
+            queued: told.queued,
+            begun: Tick(entry.opened.0.saturating_sub(u64::from(entry.set_up_ms))),
+            opened: entry.opened,
+            last: told.last,
+            received: told.received,
+            sent: told.sent,
+        }
     }
 }

@@ -14,8 +14,8 @@ const LOOKED_AT: u32 = 4_096;
 const MOST_LOSSES: usize = 1_024;
 
 impl Corridor {
-    /// Fires what is due in every bucket. At most `limit` contexts; true: there is more.
-    pub fn deadlines(&mut self, now: Tick, limit: usize) -> bool {
+    /// Fires what is due in every bucket, `limit` contexts at most; returns how many: if so many, there may be more.
+    pub fn deadlines(&mut self, now: Tick, limit: usize) -> usize {
         let (mut left, buckets) = (limit, self.table.buckets());
         // Where the last turn stopped, so that busy buckets hold up no others.
         let first = self.next_bucket;
@@ -29,11 +29,11 @@ impl Corridor {
                 self.act(None, None);
                 left -= 1;
                 if left == 0 {
-                    return true;
+                    return limit;
                 }
             }
         }
-        false
+        limit - left
     }
 
     /// When the deadlines want to be looked at again. New ones come while the timer process sleeps, but none that is nearer than T1

@@ -26,8 +26,12 @@ use crate::transport::{Happening, Inbox, Ready, Transports, interfaces};
 const ARENA_SLOTS: usize = 64;
 /// The largest UDP datagram or SCTP message fits whole.
 const ARENA_SLOT_BYTES: usize = 65_536;
-/// The timer process looks at the deadlines no more often than this: timers are late by this much at most.
+/// The timer process looks at the deadlines no more often than this...
 const TIMER_TURN_MS: u64 = 20;
+/// ... nor, while so few are due that a turn each wakes it for one of them, more often than a tenth of T1 and this: timers are late by so
+/// much at most. (T1 is no more than an estimate, RFC 3261 §17.1.1.1. What many wait for is never put off: it would leave at once.)
+const QUIET_TURN_MS: u64 = 50;
+const FEW_DUE: usize = 32;
 /// Where idle TCP connections are looked for in each turn, as OpenSER does, turns come at least this often.
 const TURN_MS: u64 = 500;
 /// What is due later than this is left to the master's bell, which rings whoever has not come round for a second: a time-out costs the
@@ -242,9 +246,10 @@ impl<'h> Round<'h> {
         }
         if self.seat.duty == Duty::Timer && self.next_deadlines <= now {
             self.corridor.expire(now);
-            let more = self.corridor.deadlines(now, DUE_PER_TURN);
-            let next = if more { now } else { self.corridor.next_look(now) };
-            self.next_deadlines = next.max(now + if more { 0 } else { TIMER_TURN_MS });
+            self.next_deadlines = match self.corridor.deadlines(now, DUE_PER_TURN) {
+                DUE_PER_TURN => now,
+                fired => self.corridor.next_look(now).max(now + self.timer_turn(fired)),
+            };
         }
         // First what has moved from what is lost to another connection.
         self.work_off(now);
@@ -258,6 +263,11 @@ impl<'h> Round<'h> {
             self.work_off(now);
         }
         self.log_dropped();
+    }
+
+    fn timer_turn(&self, fired: usize) -> u64 {
+        let tenth = self.corridor.live.timers.t1_ms / 10;
+        if fired > FEW_DUE { TIMER_TURN_MS } else { tenth.clamp(TIMER_TURN_MS, QUIET_TURN_MS) }
     }
 
     /// What there is to read: sources that had more, and those that the poll named. Each once: what a connection brought is worked off

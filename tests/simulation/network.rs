@@ -171,7 +171,7 @@ impl World {
             self.tell_what_was_given_up();
             // The timer process looks every 20 ms; so does this one.
             if self.now.0.is_multiple_of(20) {
-                while self.corridor.deadlines(self.now, 64) {}
+                while self.corridor.deadlines(self.now, 64) == 64 {}
                 self.proxy_sends();
             }
             self.now = self.next_time();

@@ -33,6 +33,9 @@ pub fn run(path: Option<&Path>, memory_bytes: impl Fn(&Config) -> u64) -> ExitCo
             None => {
                 let supported = sys::sctp::supported();
                 let mut report = report(&config, bytes, &room, supported);
+                if let Some(advice) = pages::advice().filter(|_| config.memory.huge_pages) {
+                    let _ = writeln!(report, "pages    {advice}");
+                }
                 let mut warnings = warnings(&config, supported);
                 if config.listen.iter().any(|listen| is_kernel_sctp(listen, supported)) {
                     let sysctls = Sysctls::read();
@@ -92,9 +95,6 @@ pub fn report(config: &Config, bytes: u64, room: &Room, kernel_has_sctp: bool) -
     };
     let _ = writeln!(text, "run as   {user}: {} workers, 1 timer process{extra}", config.workers);
     let _ = writeln!(text, "memory   up to {} MiB shared, of {} MiB", mebibytes(bytes), mebibytes(room.bytes()));
-    if let Some(advice) = pages::advice().filter(|_| config.memory.huge_pages) {
-        let _ = writeln!(text, "         {advice}");
-    }
     if config.listen.iter().any(|listen| is_in_user_space(listen, kernel_has_sctp)) {
         let limits = &config.live.limits;
         let all = (limits.associations.min(config.memory.flows) * sctp_room(limits)) as u64;

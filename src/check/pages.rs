@@ -10,7 +10,7 @@ const SETTING: &str = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
 #[must_use]
 pub fn advice() -> Option<String> {
     refuses(&fs::read_to_string(SETTING).ok()?)
-        .then(|| format!("in pages of 4 KiB: with \"advise\" in {SETTING} a call costs less CPU"))
+        .then(|| format!("of 4 KiB: with \"advise\" in {SETTING} calls cost less CPU"))
 }
 
 /// The choice that is made stands in brackets.

@@ -28,7 +28,6 @@
 //! | all sources that are ready are read before what they brought is worked off (µs on the host; TCP kept, 100 and 1,000 clients, and renewed every 50 operations) | b8a0b3c | 26.8, 36.8, 31.3 | 24.6, 33.0, 27.8 |
 //! | what is counted on a connection needs no lock; a write's lists made in place (the same) | 16d483b, 2a47dbb | 24.6, 33.0, 27.8 | 21.8, 31.6, 27.0 |
 //! | huge pages, where the kernel gives them (µs on the host, 100 clients) | ef15743 | UDP 20.3, TCP 26.3 | 18.4, 24.3 |
-//! | a bucket's first lines fetched before its lock is asked for (`prefetcht0`; the same) | | UDP 21.8, TCP 23.3 | 21.5, 22.9: not kept for so little |
 //! | while little is due the timer process looks every 50 ms, not every 20 (`benches/vm floor udp`) | 96b7401 | UDP 108.7 | 106.0 |
 //!
 //! Over UDP the plain loop costs 59; a worker's own code 43 (callgrind).

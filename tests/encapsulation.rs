@@ -126,14 +126,25 @@ fn tc(arguments: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// The kernel's numbers of the associations on a local port (`/proc/net/sctp/assocs`). One that began anew keeps its number.
+/// The kernel's numbers of the associations on a local port. One that began anew keeps its number.
 fn kernel_associations(port: u16) -> Vec<String> {
+    kernel_column(port, "ASSOC-ID")
+}
+
+/// Waits until the peers of a local port have acknowledged all that the kernel sent them.
+fn until_all_is_acknowledged(port: u16) {
+    let all = || kernel_column(port, "TX_QUEUE").iter().all(|bytes| bytes == "0").then_some(());
+    wait_for(patience(5), all).expect("the rest is acknowledged");
+}
+
+/// One column of `/proc/net/sctp/assocs`, of the associations on a local port.
+fn kernel_column(port: u16, title: &str) -> Vec<String> {
     let table = std::fs::read_to_string("/proc/net/sctp/assocs").expect("the kernel has SCTP");
     let mut lines = table.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
     let titles = lines.next().expect("titles");
     let column = |title| titles.iter().position(|of| *of == title).expect(title);
-    let (number, local) = (column("ASSOC-ID"), column("LPORT"));
-    lines.filter(|line| line[local] == port.to_string()).map(|line| line[number].to_owned()).collect()
+    let (wanted, local) = (column(title), column("LPORT"));
+    lines.filter(|line| line[local] == port.to_string()).map(|line| line[wanted].to_owned()).collect()
 }
 
 /// How many associations the kernel has seen end in good order, and how many aborted, by whichever side.
@@ -356,7 +367,9 @@ fn a_restarted_daemon_is_a_restarted_peer() {
     call(&house.setup);
     let before = kernel_associations(listening.port());
     assert_eq!(before.len(), 1);
-    // A heartbeat of the callee's would be out of the blue to the new daemon, which would end the association by ABORT.
+    // Whatever the callee sends of its own, a heartbeat or its last response once more, is out of the blue to the new daemon, which
+    // ends the association by ABORT. So nothing may be left to send again, and heartbeats are cut off.
+    until_all_is_acknowledged(listening.port());
     let cut = Cut::toward(house.setup.tunnel.expect("a tunnel"));
     for pid in house.daemon.children().into_iter().chain([house.daemon.pid()]) {
         let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);

@@ -40,17 +40,23 @@ pub(super) struct Machine {
     pub processors: usize,
     /// Bytes that the daemon's tables may take at most.
     pub memory: u64,
+    /// Files that a process may have open: the daemon and the phones inherit it.
+    pub files: u64,
 }
 
 impl Machine {
-    /// The phones want some of the memory, too.
-    pub(super) fn this() -> Machine {
-        Machine {
+    /// The phones want some of the memory, too. Raises our limit of open files as far as we may.
+    pub(super) fn this() -> Result<Machine, String> {
+        Ok(Machine {
             processors: std::thread::available_parallelism().map_or(1, usize::from),
             memory: check::Room::of_this_machine().bytes() / 4 * 3,
-        }
+            files: sys::process::set_open_files(FILES).map_err(|e| format!("the limit of open files: {e}"))?,
+        })
     }
 }
+
+/// Open files of a process, as many as it may have.
+pub(super) const FILES: u64 = 1_000_000;
 
 /// Ports that are free now.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +83,7 @@ impl Configuration {
         machine: Machine,
     ) -> Result<Configuration, String> {
         let transactions = demand::transactions(point, machine.processors);
-        let generated = generated(point, wire, domain, ports, (transactions, demand::flows(point, machine.processors)));
+        let generated = generated(point, wire, domain, ports, machine);
         let merged = merge(&[&generated, file.unwrap_or_default(), &point.subject.tables]);
         let mut merged = merged.map_err(|e| format!("the configuration for {}: {e}", point.subject.name))?;
         let mut read = config::Config::from_text(&text(&merged)).ok();
@@ -177,7 +183,8 @@ fn first_address(listen: &Value) -> Option<SocketAddr> {
     })
 }
 
-fn generated(point: &Point, wire: Wire, domain: &str, ports: Ports, (transactions, flows): (u64, u64)) -> String {
+fn generated(point: &Point, wire: Wire, domain: &str, ports: Ports, machine: Machine) -> String {
+    let (transactions, flows) = (demand::transactions(point, machine.processors), demand::flows(point, machine.processors));
     let Ports { sip, admin, encapsulation } = ports;
     let clients = point.clients as u64;
     let bindings = (8 * clients).max(100_000);
@@ -205,7 +212,10 @@ fn generated(point: &Point, wire: Wire, domain: &str, ports: Ports, (transaction
     };
     match wire {
         Wire::Udp => table("udp", format!("receive_buffer_bytes = {udp_buffer}\n")),
-        Wire::Tcp => table("tcp", idle("idle_s", 1) + &nice),
+        Wire::Tcp => {
+            let cached = demand::cached(point, machine.processors, machine.files);
+            table("tcp", idle("idle_s", 1) + &nice + &format!("descriptor_cache_size = {cached}\n"));
+        }
         Wire::Sctp | Wire::SctpUser => table("sctp", idle("autoclose_s", LEAST_IDLE_S)),
     }
     let mut listen = |token: &str, more: &str| {
@@ -255,7 +265,7 @@ mod tests {
     }
 
     const PORTS: Ports = Ports { sip: 5070, admin: 5071, encapsulation: 5072 };
-    const MACHINE: Machine = Machine { processors: 2, memory: 16 << 30 };
+    const MACHINE: Machine = Machine { processors: 2, memory: 16 << 30, files: 20_000 };
 
     #[test]
     fn tables_win_over_the_file_and_the_file_over_what_is_generated() {

@@ -25,6 +25,9 @@ const LEAST_FLOWS: u64 = 16_384;
 pub(super) const MOST_FLOWS: u64 = 1_048_576;
 /// `tcp.idle_s` and `sctp.autoclose_s` when nobody says anything.
 const IDLE_S: u64 = 300;
+/// `tcp.descriptor_cache_size`: the default of the configuration, and what is not worth having.
+const MOST_CACHED: u64 = 16_384;
+const LEAST_CACHED: u64 = 1_024;
 /// Of a process, for what is no connection.
 const SPARE_FILES: f64 = 512.0;
 
@@ -41,6 +44,13 @@ pub(super) fn flows(point: &Point, processors: usize) -> u64 {
     let opened = 1.5 * opened_per_s(point, processors) * stay_s.min(lasts_s(point));
     let least = if point.renew_every.is_some() { LEAST_RENEWED } else { LEAST_FLOWS };
     (4 * point.clients as u64 + (opened as u64).max(least)).min(MOST_FLOWS)
+}
+
+/// `tcp.descriptor_cache_size`: as many as a worker has files for, beside the connections that it owns. With fewer than there are connections
+/// those used least lately make room, and are asked for again.
+pub(super) fn cached(point: &Point, processors: usize, files: u64) -> u64 {
+    let owned = open_at_once(point, processors, point.idle_s.unwrap_or(IDLE_S) as f64) / point.workers as f64;
+    ((files as f64 - SPARE_FILES - owned) as u64).clamp(LEAST_CACHED, MOST_CACHED)
 }
 
 /// Will the connections that are open at once be more than a process may have? `allowed`: open files of a process.
@@ -66,16 +76,15 @@ pub(super) fn files(
         (Wire::Udp, _) => 0,
     };
     let per_s = opened_per_s(point, processors);
-    let opened_in = |s: f64| 2.0 * point.clients as f64 + per_s * s;
     let stay_s = (stay_s as f64).min(lasts_s(point));
-    let open = opened_in(stay_s);
+    let open = open_at_once(point, processors, stay_s);
     // How many processes, and how many connections each of them has.
     let mut holders = match (wire, tcp.architecture) {
         (Wire::Tcp, Architecture::Symmetric) => vec![("worker", workers, open / workers as f64)],
         (Wire::Tcp, Architecture::SingleOwner) => vec![("owner", 1, open)],
         (Wire::Tcp, Architecture::Supervisor) => {
             // A worker owns its share until it returns it, and keeps descriptors of any.
-            let owned = opened_in(stay_s.min(tcp.idle_s as f64)) / workers as f64;
+            let owned = open_at_once(point, processors, tcp.idle_s as f64) / workers as f64;
             let kept = if tcp.descriptor_cache { open.min(tcp.descriptor_cache_size as f64) } else { 0.0 };
             vec![("supervisor", 1, open), ("worker", workers, owned + kept)]
         }
@@ -122,6 +131,11 @@ fn operations_per_s(point: &Point, processors: usize, of_each: f64) -> f64 {
 fn opened_per_s(point: &Point, processors: usize) -> f64 {
     let every = point.renew_every.unwrap_or(u64::MAX) as f64;
     if point.renew_every.is_none() { 0.0 } else { 2.0 * operations_per_s(point, processors, USUAL) / every }
+}
+
+/// Of connections that stay for so long. Callers and callees register with one each, and renew it from then on.
+fn open_at_once(point: &Point, processors: usize, stay_s: f64) -> f64 {
+    2.0 * point.clients as f64 + opened_per_s(point, processors) * stay_s.min(lasts_s(point))
 }
 
 /// Calls begin, and with them connections, for so long.
@@ -172,6 +186,16 @@ mod tests {
         // Nothing stays longer than the measurement lasts.
         let brief = Point { warm_up_s: 6.0, measure_s: 10.0, ..point("tcp", Arrival::Closed, Some(50), 3_600) };
         assert_eq!(flows(&brief, 2), 131_472);
+    }
+
+    #[test]
+    fn a_cache_leaves_files_for_what_the_worker_owns() {
+        // 800 a second for 10 s and those of 200 phones, by two workers.
+        let renewed = point("tcp", Arrival::Closed, Some(50), 10);
+        assert_eq!(cached(&renewed, 2, 20_000), 20_000 - 512 - 4_100);
+        assert_eq!(cached(&renewed, 2, 1_000_000), 16_384);
+        assert_eq!(cached(&renewed, 2, 4_096), 1_024);
+        assert_eq!(cached(&point("tcp", Arrival::Closed, None, 10), 2, 20_000), 16_384);
     }
 
     #[test]

@@ -79,7 +79,7 @@ impl Rig {
     /// # Errors
     /// One of them cannot be read, or has no listener for the phones.
     pub(super) fn plan(&self, points: Vec<Point>) -> Result<Vec<Planned>, String> {
-        let machine = Machine::this();
+        let machine = Machine::this()?;
         let plan = |mut point: Point| -> Result<Planned, String> {
             let (Proxy::Own { file }, Some(wire)) = (&self.proxy, Wire::of(&point.subject.transport)) else {
                 return Ok(Planned { point, read: None });
@@ -115,9 +115,6 @@ pub(super) struct Planned {
     /// The configuration as the daemon will read it. None: the proxy is not ours, or the daemon will refuse it.
     pub read: Option<Config>,
 }
-
-/// Open files of a process, as many as it may have.
-pub(super) const FILES: u64 = 1_000_000;
 
 /// A proxy that can be called.
 pub(super) struct Running {
@@ -156,12 +153,10 @@ impl Running {
             }
             Proxy::Own { file } => file,
         };
-        let machine = Machine::this();
+        let machine = Machine::this()?;
         let made = rig.configuration(point, wire, file.as_deref(), machine)?;
-        // Daemon and phones are told to have as many; what we may, they may.
-        let allowed = sys::process::set_open_files(FILES).map_err(|e| format!("the limit of open files: {e}"))?;
         if let Some(config) = &made.read {
-            demand::files(point, wire, rig, config, machine.processors, allowed)?;
+            demand::files(point, wire, rig, config, machine.processors, machine.files)?;
         }
         let daemon = Daemon::start(&rig.program, &made.text)
             .map_err(|e| format!("the daemon could not be started ({}): {e}", rig.program.display()))?;

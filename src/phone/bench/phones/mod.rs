@@ -38,7 +38,7 @@ use self::crowd::{Crowd, Now};
 use self::lines::{At, Far, Lines, Reads};
 use self::orders::Orders;
 use super::results::Arrival;
-use super::rig::FILES;
+use super::configuration::FILES;
 use super::words::{Order, Report, SetUp};
 
 const STDIN: Token = Token(usize::MAX - 1);

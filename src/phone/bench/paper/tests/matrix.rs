@@ -85,7 +85,7 @@ fn the_layout_of_the_kernels_sctp_is_said() {
 #[test]
 fn every_subject_is_configured_as_its_name_says() {
     const PORTS: Ports = Ports { sip: 5070, admin: 5071, encapsulation: 5072 };
-    const MACHINE: Machine = Machine { processors: 2, memory: 16 << 30 };
+    const MACHINE: Machine = Machine { processors: 2, memory: 16 << 30, files: 20_000 };
     let of_name = |point: &Point| {
         let name = point.subject.name.as_str();
         let architecture = match name.split_whitespace().nth(1) {

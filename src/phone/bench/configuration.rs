@@ -184,7 +184,8 @@ fn first_address(listen: &Value) -> Option<SocketAddr> {
 }
 
 fn generated(point: &Point, wire: Wire, domain: &str, ports: Ports, machine: Machine) -> String {
-    let (transactions, flows) = (demand::transactions(point, machine.processors), demand::flows(point, machine.processors));
+    let (transactions, flows) =
+        (demand::transactions(point, machine.processors), demand::flows(point, machine.processors));
     let Ports { sip, admin, encapsulation } = ports;
     let clients = point.clients as u64;
     let bindings = (8 * clients).max(100_000);

@@ -37,8 +37,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use self::crowd::{Crowd, Now};
 use self::lines::{At, Far, Lines, Reads};
 use self::orders::Orders;
-use super::results::Arrival;
 use super::configuration::FILES;
+use super::results::Arrival;
 use super::words::{Order, Report, SetUp};
 
 const STDIN: Token = Token(usize::MAX - 1);

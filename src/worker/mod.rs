@@ -2,7 +2,7 @@
 //!
 //! Owns: the clock, and the order in which things happen. The rooms below it are asked; they never ask back.
 //!
-//! - `round` is the loop, the same for workers and for the timer process;
+//! - `round` is the loop, the same for workers and for the timer process; `sources` is what it has to read;
 //! - `corridor` is the way of a message through the rooms, with `input`, `request`, `locate`, `register`, `act` and `passing`;
 //! - `clock` is the only one.
 //!
@@ -41,6 +41,7 @@ mod passing;
 mod register;
 mod request;
 mod round;
+mod sources;
 
 use crate::config::{Architecture, Config};
 use crate::shared::{Shared, Wakes};

@@ -14,6 +14,7 @@ use sys::datagram::Arena;
 use tracing::{info, warn};
 
 use super::corridor::{Arrived, Corridor, Was};
+use super::sources::Sources;
 use super::{Duty, House, Seat, clock};
 use crate::config::exit;
 use crate::log::{self, Role};
@@ -28,9 +29,10 @@ const ARENA_SLOTS: usize = 64;
 const ARENA_SLOT_BYTES: usize = 65_536;
 /// The timer process looks at the deadlines no more often than this...
 const TIMER_TURN_MS: u64 = 20;
-/// ... nor, while so few are due that a turn each wakes it for one of them, more often than a tenth of T1 and this: timers are late by so
-/// much at most. (T1 is no more than an estimate, RFC 3261 §17.1.1.1. What many wait for is never put off: it would leave at once.)
+/// ... nor, after a turn in which few were due, more often than a tenth of T1 and this: timers are late by so much at most. (T1 is no more
+/// than an estimate, RFC 3261 §17.1.1.1. While many are due they leave in small portions; only the first of a burst come together.)
 const QUIET_TURN_MS: u64 = 50;
+/// Of 50 ms: some 600 a second, of which a turn of 20 ms would find a dozen.
 const FEW_DUE: usize = 32;
 /// Where idle TCP connections are looked for in each turn, as OpenSER does, turns come at least this often.
 const TURN_MS: u64 = 500;
@@ -81,8 +83,7 @@ struct Round<'h> {
     corridor: Corridor,
     arena: Arena,
     inbox: Inbox,
-    /// Sources that had more to read than one batch: their edge is gone, so they are remembered here.
-    unfinished: Vec<(Token, Ready)>,
+    sources: Sources,
     /// More was posted than the last turn took.
     posted: bool,
     settings: u64,
@@ -118,7 +119,7 @@ impl<'h> Round<'h> {
             corridor,
             arena: Arena::new(ARENA_SLOTS, ARENA_SLOT_BYTES)?,
             inbox: Inbox::default(),
-            unfinished: Vec::new(),
+            sources: Sources::default(),
             posted: false,
             // The master forked us with the newest settings it had; anything newer has a higher version.
             settings: 0,
@@ -191,7 +192,7 @@ impl<'h> Round<'h> {
         if self.seat.duty == Duty::Timer {
             until = until.min(self.next_deadlines);
         }
-        let to_do = !self.unfinished.is_empty()
+        let to_do = self.sources.are_unfinished()
             || self.posted
             || self.corridor.has_losses()
             || !self.corridor.outgoing.sendings.is_empty()
@@ -217,24 +218,24 @@ impl<'h> Round<'h> {
     fn round(&mut self, events: &Events) {
         let now = clock::now();
         self.corridor.wall = clock::wall();
-        let mut sources = self.sources(events);
+        let named = events.iter().filter(|event| Transports::owns(event.token()));
+        let mut sources = self.sources.take(named.map(|event| (event.token(), Ready::from(event))));
         if !sources.is_empty() {
             self.count(Counter::WakeUps, 1);
         }
-        // First read them all, as far as the arena reaches: a hundred connections with a message each are a batch like a hundred
-        // datagrams, and code and data of each room stay at hand.
+        // First read them all, until there is a batch: some connections with a message each are one like as many datagrams, and code and
+        // data of each room stay at hand. No more than that: what is sent would come to its peer in one piece, larger than queues are.
         for (token, ready) in sources.drain(..) {
             if self.transports.receive(token, ready, &mut self.arena, &mut self.inbox, now) {
-                self.unfinished.push((token, ready));
+                self.sources.remember((token, ready));
             }
-            if self.inbox.used >= ARENA_SLOTS || !self.inbox.happenings.is_empty() {
+            let full = self.inbox.used >= ARENA_SLOTS || self.inbox.frames.len() >= ARENA_SLOTS;
+            if full || !self.inbox.happenings.is_empty() {
                 self.work_off(now);
             }
         }
         self.work_off(now);
-        if self.unfinished.is_empty() {
-            self.unfinished = sources; // empty, but keeps its memory
-        }
+        self.sources.give_back(sources);
         // Once: others may post faster than this process works it off, and it must come round to say that it is alive.
         let losses = self.corridor.has_losses();
         self.posted = self.transports.posted(losses, &mut self.arena, &mut self.inbox, now);
@@ -248,7 +249,7 @@ impl<'h> Round<'h> {
             self.corridor.expire(now);
             self.next_deadlines = match self.corridor.deadlines(now, DUE_PER_TURN) {
                 DUE_PER_TURN => now,
-                fired => self.corridor.next_look(now).max(now + self.timer_turn(fired)),
+                fired => self.corridor.next_look(now).max(now + timer_turn(self.corridor.live.timers.t1_ms, fired)),
             };
         }
         // First what has moved from what is lost to another connection.
@@ -263,30 +264,6 @@ impl<'h> Round<'h> {
             self.work_off(now);
         }
         self.log_dropped();
-    }
-
-    fn timer_turn(&self, fired: usize) -> u64 {
-        let tenth = self.corridor.live.timers.t1_ms / 10;
-        if fired > FEW_DUE { TIMER_TURN_MS } else { tenth.clamp(TIMER_TURN_MS, QUIET_TURN_MS) }
-    }
-
-    /// What there is to read: sources that had more, and those that the poll named. Each once: what a connection brought is worked off
-    /// before its end is read.
-    fn sources(&mut self, events: &Events) -> Vec<(Token, Ready)> {
-        let mut sources = std::mem::take(&mut self.unfinished);
-        let old = sources.len();
-        let named = events.iter().filter(|event| Transports::owns(event.token()));
-        sources.extend(named.map(|event| (event.token(), Ready::from(event))));
-        if old != 0 && sources.len() > old {
-            sources.sort_by_key(|(token, _)| *token);
-            sources.dedup_by(|next, kept| {
-                next.0 == kept.0 && {
-                    kept.1 |= next.1;
-                    true
-                }
-            });
-        }
-        sources
     }
 
     /// Walks what was received through the corridor and sends what comes out of it.
@@ -355,10 +332,28 @@ impl<'h> Round<'h> {
     }
 }
 
+/// Milliseconds until the timer process looks again, after a turn in which so many were due.
+fn timer_turn(t1_ms: u64, fired: usize) -> u64 {
+    if fired > FEW_DUE { TIMER_TURN_MS } else { (t1_ms / 10).clamp(TIMER_TURN_MS, QUIET_TURN_MS) }
+}
+
 /// Than the lost one? The kernel numbers its associations upwards (M42), when they come up; one that is older, or this very one, may just
 /// have been entered by a process that has read of its beginning, but not of its end (M27). One is set up where the kernel has none.
 fn is_newer(flow: &FlowView, association: u32) -> bool {
     association == 0
         || flow.state == State::Opening
         || (1..1 << 31).contains(&flow.association.wrapping_sub(association))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_timer_process_looks_less_often_only_where_little_is_due_and_never_rarer_than_a_tenth_of_t1() {
+        assert_eq!(timer_turn(500, 0), QUIET_TURN_MS);
+        assert_eq!(timer_turn(500, FEW_DUE), QUIET_TURN_MS);
+        assert_eq!(timer_turn(500, FEW_DUE + 1), TIMER_TURN_MS);
+        assert_eq!((timer_turn(300, 0), timer_turn(100, 0), timer_turn(5_000, 0)), (30, TIMER_TURN_MS, QUIET_TURN_MS));
+    }
 }

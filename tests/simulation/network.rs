@@ -169,7 +169,7 @@ impl World {
             self.agents();
             self.arrivals();
             self.tell_what_was_given_up();
-            // The timer process looks every 20 ms; so does this one.
+            // As the timer process does while much is due.
             if self.now.0.is_multiple_of(20) {
                 while self.corridor.deadlines(self.now, 64) == 64 {}
                 self.proxy_sends();

@@ -72,6 +72,12 @@ fn messages_are_cut_across_reads_and_a_ping_is_answered() {
     assert_eq!(read(&mut a, 20), b"response and another");
     let flow = z.parts.flows.find(from.id).unwrap();
     assert_eq!((flow.received, flow.sent, flow.state), (3, 2, State::Open));
+    // A ping alone: nothing waits when it is answered.
+    pause(5);
+    a.write_all(b"\r\n\r\n").unwrap();
+    z.until("a ping", |z| z.parts.flows.find(from.id).unwrap().last > flow.last);
+    assert_eq!(read(&mut a, 2), b"\r\n");
+    assert_eq!(z.parts.flows.find(from.id).unwrap().queued, 0);
     drop(a);
     z.until("the end", |z| z.count(Counter::ConnectionsClosed) == 1);
     assert!(z.parts.flows.find(from.id).is_none());

@@ -54,7 +54,7 @@ pub struct Connection {
     clients: VecDeque<(u64, BranchId)>,
 }
 
-// An idle connection costs less than 1 kB of ours: this, its entry and its tally in `flows` (224 bytes) and in two indexes.
+// An idle connection costs less than 1 kB of ours: this, its entry and its tally in `flows` (256 bytes) and in two indexes.
 const _: () = assert!(size_of::<Connection>() <= 512);
 
 impl Connection {

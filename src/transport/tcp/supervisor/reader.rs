@@ -160,11 +160,12 @@ impl Worker {
     /// After a flush: all is written; waits a moment for the peer's end, so that no reset destroys what it has not read yet.
     pub fn end_what_ends(&mut self, desk: &Desk, now: Tick) {
         while let Some(slot) = self.ending.pop() {
-            if let Some(connection) = self.connections.get_mut(slot) {
-                connection.say_end();
-                (connection.phase, connection.last) = (Phase::Lingering, now);
-                desk.parts.flows.set_state(connection.id, State::Closing);
-            }
+            // It may be over already, and another in its place.
+            let ending = |connection: &&mut Connection| connection.phase == Phase::Ending;
+            let Some(connection) = self.connections.get_mut(slot).filter(ending) else { continue };
+            connection.say_end();
+            (connection.phase, connection.last) = (Phase::Lingering, now);
+            desk.parts.flows.set_state(connection.id, State::Closing);
             self.arm(slot);
         }
     }

@@ -25,7 +25,10 @@ impl Symmetric {
         let Some(connection) = self.connections.get_mut(slot) else { return false };
         if connection.waiting() != 0 {
             match connection.drain(&mut self.spare) {
-                Ok(true) => connection.last = now,
+                Ok(true) => {
+                    connection.last = now;
+                    desk.parts.flows.touch(connection.id, 0, 0, connection.waiting() as u32, now);
+                }
                 Ok(false) => {}
                 Err(_) => {
                     self.close(desk, slot, inbox);

@@ -407,8 +407,8 @@ impl Flows {
 
     /// The owner's news of the path.
     pub fn note_path(&self, id: FlowId, path: PathNote, queued: u32) {
-        self.change(id, |entry| entry.path = path);
-        if let Some(tally) = self.tally(id) {
+        let known = self.change(id, |entry| entry.path = path).is_some();
+        if let Some(tally) = self.tally(id).filter(|_| known) {
             tally.set_queued(queued);
         }
     }

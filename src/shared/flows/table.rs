@@ -77,6 +77,9 @@ pub struct Entry {
     pub opened: Tick,
 }
 
+// `transport::tcp::connection` counts on it.
+const _: () = assert!(size_of::<Entry>() <= 192);
+
 /// A table as it lies in shared memory: `PLACES` - 1 entries, of which only those ever used at once are touched.
 #[derive(FromBytes, Immutable, KnownLayout)]
 #[repr(C)]

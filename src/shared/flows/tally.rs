@@ -1,8 +1,8 @@
-//! What is counted on a flow while it is used, without the table's lock: with each message that comes or goes, by its owner (the
-//! kernel's SCTP: by whoever reads it or sends on it).
+//! What is counted on a flow while it is used. TCP and SCTP in user space: by its owner, with each message, without the table's lock; a
+//! count that comes when the entry has just been given to the next flow is counted there. The kernel's SCTP, which has no owner: what came
+//! and what waits, under the lock.
 //!
-//! Owns: counts, the bytes that wait, when it was last used. Never decides anything: a count that comes when its entry has just been given
-//! to the next flow is counted there.
+//! Owns: counts, the bytes that wait, when it was last used. Never decides who is idle, or how much may wait.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -65,7 +65,8 @@ impl Tally {
         self.queued.store(u64::from(bytes), Ordering::Relaxed);
     }
 
-    /// Where several processes have bytes that wait. `change` gives none: it stays as it is, and the answer is false.
+    /// Where several processes have bytes that wait, under the table's lock, lest they be counted on the next flow: a sum of differences
+    /// keeps what is wrong. `change` gives none: it stays as it is, and the answer is false.
     pub fn change_queued(&self, change: impl Fn(usize) -> Option<usize>) -> bool {
         let change = |queued| change(queued as usize).map(|queued| queued as u64);
         self.queued.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change).is_ok()

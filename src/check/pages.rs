@@ -9,8 +9,11 @@ const SETTING: &str = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
 /// What to change, if this kernel has huge pages and refuses them.
 #[must_use]
 pub fn advice() -> Option<String> {
-    refuses(&fs::read_to_string(SETTING).ok()?)
-        .then(|| format!("of 4 KiB: with \"advise\" in {SETTING} calls cost less CPU"))
+    refuses(&fs::read_to_string(SETTING).ok()?).then(|| {
+        format!(
+            "small: with \"advise\" in {SETTING} calls cost less CPU, and memory that is used at all is soon used whole"
+        )
+    })
 }
 
 /// The choice that is made stands in brackets.

@@ -125,12 +125,13 @@ impl Plan {
 /// Memory for all processes, aligned for huge pages: the kernel itself aligns only where they are the rule.
 fn map_shared(bytes: usize) -> io::Result<NonNull<u8>> {
     let room = bytes.checked_add(HUGE_PAGE).ok_or(io::ErrorKind::OutOfMemory)?;
-    let area = map_anonymous(room, libc::MAP_PRIVATE)?;
+    // Only addresses: what is left of them on both sides stops who runs over the end.
+    let area = map_anonymous(room, libc::PROT_NONE, libc::MAP_PRIVATE)?;
     let begin = area.as_ptr().align_offset(HUGE_PAGE);
     // SAFETY: less than HUGE_PAGE, so within the area and `bytes` before its end.
     let aligned = unsafe { area.add(begin) };
     let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
-    // SAFETY: takes the place of pages of the area, which nobody knows but us; what is left of it on both sides is never touched.
+    // SAFETY: takes the place of pages of the area, which nobody knows but us.
     let base = unsafe { libc::mmap(aligned.as_ptr().cast(), bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
     if base == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
@@ -138,11 +139,11 @@ fn map_shared(bytes: usize) -> io::Result<NonNull<u8>> {
     Ok(aligned)
 }
 
-/// A fresh, zero-filled, page-aligned mapping of `bytes` (> 0), readable and writable, that nobody unmaps but its owner.
-pub(crate) fn map_anonymous(bytes: usize, sharing: libc::c_int) -> io::Result<NonNull<u8>> {
+/// A fresh, zero-filled, page-aligned mapping of `bytes` (> 0) that nobody unmaps but its owner.
+pub(crate) fn map_anonymous(bytes: usize, protection: libc::c_int, sharing: libc::c_int) -> io::Result<NonNull<u8>> {
     let flags = sharing | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     // SAFETY: no address is asked for, so the kernel chooses one where nothing lies.
-    let base = unsafe { libc::mmap(ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+    let base = unsafe { libc::mmap(ptr::null_mut(), bytes, protection, flags, -1, 0) };
     if base == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }

@@ -23,7 +23,7 @@ impl Arena {
     /// `OutOfMemory` when `slots * slot_bytes` overflows; else what `mmap(2)` says.
     pub fn new(slots: usize, slot_bytes: usize) -> io::Result<Arena> {
         let bytes = slots.checked_mul(slot_bytes).ok_or(io::ErrorKind::OutOfMemory)?;
-        let base = memory::map_anonymous(bytes.max(1), libc::MAP_PRIVATE)?;
+        let base = memory::map_anonymous(bytes.max(1), libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE)?;
         Ok(Arena { base, slots, slot_bytes })
     }
 

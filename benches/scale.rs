@@ -37,7 +37,7 @@ use std::time::{Duration, Instant};
 
 use comfy_table::{CellAlignment, Table, presets};
 use socket2::{Domain, Socket, Type};
-use strowger::phone::bench::results::Arrival;
+use strowger::phone::bench::results::{self, Arrival};
 use strowger::phone::bench::rig::Rig;
 use strowger::phone::daemon::free_port;
 use strowger::transport::Transport;
@@ -63,8 +63,6 @@ const NO_HEARTBEATS: &str = "[sctp]\nhbinterval_ms = 3600000\n";
 const HEARTBEATS: &str = "/proc/sys/net/sctp/hb_interval";
 /// More CPU by this is wanted nowhere.
 const AT_MOST: f64 = 1.10;
-/// More failed calls than this share, and it was not the same work.
-const FAILED: f64 = 0.001;
 /// What has not answered by then will not.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A holder has so long to end.
@@ -169,7 +167,7 @@ impl Bed {
     /// None: its figures are of what they should be.
     fn fault(&self) -> Option<String> {
         let made: u64 = self.rounds.iter().map(|calls| calls.operations / 2).sum();
-        let fails = made == 0 || self.failed() as f64 > (made + self.failed()) as f64 * FAILED;
+        let fails = results::fails(made, self.failed());
         self.gone.clone().or(fails.then(|| format!("{} calls failed, {made} did not", self.failed())))
     }
 }

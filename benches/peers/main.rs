@@ -185,12 +185,14 @@ fn measure(arguments: &[String]) -> io::Result<()> {
                 Some(calls_per_s) => bursts::call(transport, calls_per_s, proxy, meter, scale.calls_for),
                 None => phones.call(proxy, meter, scale.calls_for),
             });
-            if TRUNKS.contains(&load.word) {
+            let fault = fault(&load, &rounds);
+            if TRUNKS.contains(&load.word) && fault.is_none() {
                 trunks.push((load.word, transport, spread(rounds.iter().map(|[ours, _]| ours.cost.cpu))[1]));
             }
-            let row = row(transport, &load, &rounds);
+            let row = row(transport, &load, &rounds, fault.is_none());
             // A long run that does not come to its end has told something.
             eprintln!("{} {}: ours {}, Kamailio {}, ratio {}", row[0], row[1], row[2], row[3], row[4]);
+            fault.into_iter().for_each(|fault| println!("no figure: {} {}: {fault}", row[0], row[1]));
             table.add_row(row);
         }
     }
@@ -285,7 +287,13 @@ impl Load {
     }
 }
 
-fn row(transport: Transport, load: &Load, rounds: &[[Did; 2]]) -> Vec<String> {
+/// Why the two are not to be compared: the first thing that was wrong with one of them in a round.
+fn fault(load: &Load, rounds: &[[Did; 2]]) -> Option<String> {
+    let sides = rounds.iter().flat_map(|dids| ["ours", "Kamailio"].into_iter().zip(dids));
+    sides.filter_map(|(who, did)| Some(format!("{who}: {}", did.calls.fault(load.arrival)?))).next()
+}
+
+fn row(transport: Transport, load: &Load, rounds: &[[Did; 2]], counts: bool) -> Vec<String> {
     let spread_of = |of: &dyn Fn(&[Did; 2]) -> f64| spread(rounds.iter().map(of));
     let [least, ratio, most] = spread_of(&|[ours, theirs]| ours.cost.cpu / theirs.cost.cpu);
     let cpu = |side: usize| format!("{:.1}", spread_of(&|dids| side_of(dids, side).cost.cpu)[1]);
@@ -303,11 +311,14 @@ fn row(transport: Transport, load: &Load, rounds: &[[Did; 2]]) -> Vec<String> {
         load.said(),
         cpu(0),
         cpu(1),
-        format!("{ratio:.2}"),
-        format!("{least:.2}–{most:.2}"),
-        load.target
-            .map(|target| format!("{target} {}", if ratio <= target { "yes" } else { "MISSED" }))
-            .unwrap_or_default(),
+        if counts { format!("{ratio:.2}") } else { "no figure".to_owned() },
+        if counts { format!("{least:.2}–{most:.2}") } else { String::new() },
+        match load.target {
+            None => String::new(),
+            Some(target) if !counts => format!("{target} ?"),
+            Some(target) if ratio <= target => format!("{target} yes"),
+            Some(target) => format!("{target} MISSED"),
+        },
         per_second(0),
         per_second(1),
         format!("{:.0}, {:.0} %", busy(0), busy(1)),

@@ -10,7 +10,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use strowger::phone::bench::measure::{Stage, measure_all};
-use strowger::phone::bench::results::{Arrival, Point, Subject};
+use strowger::phone::bench::results::{self, Arrival, BUSY, Point, Subject};
 use strowger::phone::bench::rig::{self, Rig};
 use strowger::phone::bench::spread::Spread;
 use strowger::transport::Transport;
@@ -61,6 +61,26 @@ pub struct Calls {
     pub cpu: f64,
     /// 99 of 100 were set up within this.
     pub p99: Duration,
+}
+
+/// Less than this share of a rate is another load.
+const REACHED: f64 = 0.9;
+
+impl Calls {
+    /// Why what these calls cost is no figure: calls failed, the phones could do no more, the rate was not reached.
+    pub fn fault(&self, arrival: Arrival) -> Option<String> {
+        let calls = self.operations / 2;
+        if results::fails(calls, self.failed) {
+            return Some(format!("{} calls failed, {calls} did not", self.failed));
+        }
+        match arrival {
+            Arrival::Closed => (self.busy >= BUSY).then(|| "the phones were the limit".to_owned()),
+            Arrival::Open { calls_per_s } => {
+                let reached = calls as f64 / self.took.as_secs_f64();
+                (reached < REACHED * calls_per_s).then(|| format!("{reached:.0} calls/s instead of {calls_per_s}"))
+            }
+        }
+    }
 }
 
 /// CPU of a proxy from the first call of a round to the beginning of the next one. What becomes of a finished transaction (ours stay for

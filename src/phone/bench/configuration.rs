@@ -45,18 +45,16 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    /// The phones want some of the memory, too. Raises our limit of open files as far as we may.
-    pub(super) fn this() -> Result<Machine, String> {
+    /// This one. The phones want some of the memory, too. Raises our limit of open files as far as we may.
+    pub(super) fn prepare() -> Result<Machine, String> {
         Ok(Machine {
             processors: std::thread::available_parallelism().map_or(1, usize::from),
             memory: check::Room::of_this_machine().bytes() / 4 * 3,
-            files: sys::process::set_open_files(FILES).map_err(|e| format!("the limit of open files: {e}"))?,
+            files: sys::process::set_open_files(demand::MOST_FILES)
+                .map_err(|e| format!("the limit of open files: {e}"))?,
         })
     }
 }
-
-/// Open files of a process, as many as it may have.
-pub(super) const FILES: u64 = 1_000_000;
 
 /// Ports that are free now.
 #[derive(Clone, Copy, Debug)]
@@ -83,7 +81,7 @@ impl Configuration {
         machine: Machine,
     ) -> Result<Configuration, String> {
         let transactions = demand::transactions(point, machine.processors);
-        let generated = generated(point, wire, domain, ports, machine);
+        let generated = generated(point, wire, domain, ports, (transactions, demand::flows(point, machine.processors)));
         let merged = merge(&[&generated, file.unwrap_or_default(), &point.subject.tables]);
         let mut merged = merged.map_err(|e| format!("the configuration for {}: {e}", point.subject.name))?;
         let mut read = config::Config::from_text(&text(&merged)).ok();
@@ -96,6 +94,18 @@ impl Configuration {
             notes.push(format!(
                 "room for {less} transactions instead of {transactions}, for this machine has no memory for more: a finished one stays for \
                  32 s, and when there is no room left calls are refused with 503"
+            ));
+        }
+        if let Some(config) = read.as_mut()
+            && let Some(tcp) = merged.get_mut("tcp").and_then(Value::as_object_mut)
+            && !tcp.contains_key("descriptor_cache_size")
+            && let Some(less) = demand::cached(point, config, machine.processors, machine.files)
+        {
+            config.tcp.descriptor_cache_size = less;
+            tcp.insert("descriptor_cache_size".to_owned(), less.into());
+            notes.push(format!(
+                "a worker keeps {less} descriptors at most, as a process may have {} files open: those used least lately make room",
+                machine.files
             ));
         }
         let listens = || merged.get("listen").and_then(Value::as_array).into_iter().flatten();
@@ -183,9 +193,7 @@ fn first_address(listen: &Value) -> Option<SocketAddr> {
     })
 }
 
-fn generated(point: &Point, wire: Wire, domain: &str, ports: Ports, machine: Machine) -> String {
-    let (transactions, flows) =
-        (demand::transactions(point, machine.processors), demand::flows(point, machine.processors));
+fn generated(point: &Point, wire: Wire, domain: &str, ports: Ports, (transactions, flows): (u64, u64)) -> String {
     let Ports { sip, admin, encapsulation } = ports;
     let clients = point.clients as u64;
     let bindings = (8 * clients).max(100_000);
@@ -213,10 +221,7 @@ fn generated(point: &Point, wire: Wire, domain: &str, ports: Ports, machine: Mac
     };
     match wire {
         Wire::Udp => table("udp", format!("receive_buffer_bytes = {udp_buffer}\n")),
-        Wire::Tcp => {
-            let cached = demand::cached(point, machine.processors, machine.files);
-            table("tcp", idle("idle_s", 1) + &nice + &format!("descriptor_cache_size = {cached}\n"));
-        }
+        Wire::Tcp => table("tcp", idle("idle_s", 1) + &nice),
         Wire::Sctp | Wire::SctpUser => table("sctp", idle("autoclose_s", LEAST_IDLE_S)),
     }
     let mut listen = |token: &str, more: &str| {
@@ -292,6 +297,26 @@ mod tests {
         assert_eq!(made.udp, None);
         let missing = Configuration::make(&point(listen), Wire::Tcp, "a.test", None, PORTS, MACHINE).unwrap_err();
         assert!(missing.contains("no [[listen]] for tcp"), "{missing}");
+    }
+
+    #[test]
+    fn a_cache_leaves_files_for_what_its_worker_owns_unless_somebody_says_how_large_it_is() {
+        let made = |tables: &str, files| {
+            let point =
+                Point { renew_every: Some(50), measure_s: 60.0, ..point(&format!("workers = 2\n[tcp]\n{tables}")) };
+            let made =
+                Configuration::make(&point, Wire::Tcp, "a.test", None, PORTS, Machine { files, ..MACHINE }).unwrap();
+            let size = config::Config::from_text(&made.text).unwrap().tcp.descriptor_cache_size;
+            assert_eq!(size, made.read.unwrap().tcp.descriptor_cache_size);
+            (size, made.notes.len())
+        };
+        let cache = "architecture = \"supervisor\"\ndescriptor_cache = true\n";
+        // 800 new ones a second for 10 s and those of 20 phones, by two workers, twice.
+        assert_eq!(made(cache, 20_000), (20_000 - 512 - 8_020, 1));
+        assert_eq!(made(cache, 1_000_000), (16_384, 0));
+        assert_eq!(made(cache, 2_048), (1_024, 1));
+        assert_eq!(made(&format!("{cache}descriptor_cache_size = 19000\n"), 20_000), (19_000, 0));
+        assert_eq!(made("idle_s = 10\n", 20_000), (16_384, 0), "there is none");
     }
 
     #[test]

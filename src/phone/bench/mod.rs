@@ -46,7 +46,7 @@ pub enum Command {
     ///
     /// Hours; --quick takes less than three minutes. Can be broken off and gone on with.
     Paper(Box<paper::Options>),
-    /// Says where a call's CPU goes, for each transport: system calls per call, time by room of the house, hottest functions.
+    /// Says where an operation's CPU goes, for each transport: system calls by kind, time by room of the house, hottest functions.
     ///
     /// Samples with perf, counts with strace; needs both.
     Profile(Box<profile::Options>),

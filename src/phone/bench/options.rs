@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use super::demand::WARM_UP_S;
 use super::rig::PHONES_NICE;
 use super::words::Wire;
 
@@ -22,9 +23,9 @@ pub struct Options {
     /// Seconds of the measured window
     #[arg(long, default_value = "10", value_parser = positive)]
     pub seconds: f64,
-    /// Seconds of calls before it; with --renew-every as long as a connection lives without calls: --idle-s, twice that behind the
-    /// TCP supervisor
-    #[arg(long, default_value = "6", value_parser = not_negative)]
+    /// Seconds of calls before it: below 34 it is a sketch, for a finished transaction stays for 32. With --renew-every give at least as
+    /// long as a connection lives without calls: --idle-s, twice that behind the TCP supervisor
+    #[arg(long, default_value_t = f64::from(WARM_UP_S), value_parser = not_negative)]
     pub warm_up: f64,
     /// How often everything is measured
     #[arg(long, default_value = "3", value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -129,16 +130,19 @@ Columns:
                  proxy: neither. nobody: neither, and more than 10 % of the processors were idle: the proxy waited for itself, as
                  workers do for a supervisor, or for the phones. A row of a closed loop says what the proxy can do where it is proxy
 
+A call that fails counts among the set-up times as one that waited until the phones' patience ends, or as long as it waited, if that
+is longer: a proxy that refuses calls quickly does not have the better times.
+
 Phones ask for nice -15 (--phones-nice), which root gets, so that they do not wait for a processor while the proxy has one. In a closed
 loop that costs the proxy: each answer takes the processor from the worker that sent it. Seen over UDP with 100 clients: 26 µs per
 operation with the phones at nice 0, 35 at -15. Compare only rows with phones at the same nice value.
 
 Examples:
   strowger bench run --transport udp,tcp,sctp-user
-      Three transports beside each other, 100 clients each, closed loop, three rounds: about 2.5 minutes.
+      Three transports beside each other, 100 clients each, closed loop, three rounds: about 7 minutes.
   strowger bench run --transport tcp --rate 4000 --clients 500
       4,000 calls a second: CPU per operation, and set-up times from the moment when each call was due.
-  strowger bench run --transport tcp --architecture symmetric,supervisor --renew-every 50 --idle-s 10 --seconds 30 --warm-up 20
+  strowger bench run --transport tcp --architecture symmetric,supervisor --renew-every 50 --idle-s 10 --seconds 30
       Two architectures, connections renewed; behind the supervisor one lives for two idle time-outs. A callee registers its new
       connection first; these REGISTERs are no operations.
   strowger bench run --transport sctp --trunks 2 --clients 1000

@@ -79,7 +79,7 @@ impl Rig {
     /// # Errors
     /// One of them cannot be read, or has no listener for the phones.
     pub(super) fn plan(&self, points: Vec<Point>) -> Result<Vec<Planned>, String> {
-        let machine = Machine::this()?;
+        let machine = Machine::prepare()?;
         let plan = |mut point: Point| -> Result<Planned, String> {
             let (Proxy::Own { file }, Some(wire)) = (&self.proxy, Wire::of(&point.subject.transport)) else {
                 return Ok(Planned { point, read: None });
@@ -153,7 +153,7 @@ impl Running {
             }
             Proxy::Own { file } => file,
         };
-        let machine = Machine::this()?;
+        let machine = Machine::prepare()?;
         let made = rig.configuration(point, wire, file.as_deref(), machine)?;
         if let Some(config) = &made.read {
             demand::files(point, wire, rig, config, machine.processors, machine.files)?;

@@ -82,8 +82,16 @@ fn play(options: &Options) -> Result<bool, Trouble> {
 fn publish(rows: &[Row], notes: &Notes, json: Option<Output>, options: &Options) -> Result<(), Trouble> {
     let _ = writeln!(io::stdout(), "{}", show::table(rows));
     notes.lines(rows).iter().for_each(|line| drop(writeln!(io::stdout(), "{line}")));
-    let Some(json) = json else { return Ok(()) };
     let (machine, rounds) = (machine(options.phones_nice), options.rounds as usize);
+    if let Some(granted) = machine.phones_nice {
+        let asked = if granted == options.phones_nice {
+            String::new()
+        } else {
+            format!(" (asked for {})", options.phones_nice)
+        };
+        let _ = writeln!(io::stdout(), "phones at nice {granted}{asked}");
+    }
+    let Some(json) = json else { return Ok(()) };
     json.write(&Results { sketch: false, machine, rounds, rows: rows.to_vec() }).map_err(Trouble::Said)
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::grid::{Plan, takes, to_do, unsettled};
 use super::words;
 use crate::phone::bench::measure::{AROUND, reasons};
-use crate::phone::bench::results::{Limit, Machine, OTHERS, Point, Results, Row, Sample};
+use crate::phone::bench::results::{Limit, Machine, OTHERS_TOLD, Point, Results, Row, Sample};
 
 /// Why a point has no sample.
 #[derive(Debug)]
@@ -273,7 +273,7 @@ fn tell(sample: &Sample) {
     if let Some(idle) = sample.nobody() {
         text += &format!(" ({:.0} % of the processors idle)", idle * 100.0);
     }
-    if sample.others > OTHERS {
+    if sample.others > OTHERS_TOLD {
         let whose = if sample.interrupts_apart() { ", mostly in interrupts" } else { "" };
         text += &format!(" (others used {:.0} % of the processors{whose})", sample.others * 100.0);
     }

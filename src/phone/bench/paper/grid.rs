@@ -33,9 +33,6 @@ pub struct Plan {
 
 /// The paper's three: renewed after 50 operations, after 500, kept.
 pub const LIFETIMES: [Option<u64>; 3] = [Some(50), Some(500), None];
-/// A finished transaction stays for 32 s (timers L and M, RFC 6026; J over UDP, RFC 3261 §17.2.2), and its end costs something. After
-/// this warm-up as many end as begin, in every row; two seconds for the calls to get going.
-pub const WARM_UP_S: u32 = 34;
 /// A row with renewed connections is measured for so many idle time-outs, and warms up for as long as a connection lives without
 /// traffic: by then as many come to their end as are opened.
 const IDLE_TIMES: f64 = 3.0;
@@ -84,7 +81,7 @@ impl Plan {
     }
 
     fn of(&self, name: Name, workers: usize, clients: usize, renew_every: Option<u64>, points: &mut Vec<Point>) {
-        // UDP knows no connections, but is measured with each lifetime, so that what it divides was measured in the same minutes.
+        // UDP knows no connections, but is measured with each lifetime, so that what it divides was measured in the same block.
         // Alone it divides nothing.
         let alone = !self.subjects.iter().any(|name| name.has_connections());
         if alone && renew_every.is_some() {

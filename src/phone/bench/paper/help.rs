@@ -4,9 +4,10 @@
 
 use std::path::PathBuf;
 
-use super::grid::{Plan, WARM_UP_S};
+use super::grid::Plan;
 use super::subjects::Name;
 use super::{Able, MOST_FAVOURED, Options, words};
+use crate::phone::bench::demand::WARM_UP_S;
 use crate::phone::bench::rig::PHONES_NICE;
 
 /// As if nothing but `--out` was typed.

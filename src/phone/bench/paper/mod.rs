@@ -29,8 +29,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use self::course::{Course, End, Measuring, Refused, Trouble};
-use self::grid::{LIFETIMES, Plan, WARM_UP_S};
+use self::grid::{LIFETIMES, Plan};
 use self::subjects::Name;
+use super::demand::WARM_UP_S;
 use super::machine::machine;
 use super::measure::measure;
 use super::results::Results;

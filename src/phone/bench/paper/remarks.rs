@@ -3,10 +3,10 @@
 //! Owns: sentences about what was left out and what does not count. Told by the results alone, so that they are the same whenever the
 //! page is drawn.
 
-use super::grid::WARM_UP_S;
 use super::subjects::Name;
 use super::summary::{Standing, nices, standing};
 use super::words;
+use crate::phone::bench::demand::WARM_UP_S;
 use crate::phone::bench::results::{IDLE, Results, Row, Sample};
 
 #[must_use]

@@ -59,7 +59,7 @@ pub enum Standing {
 }
 
 /// What others may use of the processors, and the row still counts.
-const OTHERS: f64 = 0.1;
+const OTHERS_AT_MOST: f64 = 0.1;
 
 #[must_use]
 pub fn standing(row: &Row) -> Standing {
@@ -67,7 +67,7 @@ pub fn standing(row: &Row) -> Standing {
         [] => Standing::Missing,
         samples if samples.iter().any(|sample| sample.limit != Limit::Proxy) => Standing::Phones,
         _ if row.fails() => Standing::Fails,
-        samples if samples.iter().any(|sample| sample.others > OTHERS) => Standing::Others,
+        samples if samples.iter().any(|sample| sample.others > OTHERS_AT_MOST) => Standing::Others,
         _ => Standing::Counts,
     }
 }
@@ -79,11 +79,15 @@ pub fn reference<'r>(rows: &'r [Row], point: &Point) -> Option<&'r Row> {
     rows.iter().find(|row| row.point.subject.name == Name::Udp.text() && key(&row.point) == key(point))
 }
 
-/// Each run divided by UDP's of the same round, so that what the machine did in those minutes is in both. None unless both rows count.
+/// Each run divided by UDP's of the same round, so that what the machine did in those minutes is in both. None unless both rows count; nor
+/// of operations per second where UDP waited for something else than a processor: then it is the phones' round trips that are compared.
 #[must_use]
 pub fn ratio(results: &Results, row: &Row, measure: Measure) -> Option<Spread> {
     let udp = reference(&results.rows, &row.point)?;
     if standing(row) != Standing::Counts || standing(udp) != Standing::Counts {
+        return None;
+    }
+    if measure == Measure::PerSecond && udp.nobody().is_some() {
         return None;
     }
     let both = row.rounds().filter_map(|(round, own)| Some((own, udp.of_round(round)?)));

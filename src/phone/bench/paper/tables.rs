@@ -62,7 +62,7 @@ pub fn glance(results: &Results) -> Table {
     rows.push(vec![PAPER.0.to_owned(), "\u{2013}".to_owned(), PAPER.1.to_owned(), "\u{2013}".to_owned()]);
     Table {
         title: "At a glance".to_owned(),
-        note: "As a share of UDP's of the same minutes, from the least to the most of all points that count."
+        note: "As a share of UDP's of the same block of the same round, from the least to the most of all points that count."
             .to_owned(),
         head: ["", "operations per CPU-second", "operations per second", "points that count"].map(str::to_owned).into(),
         words: 1,
@@ -97,8 +97,8 @@ fn ratios(results: &Results, measure: Measure) -> Table {
     Table {
         title: format!("Beside UDP: {}", measure.text()),
         note: format!(
-            "{} divided by UDP's of the same round, with as many clients and workers, measured in the same minutes: the median of the \
-             rounds, and from least to most of them; 1 is as good as UDP, more is better. No ratio, here or with UDP: {}. \
+            "{} divided by UDP's of the same round, with as many clients and workers, measured at one end of the same block (some minutes away; every \
+             second round runs backwards): the median of the rounds, and from least to most of them; 1 is as good as UDP, more is better. No ratio, here or with UDP: {}. \
              \u{2013}: not measured; empty: not in the matrix.",
             words::capital(measure.text()),
             marks()
@@ -121,7 +121,7 @@ fn ratio_cell(results: &Results, row: &Row, measure: Measure) -> String {
 fn marks() -> String {
     format!(
         "{PHONES}: the phones were the limit; {FAILS}: more than one call in a thousand failed; {OTHERS}: others used more than 10 % of \
-         the processors"
+         the processors; of operations per second also where UDP waited for something else than a processor"
     )
 }
 

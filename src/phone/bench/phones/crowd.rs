@@ -330,11 +330,20 @@ impl Crowd {
         (place, self.serial)
     }
 
-    /// A call was set up, or ended without: among 99.9 % of the calls are also those that waited for nothing. It counts when it was
-    /// due within the window, however late it is answered: else the end of the window would cut off the long times.
+    /// A call was set up. It counts when it was due within the window, however late it is answered: else the end of the window would cut
+    /// off the long times.
     pub(super) fn record_set_up(&mut self, due_us: u64, now: Now) {
         if self.window.contains(&due_us) {
             self.set_up.saturating_record(now.0.saturating_sub(due_us).max(1));
+        }
+    }
+
+    /// A call ended without being set up: among 99.9 % of the calls are also those that waited for nothing, and for no shorter time than one
+    /// would have waited that heard nothing, or a proxy that refuses calls would have the better times.
+    fn record_failure(&mut self, due_us: u64, now: Now) {
+        if self.window.contains(&due_us) {
+            let patience_us = u64::from(self.order.patience_ms) * 1_000;
+            self.set_up.saturating_record(now.0.saturating_sub(due_us).max(patience_us));
         }
     }
 
@@ -364,7 +373,7 @@ impl Crowd {
             }
             Err(why) => {
                 if inviting {
-                    self.record_set_up(due_us, now);
+                    self.record_failure(due_us, now);
                 }
                 *self.failures.entry(why).or_default() += 1;
                 self.rest(pair, now);
@@ -384,7 +393,7 @@ impl Crowd {
     }
 
     pub(super) fn failed_to_begin(&mut self, pair: u32, due: Now, now: Now) {
-        self.record_set_up(due.0, now);
+        self.record_failure(due.0, now);
         *self.failures.entry(Failure::NoLine).or_default() += 1;
         self.rest(pair, now);
     }

@@ -37,7 +37,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use self::crowd::{Crowd, Now};
 use self::lines::{At, Far, Lines, Reads};
 use self::orders::Orders;
-use super::configuration::FILES;
+use super::demand::MOST_FILES;
 use super::results::Arrival;
 use super::words::{Order, Report, SetUp};
 
@@ -284,7 +284,7 @@ impl Process {
     fn set_up(&mut self, order: SetUp) -> io::Result<Crew> {
         let _ = sys::process::set_nice(order.nice);
         let (phones, most) = (2 * u64::from(order.pairs), u64::from(u32::MAX));
-        let files = sys::process::set_open_files(FILES)?;
+        let files = sys::process::set_open_files(MOST_FILES)?;
         if order.trunks.is_none() && phones + SPARE_FILES > files.min(most) {
             return Err(io::Error::other(format!(
                 "{phones} phones need more than the {files} file descriptors that this process may have: raise `ulimit -Hn`, or use \

@@ -27,6 +27,7 @@ use self::report::{PerOperation, Profile, Share};
 use self::rooms::{Lines, Place};
 use self::samples::{Sample, greatest_first};
 use self::tools::{Perf, Strace};
+use super::demand::WARM_UP_S;
 use super::machine::machine;
 use super::measure::{Measured, Progress, Stage, measure_all, reasons};
 use super::notes::{Notes, remarks};
@@ -56,8 +57,8 @@ pub struct Options {
     /// Seconds of calls that are looked at, for each tool
     #[arg(long, default_value = "5", value_parser = positive)]
     pub seconds: f64,
-    /// Seconds of calls before them
-    #[arg(long, default_value = "4", value_parser = positive)]
+    /// Seconds of calls before them; below 34 what the ends of transactions cost is not seen
+    #[arg(long, default_value_t = f64::from(WARM_UP_S), value_parser = positive)]
     pub warm_up: f64,
     /// Operations after which a phone goes on over a new connection; it leaves the old one open
     #[arg(long, value_name = "OPERATIONS", value_parser = clap::value_parser!(u64).range(1..))]
@@ -89,10 +90,10 @@ the proxy at each system call: its counts are those of a slower proxy, which fin
 
 Examples:
   strowger bench profile --transport udp,tcp,sctp-user
-      System calls, time by room of the house, hottest functions, for three transports side by side: about a minute and a half.
+      System calls, time by room of the house, hottest functions, for three transports side by side: about five minutes.
   strowger bench profile --transport tcp --rate 1000 --out profile
       The same at a rate that is no strain; also as profile/profile.md and profile/profile.json.
-  strowger bench profile --transport tcp --architecture symmetric,supervisor --renew-every 50 --idle-s 10 --warm-up 20
+  strowger bench profile --transport tcp --architecture symmetric,supervisor --renew-every 50 --idle-s 10
       What the paper's supervisor costs, and where.
   tests/vm/vm.sh target/release/strowger bench profile --transport udp,tcp,sctp
       With the kernel's SCTP, in the virtual machine (its microseconds mean something only beside each other).

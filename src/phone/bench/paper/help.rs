@@ -72,6 +72,8 @@ Examples:
       The matrix. Ctrl-C ends it and leaves a report of what there is.
   strowger bench paper --resume --out DIR
       Goes on; all other options as they were.
+  benches/vm paper --quick --out DIR
+      From the sources, where this kernel has no SCTP: in a virtual machine that has it. Its rates mean something only beside each other.
   strowger bench paper --workers 24,32 --clients 500 --rounds 1 --out DIR {BREAK}
     --only udp,supervisor,supervisor-cache-queue,symmetric
       More workers than most machines have processors: {workers}.

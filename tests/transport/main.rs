@@ -21,9 +21,17 @@ mod user;
 fn main() {
     // Both ends of many connections are here.
     let _ = sys::process::set_open_files(20_000);
-    let tests =
-        [memory::TESTS, udp::TESTS, tcp::TESTS, supervisor::TESTS, single_owner::TESTS, user::TESTS, two_seats::TESTS]
-            .concat();
+    let tests = [
+        memory::TESTS,
+        udp::TESTS,
+        tcp::TESTS,
+        supervisor::TESTS,
+        supervisor::trouble::TESTS,
+        single_owner::TESTS,
+        user::TESTS,
+        two_seats::TESTS,
+    ]
+    .concat();
     let kernels = rig::with_kernel_sctp([sctp::TESTS, layout::TESTS, layout::PER_WORKER, late_news::TESTS].concat());
     rig::run(&[tests, kernels].concat());
 }

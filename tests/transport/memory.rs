@@ -6,7 +6,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use strowger::message::branch::BranchId;
-use strowger::shared::flows::{Claim, Limit, State};
+use strowger::shared::flows::{Claim, Limit, PathNote, State};
 use strowger::shared::mailbox::{Full, Kind, Reader};
 use strowger::timer::Tick;
 use strowger::transport::{Address, Flow, FlowId, Transport};
@@ -25,6 +25,7 @@ pub const TESTS: &[Test] = tests![
     a_table_of_any_size_takes_as_many_flows_and_no_more,
     of_many_flows_those_that_are_over_are_named,
     each_listener_has_its_own_associations_with_a_peer,
+    what_was_counted_on_one_flow_is_not_the_next_ones,
     an_association_is_found_by_each_of_its_addresses,
     an_association_that_is_set_up_counts_until_it_is_up_or_given_up,
     what_waits_for_an_association_is_counted_together,
@@ -232,6 +233,21 @@ fn of_many_flows_those_that_are_over_are_named() {
     ids.extend([association, FlowId::NONE]);
     over.extend([association, FlowId::NONE]);
     assert_eq!(flows.over(Transport::Tcp, &ids), over);
+}
+
+fn what_was_counted_on_one_flow_is_not_the_next_ones() {
+    let flows = parts(1, 8).flows;
+    let accept = |n, at| flows.accepted(Transport::Tcp, peer(n), 0, 0, WIDE, Tick(at)).unwrap();
+    let told = |id| flows.find(id).map(|flow| (flow.received, flow.sent, flow.queued, flow.last));
+    let first = accept(1, 10);
+    flows.touch(first, 3, 2, 500, Tick(20));
+    assert_eq!(told(first), Some((3, 2, 500, Tick(20))));
+    assert!(flows.close(first).is_some());
+    let second = accept(2, 30);
+    assert_eq!((second.index, told(second)), (first.index, Some((0, 0, 0, Tick(30)))));
+    // News of a path that come too late change nothing.
+    flows.note_path(first, PathNote::default(), 700);
+    assert_eq!(told(second), Some((0, 0, 0, Tick(30))));
 }
 
 fn an_association_is_found_by_each_of_its_addresses() {

@@ -155,8 +155,8 @@ pub struct Figures {
     pub strays: u64,
     /// Open loop: the most that a call began after its time, microseconds.
     pub behind_us: u64,
-    /// Set-up times of calls that were due in the window: value in microseconds, and how many. Of a call that failed, what it waited, and no less than
-    /// the phones' patience.
+    /// Set-up times of calls that were due in the window: value in microseconds, and how many. Of a call that
+    /// failed, what it waited, and no less than the phones' patience.
     pub set_up: Vec<(u64, u64)>,
 }
 

@@ -50,6 +50,7 @@ fn is_plausible(profile: &Profile, calls: &[&str]) {
     assert!(unknown.sum::<f64>() < 0.05 * profile.user_us, "{:?}", profile.rooms);
     // Three messages come in and three or four go out; batches make them fewer calls.
     for call in calls {
+        assert!(profile.ways_in.iter().any(|way| way.name == *call), "{call}: {:?}", profile.ways_in);
         let row = profile.system_calls.iter().find(|row| row.name == *call);
         let per_operation = row.map_or(0.0, |row| row.calls);
         assert!(per_operation > 0.05 && per_operation < 10.0, "{call}: {:?}", profile.system_calls);

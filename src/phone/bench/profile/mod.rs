@@ -5,12 +5,13 @@
 //!
 //! ```text
 //! measure ── a daemon, phones, calls      tools ── perf and strace, from outside
-//!                                           ├─ samples ── lines of `perf script` ── rooms ── address → room of the house
+//!                                           ├─ samples ── blocks of `perf script` ── image, rooms ── address → room of the house
 //!                                           └─ calls ── the summary of `strace -c`
 //! report ── tables for people, Markdown, JSON
 //! ```
 
 pub mod calls;
+mod image;
 pub mod report;
 pub mod rooms;
 pub mod samples;
@@ -23,9 +24,10 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use self::image::Image;
 use self::report::{PerOperation, Profile, Share};
 use self::rooms::{Lines, Place};
-use self::samples::{Sample, greatest_first};
+use self::samples::{Frame, Sample, greatest_first};
 use self::tools::{Perf, Strace};
 use super::demand::WARM_UP_S;
 use super::machine::machine;
@@ -82,8 +84,8 @@ pub struct Options {
 }
 
 const MORE: &str = "\
-Needs perf and strace (Debian: apt-get install linux-perf strace), and as a rule root: the kernel's part of the time is seen only
-where kernel.perf_event_paranoid is 1 or less. Microseconds are those of a release build (cargo build --release).
+Needs perf and strace (Debian: apt-get install linux-perf strace), and as a rule root: the whole machine is sampled, which only
+root may where kernel.perf_event_paranoid is 1 or more. Microseconds are those of a release build (cargo build --release).
 
 An operation is an INVITE or a BYE transaction; a call has one of each. Times are those under perf, which hardly disturbs. strace stops
 the proxy at each system call: its counts are those of a slower proxy, which finds more messages each time it looks.
@@ -196,13 +198,16 @@ fn profile(point: &Point, rig: &Rig, signals: &Signals, lines: &Lines) -> Result
     let folder = Folder::new().map_err(|e| Stop::Failed(e.to_string()))?;
     let name = &point.subject.name;
     say(&format!("{name}: {} s under perf, after {} s", point.measure_s, point.warm_up_s));
-    let mut base = None;
+    let (mut image, mut processes) = (Image::default(), Vec::new());
     let start = |pids: &[u32]| {
-        base = pids.first().and_then(|pid| tools::base(*pid, &rig.program));
-        Perf::start(&folder.0, pids)
+        image = pids.first().map(|pid| Image::of(*pid, &rig.program)).unwrap_or_default();
+        processes = pids.to_vec();
+        Perf::start(&folder.0)
     };
     let (measured, perf) = look(point, rig, signals, start, Perf::end)?;
-    let samples = perf.samples().map_err(Stop::Unavailable)?;
+    let place = |address: u64| lines.place(image.linked(address)?);
+    let mut times = Times::default();
+    perf.samples(&processes, |sample| times.add(sample, &rig.program, place)).map_err(Stop::Unavailable)?;
 
     say(&format!("{name}: {} s under strace", point.measure_s));
     let (counted, strace) = look(point, rig, signals, |pids| Strace::start(&folder.0, pids), Strace::end)?;
@@ -222,8 +227,7 @@ fn profile(point: &Point, rig: &Rig, signals: &Signals, lines: &Lines) -> Result
     };
     let kind = |(name, cpu_s): (&String, &f64)| Share { name: name.clone(), us: cpu_s * 1e6 / operations };
     profile.processes = sample.cpu_by_process.iter().map(kind).collect();
-    let place = |address: u64| lines.place(address.checked_sub(base?)?);
-    share_out(&mut profile, &samples, &rig.program, place);
+    times.share_out(&mut profile);
     // Strace slows the proxy down, so of those calls only the failures are told.
     let row = |of: &Measured| Row { point: point.clone(), samples: vec![of.sample.clone()] };
     let mut notes = Notes::new(1);
@@ -290,47 +294,68 @@ fn per_operation(summary: &str, operations: f64) -> Vec<PerOperation> {
     rows
 }
 
-/// Gives each part its share of the CPU time by its share of the samples.
-fn share_out(profile: &mut Profile, samples: &str, program: &Path, place: impl Fn(u64) -> Option<Place>) {
-    let [mut rooms, mut functions, mut kernel] = [const { BTreeMap::new() }; 3];
-    let (mut all, mut in_kernel) = (0_u64, 0_u64);
-    let mut known: HashMap<u64, Place> = HashMap::new();
-    for sample in samples.lines().filter_map(Sample::read) {
-        profile.samples += 1;
-        all += sample.period;
+/// Nanoseconds of samples, by what they are told as.
+#[derive(Default)]
+struct Times {
+    samples: u64,
+    all: u64,
+    in_kernel: u64,
+    rooms: BTreeMap<String, u64>,
+    functions: BTreeMap<String, u64>,
+    ways_in: BTreeMap<String, u64>,
+    kernel: BTreeMap<String, u64>,
+    /// Places found already, by address.
+    known: HashMap<u64, Place>,
+}
+
+impl Times {
+    fn add(&mut self, sample: &Sample<'_>, program: &Path, place: impl Fn(u64) -> Option<Place>) {
+        let mut sums = Vec::with_capacity(2);
+        self.samples += 1;
+        self.all += sample.period;
         if sample.is_kernel() {
-            in_kernel += sample.period;
-            *kernel.entry(sample.symbol.to_owned()).or_default() += sample.period;
-            continue;
+            self.in_kernel += sample.period;
+            sums.push((&mut self.ways_in, sample.way_in().to_owned()));
+            sums.push((&mut self.kernel, sample.kernel_function()));
+        } else {
+            let found = self.known.entry(sample.at.address).or_insert_with(|| {
+                let ours = Path::new(sample.at.file) == program;
+                let found = if ours { place(sample.at.address) } else { None };
+                found.unwrap_or_else(|| elsewhere(&sample.at))
+            });
+            sums.push((&mut self.rooms, found.room.clone()));
+            sums.push((&mut self.functions, found.function.clone()));
         }
-        let found = known.entry(sample.address).or_insert_with(|| {
-            let ours = Path::new(sample.file) == program;
-            let found = if ours { place(sample.address) } else { None };
-            found.unwrap_or_else(|| elsewhere(&sample))
-        });
-        *rooms.entry(found.room.clone()).or_default() += sample.period;
-        *functions.entry(found.function.clone()).or_default() += sample.period;
+        for (sums, name) in sums {
+            *sums.entry(name).or_default() += sample.period;
+        }
     }
-    let cpu = profile.cpu_us;
-    let us = |period: u64| cpu * period as f64 / all.max(1) as f64;
-    let shares = |sums: BTreeMap<String, u64>| -> Vec<Share> {
-        greatest_first(sums).into_iter().map(|(name, period)| Share { name, us: us(period) }).collect()
-    };
-    (profile.kernel_us, profile.user_us) = (us(in_kernel), us(all - in_kernel));
-    profile.rooms = shares(rooms);
-    profile.functions = shares(functions);
-    profile.kernel = shares(kernel);
+
+    /// Gives each part its share of the CPU time by its share of the samples.
+    fn share_out(self, profile: &mut Profile) {
+        let cpu = profile.cpu_us;
+        let us = |period: u64| cpu * period as f64 / self.all.max(1) as f64;
+        let shares = |sums: BTreeMap<String, u64>| -> Vec<Share> {
+            greatest_first(sums).into_iter().map(|(name, period)| Share { name, us: us(period) }).collect()
+        };
+        profile.samples = self.samples;
+        (profile.kernel_us, profile.user_us) = (us(self.in_kernel), us(self.all - self.in_kernel));
+        profile.rooms = shares(self.rooms);
+        profile.functions = shares(self.functions);
+        profile.ways_in = shares(self.ways_in);
+        profile.kernel = shares(self.kernel);
+    }
 }
 
 /// Code of no line table of ours: a shared library's, the kernel's page of clock functions.
-fn elsewhere(sample: &Sample<'_>) -> Place {
-    let file = sample.file.rsplit('/').next().unwrap_or_default();
+fn elsewhere(frame: &Frame<'_>) -> Place {
+    let file = frame.file.rsplit('/').next().unwrap_or_default();
     let room = match file {
         "[vdso]" => "vdso",
         name if name.starts_with("libc.") || name.starts_with("libc-") || name.starts_with("ld-") => "libc",
         name => name.split(".so").next().unwrap_or(name),
     };
-    let symbol = sample.symbol.split("@@").next().unwrap_or_default();
+    let symbol = frame.symbol.split("@@").next().unwrap_or_default();
     Place { room: room.to_owned(), function: format!("{room}::{symbol}") }
 }
 

@@ -34,6 +34,8 @@ pub struct Profile {
     /// User time by room of the house; what was not inlined of others' code under its own name.
     pub rooms: Vec<Share>,
     pub functions: Vec<Share>,
+    /// Kernel time by the way into the kernel: system call, interrupt, fault.
+    pub ways_in: Vec<Share>,
     /// Kernel time by the kernel's function.
     pub kernel: Vec<Share>,
     /// While system calls were counted.
@@ -90,6 +92,11 @@ pub fn text(profiles: &[Profile], form: Form) -> String {
         "User time by room",
         "Microseconds per operation. Inlined functions are the room's that wrote them; libc, std and crates: what was not inlined.",
         matrix(profiles, form, |profile| shares(&profile.rooms), 0.005),
+    );
+    section(
+        "Kernel time by system call",
+        "Microseconds per operation; what interrupts took while our code ran stands under their names.",
+        matrix(profiles, form, |profile| shares(&profile.ways_in), 0.005),
     );
     section(
         "System calls per operation",

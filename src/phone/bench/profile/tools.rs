@@ -1,11 +1,13 @@
 //! The two tools that look into the daemon from outside: perf(1) for samples, strace(1) for counts.
 //!
 //! Owns: starting them on running processes, knowing when they look, ending them, and what they printed. `perf` samples the
-//! processors' time (`cpu-clock`: hardware counters are not there on every machine, and seldom in virtual ones), so the daemon
-//! hardly notices; `strace` stops it at each call, so its times mean nothing and only its counts are used.
+//! processors' time (`cpu-clock`: hardware counters are not there on every machine, and seldom in virtual ones), the whole
+//! machine's, so the daemon hardly notices: following processes, perf would set its timer anew at each switch between them, which in a
+//! virtual machine is dear (UDP, 100 clients: 40 µs per operation for 21). `strace` stops the daemon at each call, so its times mean
+//! nothing and only its counts are used.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::io::{self, BufReader, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,7 +17,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
 
-use super::samples::FIELDS;
+use super::samples::{FIELDS, Sample, read_all};
 
 /// Samples a second and processor. No divisor of a timer's rate, so that the samples do not march in step with one.
 const RATE: &str = "1997";
@@ -110,22 +112,14 @@ impl Drop for Tool {
     }
 }
 
-/// Where `program` lies in the memory of this process, and of all its forks.
-#[must_use]
-pub fn base(pid: u32, program: &Path) -> Option<u64> {
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
-    let first = maps.lines().find(|line| line.ends_with(program.to_string_lossy().as_ref()))?;
-    u64::from_str_radix(first.split('-').next()?, 16).ok()
-}
-
 fn listed(pids: &[u32]) -> String {
     pids.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
 }
 
-/// `perf record` on these processes.
+/// `perf record` of all processors.
 pub struct Perf {
     tool: Tool,
-    data: PathBuf,
+    folder: PathBuf,
     control: File,
 }
 
@@ -134,9 +128,8 @@ impl Perf {
     ///
     /// # Errors
     /// It is not permitted (perf_event_paranoid), or did not begin.
-    pub fn start(folder: &Path, pids: &[u32]) -> Result<Perf, String> {
+    pub fn start(folder: &Path) -> Result<Perf, String> {
         let [control, ack] = ["control", "ack"].map(|name| folder.join(name));
-        let data = folder.join("perf.data");
         for fifo in [&control, &ack] {
             let _ = fs::remove_file(fifo);
             mkfifo(fifo, Mode::S_IRUSR | Mode::S_IWUSR).map_err(|e| format!("mkfifo {}: {e}", fifo.display()))?;
@@ -146,7 +139,7 @@ impl Perf {
             |fifo: &Path| OpenOptions::new().read(true).write(true).custom_flags(nix::libc::O_NONBLOCK).open(fifo);
         let mut ways = open(&control).and_then(|control| Ok((control, open(&ack)?))).map_err(|e| e.to_string())?;
         let mut command = Command::new("perf");
-        command.args(["record", "-e", "cpu-clock", "-F", RATE, "-D", "-1", "-p", &listed(pids), "-o"]).arg(&data);
+        command.args(["record", "-e", "cpu-clock", "-F", RATE, "-D", "-1", "-a", "-g", "-o"]).arg(data(folder));
         command.arg("--control").arg(format!("fifo:{},{}", control.display(), ack.display()));
         let mut tool = Tool::start(&mut command, folder.join("perf.said"))?;
         ways.0.write_all(b"enable\n").map_err(|e| e.to_string())?;
@@ -154,8 +147,8 @@ impl Perf {
             Ok(read) => read > 0,
             Err(e) => e.kind() != ErrorKind::WouldBlock,
         });
-        begun.map_err(|why| format!("perf cannot sample the daemon: {why}"))?;
-        Ok(Perf { tool, data, control: ways.0 })
+        begun.map_err(|why| format!("perf cannot sample the processors: {why}"))?;
+        Ok(Perf { tool, folder: folder.to_owned(), control: ways.0 })
     }
 
     /// Samples no more.
@@ -168,21 +161,35 @@ impl Perf {
         self.tool.end().map_err(|why| format!("perf: {why}"))
     }
 
-    /// All samples, a line each (`samples::Sample`).
+    /// Shows `see` the samples of these processes.
     ///
     /// # Errors
     /// Perf's own words.
-    pub fn samples(&self) -> Result<String, String> {
+    pub fn samples(&self, pids: &[u32], mut see: impl FnMut(&Sample<'_>)) -> Result<(), String> {
+        let said = self.folder.join("script.said");
         let mut command = Command::new("perf");
         // Inlined functions are `rooms`'s; perf would ask another program for each.
-        command.args(["script", "--no-inline", "-F", FIELDS, "-i"]).arg(&self.data);
-        let output = command.output().map_err(|e| format!("perf script: {e}"))?;
-        let samples = String::from_utf8_lossy(&output.stdout).into_owned();
-        match samples.is_empty() {
-            true => Err(format!("perf has no samples: {}", String::from_utf8_lossy(&output.stderr).trim())),
-            false => Ok(samples),
+        command.args(["script", "--no-inline", "-F", FIELDS, "--pid", &listed(pids), "-i"]).arg(data(&self.folder));
+        let failed = |e: io::Error| format!("perf script: {e}");
+        let errors = File::create(&said).map_err(failed)?;
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors).spawn().map_err(failed)?;
+        let mut seen = 0_u64;
+        let read = child.stdout.take().map_or(Ok(()), |output| {
+            read_all(BufReader::new(output), |sample| {
+                seen += 1;
+                see(sample);
+            })
+        });
+        child.wait().and(read).map_err(failed)?;
+        match seen {
+            0 => Err(format!("perf has no samples: {}", fs::read_to_string(said).unwrap_or_default().trim())),
+            _ => Ok(()),
         }
     }
+}
+
+fn data(folder: &Path) -> PathBuf {
+    folder.join("perf.data")
 }
 
 /// `strace -c` on these processes.

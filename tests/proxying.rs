@@ -201,6 +201,43 @@ fn logged(daemon: &Daemon, call: &str, what: &str) {
 }
 
 #[test]
+fn answers_time_outs_and_acks_that_lead_nowhere_are_counted() {
+    let room = Room::new("counted");
+    let setup = Setup { tables: "[timers]\nt1_ms = 20".to_owned(), ..Setup::on(HOME, &[Udp]) };
+    let daemon = Daemon::start(&room, &setup);
+    let (a, z) = (peer(Udp, setup.address(Udp)), peer(Udp, setup.address(Udp)));
+    let counts = || ["answered", "timed_out", "refused_acks"].map(|name| daemon.counter(name));
+    z.register("z");
+    assert_eq!(counts(), [1, 0, 0], "a REGISTER's answer");
+
+    // One that is not registered: our own, kept by no transaction.
+    let nobody = request(&a, "MESSAGE", &format!("sip:nobody@{DOMAIN}"), "nobody", "");
+    send(&a, &nobody);
+    hears(&a, "SIP/2.0 404");
+    assert_eq!(counts(), [2, 0, 0]);
+
+    let busy = request(&a, "MESSAGE", &format!("sip:z@{DOMAIN}"), "busy", "");
+    send(&a, &busy);
+    send(&z, &response(&hears(&z, "MESSAGE"), "486 Busy Here", &z));
+    hears(&a, "SIP/2.0 486");
+    assert_eq!(counts(), [3, 0, 0]);
+    send(&a, &busy);
+    hears(&a, "SIP/2.0 486");
+    assert_eq!(counts(), [4, 0, 0], "sent again");
+
+    // 64*T1, and z says nothing (D03).
+    send(&a, &request(&a, "INVITE", &format!("sip:z@{DOMAIN}"), "silent", ""));
+    hears(&a, "SIP/2.0 100");
+    hears(&a, "SIP/2.0 408");
+    assert_eq!(counts(), [5, 1, 0]);
+
+    send(&a, &request(&a, "ACK", &format!("sip:nobody@{DOMAIN}"), "lost", ""));
+    let refused = wait_for(patience(2), || (counts() == [5, 1, 1]).then_some(()));
+    assert!(refused.is_some(), "{:?}", counts());
+    daemon.stop();
+}
+
+#[test]
 fn an_invalid_message_whose_call_can_be_read_is_logged_with_it() {
     let room = Room::new("invalid");
     let setup = Setup::on(HOME, &[Udp]);

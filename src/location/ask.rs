@@ -11,6 +11,9 @@ use crate::message::{Contact, Message, Span, Uri};
 
 /// Bytes of a Contact value, URI and parameters; longer ones are refused.
 pub const LONGEST_CONTACT: usize = 1024;
+/// Parameters and headers of a Contact's URI; one with more is refused. Comparing two URIs walks one list for each entry of the other
+/// (RFC 3261 §19.1.4), and within a REGISTER each may meet each.
+pub const MOST_PARAMETERS: usize = 16;
 /// Bytes of a Call-ID in a REGISTER; longer ones are refused.
 pub const LONGEST_CALL_ID: usize = 1024;
 
@@ -145,7 +148,10 @@ fn take(m: &Message<'_>, contact: &Contact, bytes: &mut Vec<u8>) -> Result<(), R
     }
     // It will stand in angle brackets, and in a start line.
     let clean = uri.iter().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'<' | b'>' | b'"'));
-    Uri::parse(uri).filter(|_| clean).ok_or(BAD)?;
+    let uri = Uri::parse(uri).filter(|_| clean).ok_or(BAD)?;
+    if uri.parameters() > MOST_PARAMETERS {
+        return Err(Refusal::Bad("Contact With Too Many Parameters"));
+    }
 
     let mut good = true;
     let mut each = |name: &[u8], value: Span| {

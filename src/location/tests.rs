@@ -1,5 +1,6 @@
 //! Each fact of section F that needs no other process, and B22 to B25.
 
+use super::ask::MOST_PARAMETERS;
 use super::*;
 use crate::config::{Limits, Registrar};
 use crate::message::scan;
@@ -354,6 +355,22 @@ fn more_contacts_than_allowed_are_refused() {
     assert_eq!(pair.register("one", 5, &["Contact: <sip:4@192.0.2.1>"]).0, 403);
     let flood: String = (0..1000).map(|n| format!("<sip:{n}@192.0.2.1>;expires=0,")).collect();
     assert_eq!(pair.register("one", 6, &[&format!("Contact: {flood}<sip:z@192.0.2.1>")]).0, 403);
+}
+
+#[test]
+fn a_contact_with_more_parameters_than_can_be_compared_is_refused() {
+    // F11: each parameter of one URI is looked for in the other.
+    let pair = Pair::new();
+    let with = |n: usize, mark: char| -> String {
+        let entries =
+            (0..n).map(|n| format!("{}p{n}=1", if n == 0 && mark == '&' { '?' } else { mark })).collect::<String>();
+        format!("Contact: <sip:1@192.0.2.1{entries}>")
+    };
+    for (cseq, mark) in [(1, ';'), (3, '&')] {
+        assert_eq!(pair.register("one", cseq, &[&with(MOST_PARAMETERS, mark)]).0, 200);
+        let (code, reason, _) = pair.register("one", cseq + 1, &[&with(MOST_PARAMETERS + 1, mark)]);
+        assert_eq!((code, reason), (400, "Contact With Too Many Parameters"));
+    }
 }
 
 #[test]

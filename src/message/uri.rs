@@ -83,6 +83,12 @@ impl<'a> Uri<'a> {
         pairs(self.params, b';').find(|(found, _)| same_text(found, name)).map(|(_, value)| value)
     }
 
+    /// How many parameters and headers it has.
+    #[must_use]
+    pub fn parameters(&self) -> usize {
+        pairs(self.params, b';').count() + pairs(self.headers, b'&').count()
+    }
+
     #[must_use]
     pub fn transport(&self) -> Option<&'a [u8]> {
         self.param(b"transport")

@@ -44,11 +44,12 @@ counters! {
     SendRetries = "send_retries",
     /// INVITEs that began a transaction.
     Invites = "invites",
-    /// Final responses sent upstream, to any request.
+    /// Final responses sent upstream, to any request; those sent again, too.
     Answered = "answered",
     /// REGISTERs answered with a 2xx.
     Registered = "registered",
-    /// Timer B, C or F fired (RFC 3261 §17.1).
+    /// INVITEs that ended with our 408: timer B or C fired (RFC 3261 §16.8, §17.1.1.2), and no better response was there. Other requests
+    /// get no 408 (RFC 4320 §4.2).
     TimedOut = "timed_out",
     /// Messages that the scanner refused.
     Invalid = "invalid",
@@ -56,6 +57,8 @@ counters! {
     ForeignBranch = "foreign_branch",
     /// Responses for a transaction that is gone: another generation.
     LateResponse = "late_response",
+    /// ACKs that could not go on, for want of a next hop or the right to: an ACK has no response that would say so.
+    RefusedAcks = "refused_acks",
     /// 503 because a table was full.
     TableFull = "table_full",
     /// 503 because the daemon is ending.

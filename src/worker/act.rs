@@ -66,23 +66,24 @@ impl Corridor {
                     let begin = outgoing.begin();
                     message::reply(m, &reply, &mut outgoing.bytes);
                     outgoing.finish(begin, prepared.upstream, Body::Empty, None);
-                    count_answer(code, |counter| counters.add(*seat, counter, 1));
+                    counters.add(*seat, Counter::Answered, u64::from(code >= 200));
+                    counters.add(*seat, Counter::TimedOut, u64::from(code == 408));
                 }
                 Act::Relay => {
                     let Some((m, arrived)) = response else { continue };
                     let begin = outgoing.begin();
                     message::forward_response(m, &mut outgoing.bytes);
                     outgoing.finish(begin, prepared.upstream, arrived.body(m), None);
-                    if m.code() >= 200 {
-                        counters.add(*seat, Counter::Answered, 1);
-                    }
+                    counters.add(*seat, Counter::Answered, u64::from(m.code() >= 200));
                 }
                 // What could not be kept for want of room is not sent again.
                 Act::Kept(text) if prepared.bytes(text).is_empty() => {}
                 Act::Kept(text) => {
                     let begin = outgoing.begin();
-                    outgoing.bytes.extend_from_slice(prepared.bytes(text));
+                    let kept = prepared.bytes(text);
+                    outgoing.bytes.extend_from_slice(kept);
                     outgoing.finish(begin, prepared.upstream, Body::Empty, None);
+                    counters.add(*seat, Counter::Answered, u64::from(!is_provisional(kept)));
                 }
             }
         }
@@ -100,11 +101,7 @@ fn body(m: &Message<'_>, arrived: Option<Arrived<'_>>, outgoing: &mut Outgoing) 
     }
 }
 
-fn count_answer(code: u16, count: impl Fn(Counter)) {
-    if code == 408 {
-        count(Counter::TimedOut);
-    }
-    if code >= 200 {
-        count(Counter::Answered);
-    }
+/// A response's first digit stands behind `SIP/2.0 ` (RFC 3261 §7.2).
+fn is_provisional(response: &[u8]) -> bool {
+    response.get(8) == Some(&b'1')
 }

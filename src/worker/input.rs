@@ -128,9 +128,10 @@ impl Corridor {
         [key as u64 ^ (method as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15), (key >> 64) as u64]
     }
 
-    /// Answers without keeping anything: the same request again gets the same answer again.
+    /// Answers without keeping anything, finally: the same request again gets the same answer again. An ACK has none (§17.1.1.3).
     pub(super) fn refuse(&mut self, m: &Message<'_>, from: Flow, code: u16, reason: &str, extra: &[u8]) {
         if m.method() == Method::Ack {
+            self.count(Counter::RefusedAcks);
             return;
         }
         let tag = tag(self.server_key(m));
@@ -139,6 +140,7 @@ impl Corridor {
         let reply = Reply { code, reason, to_tag: Some(&tag), fix_via: ViaFix::needed(&m.via, m.bytes, source), extra };
         message::reply(m, &reply, &mut self.outgoing.bytes);
         self.outgoing.finish(begin, way_back(m, from), Body::Empty, None);
+        self.count(Counter::Answered);
     }
 }
 

@@ -23,12 +23,14 @@ impl Corridor {
         if code == 200 {
             self.count(Counter::Registered);
         }
+        self.counters.add(self.seat, Counter::TableFull, u64::from(code == 503));
         let to_tag = tag(key);
         let fix_via = ViaFix::needed(&m.via, m.bytes, arrived.from.peer.into());
         let reply = Reply { code, reason, to_tag: Some(&to_tag), fix_via, extra: &self.lines };
         let begin = self.outgoing.begin();
         message::reply(m, &reply, &mut self.outgoing.bytes);
         self.outgoing.finish(begin, way_back(m, arrived.from), Body::Empty, None);
+        self.count(Counter::Answered);
         if repeats
             && let Some(mut entry) = self.entered(self.table.lock(key))
             && let Some(head) = entry.find(key)

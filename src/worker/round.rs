@@ -121,7 +121,7 @@ impl<'h> Round<'h> {
             inbox: Inbox::default(),
             sources: Sources::default(),
             posted: false,
-            // The master forked us with the newest settings it had; anything newer has a higher version.
+            // None: the first turn takes the master's newest, which `Shared::new` has published already.
             settings: 0,
             next_deadlines: Tick(0),
             log_dropped: 0,
@@ -132,6 +132,7 @@ impl<'h> Round<'h> {
         let mut events = Events::with_capacity(256);
         if self.seat.successor {
             let now = clock::now();
+            self.corridor.wall = clock::wall();
             self.transports.adopt(&mut self.inbox);
             self.corridor.inspect();
             // Before anybody hears of lost connections: what was posted to the dead one and never read goes over new ones.

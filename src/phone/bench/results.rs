@@ -162,10 +162,11 @@ impl Sample {
     }
 
     /// Of one where neither phones nor any process of the proxy did what they could, and processors idled: all waited for something
-    /// else than a processor. How much of them. Where there are more processors than processes some always idle.
+    /// else than a processor. How much of them. Where there are more processors than processes some always idle. None, too, where nobody said
+    /// which processes are the proxy's.
     #[must_use]
     pub fn nobody(&self) -> Option<f64> {
-        let waits = self.limit == Limit::Proxy && self.proxy_busy.is_none_or(|busy| busy < BUSY);
+        let waits = self.limit == Limit::Proxy && self.proxy_busy.is_some_and(|busy| busy < BUSY);
         self.idle.filter(|idle| waits && *idle > IDLE)
     }
 

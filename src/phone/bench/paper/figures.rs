@@ -171,6 +171,7 @@ impl Sheet<'_> {
             let row = find(clients, shown)?;
             let spread = Spread::of_known(row, |sample| measure.of(sample))?;
             let plain = (name.has_supervisor() && shown != 0).then(|| find(clients, 0)).flatten();
+            let plain = plain.filter(|row| standing(row) == Standing::Counts);
             let diamond =
                 plain.and_then(|row| Spread::of_known(row, |sample| measure.of(sample))).map(|spread| spread.median);
             Some(Bar { spread, hollow: standing(row) != Standing::Counts, diamond })

@@ -203,11 +203,11 @@ impl Crowd {
         figures
     }
 
-    /// What became of the calls that were open when the window ended. One that is open still has waited this long, at least.
+    /// What became of the calls that were open when the window ended. One that waits still has failed, and its time is a failure's.
     pub fn drained(&mut self, now: Now) -> Report {
         let waits = |call: &&Call| matches!(call.stage, Stage::Calling | Stage::Proceeding);
         let waiting: Vec<u64> = self.calls.iter().filter(waits).map(|call| call.due_us).collect();
-        waiting.into_iter().for_each(|due_us| self.record_set_up(due_us, now));
+        waiting.into_iter().for_each(|due_us| self.record_failure(due_us, now));
         Report::Drained { unfinished: self.open_calls, failures: self.failures(), set_up: self.set_ups() }
     }
 

@@ -125,7 +125,7 @@ Columns:
   busy           the share of the window in which the busiest phone process ran or waited for a processor
   idle           the share of all processors that had nothing to do
   failed, again  calls that failed, and messages that the phones sent again, in all rounds
-  p50, p99 ...   set-up time: from INVITE to 200, from the moment when the call was due
+  p50, p99 ...   set-up time: from INVITE to 200, from the moment when the call was due (with --rate; without, when the last ended)
   limit          phones: a phone process was busy for 95 % of the window or more. rate: an open loop that reached its rate, so nobody.
                  proxy: neither. nobody: neither, and more than 10 % of the processors were idle: the proxy waited for itself, as
                  workers do for a supervisor, or for the phones. A row of a closed loop says what the proxy can do where it is proxy

@@ -59,7 +59,8 @@ pub enum Limit {
     Rate,
 }
 
-/// Time from INVITE to 200 as the caller saw it, from the moment the call was due (no coordinated omission), microseconds.
+/// Time from INVITE to 200 as the caller saw it, from the moment the call was due, microseconds: in an open loop without
+/// coordinated omission. In a closed one a call is due when the last has ended, so a slow proxy is asked less often.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SetUp {
     pub p50_us: f64,

@@ -160,7 +160,8 @@ fn seen_by_the_phones(results: &Results) -> Table {
     row_by_row(
         results,
         "What the phones saw",
-        "Set-up time is from INVITE to 200 (medians of all runs). Opened: connections or associations, with UDP none. Sent again: \
+        "Set-up time is from INVITE to 200 (medians of all runs); in this closed loop callers wait for their last call before they place the \
+         next, so it tells what a slow proxy's clients wait, and nothing of calls at a given rate. Opened: connections or associations, with UDP none. Sent again: \
          messages that the phones repeated, in all runs; so are failed calls.",
         &["set-up p50 ms", "p99 ms", "p99.9 ms", "opened/s", "failed calls", "sent again"],
         seen,

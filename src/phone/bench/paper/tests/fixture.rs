@@ -96,7 +96,7 @@ pub fn sample(point: &Point, luck: f64) -> Sample {
         phones_cpu_s: wall_s * 0.6,
         limit: if phones { Limit::Phones } else { Limit::Proxy },
         set_up: SetUp { p50_us: 2_100.0, p99_us: 9_800.0, p999_us: 21_000.0 },
-        proxy_busy: None,
+        proxy_busy: Some(0.9),
         others: 0.02,
         interrupts: 0.0,
         idle: Some(0.03),

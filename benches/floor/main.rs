@@ -28,6 +28,8 @@ mod machine;
 mod messages;
 #[path = "../support/phones.rs"]
 mod phones;
+#[path = "../support/processors.rs"]
+mod processors;
 #[path = "../support/program.rs"]
 mod program;
 #[path = "../support/proxy.rs"]
@@ -107,9 +109,10 @@ fn measure(arguments: &[String]) -> io::Result<()> {
         machine.said()
     );
     println!(
-        "medians of {} rounds of {} s each, in turn; phones at nice {NICE}",
+        "medians of {} rounds of {} s each, in turn; phones at nice {NICE}; {}",
         scale.rounds,
-        scale.calls_for.as_secs()
+        scale.calls_for.as_secs(),
+        processors::said()
     );
     let mut table = Table::new();
     let mut seen = Vec::new();
@@ -189,6 +192,7 @@ fn transport(
         let flows = if kind == Kind::Udp { 1 } else { pairs };
         let mut plain = Plain::new(floor, kind, flows, first)?;
         first += flows;
+        processors::apart(&[ours.pids(), vec![plain.forwarding.pid()]].concat());
         let phones = |rate| Phones {
             program: program.clone(),
             transport: kind.transport(),

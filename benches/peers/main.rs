@@ -17,6 +17,8 @@ mod bursts;
 mod machine;
 #[path = "../support/phones.rs"]
 mod phones;
+#[path = "../support/processors.rs"]
+mod processors;
 #[path = "../support/program.rs"]
 mod program;
 #[path = "../support/proxy.rs"]
@@ -132,9 +134,10 @@ fn measure(arguments: &[String]) -> io::Result<()> {
     };
     println!("CPU per operation, {}, of ours and of Kamailio, two workers each, {}", machine.unit(), machine.said());
     println!(
-        "medians of {} rounds of {} s each, in turn; phones at nice {NICE}",
+        "medians of {} rounds of {} s each, in turn; phones at nice {NICE}; at a given rate: {}",
         scale.rounds,
-        scale.calls_for.as_secs()
+        scale.calls_for.as_secs(),
+        processors::said()
     );
     let mut table = Table::new();
     let titles = [
@@ -181,6 +184,12 @@ fn measure(arguments: &[String]) -> io::Result<()> {
                 warm_up: Duration::ZERO,
                 nice: NICE,
             };
+            // At a given rate; a closed loop uses all there is.
+            let proxies = [ours.pids(), theirs.pids()].concat();
+            match load.arrival {
+                Arrival::Open { .. } => processors::apart(&proxies),
+                Arrival::Closed => processors::together(&proxies),
+            }
             let rounds = compare(&scale, &ours, &theirs, &|proxy, meter| match load.of_sipp() {
                 Some(calls_per_s) => bursts::call(transport, calls_per_s, proxy, meter, scale.calls_for),
                 None => phones.call(proxy, meter, scale.calls_for),

@@ -98,6 +98,11 @@ impl Proxy {
         }
     }
 
+    /// Of all its processes.
+    pub fn pids(&self) -> Vec<u32> {
+        family(self.pid())
+    }
+
     /// Of a table of our daemon's status: how much of it is in use.
     pub fn used(&self, table: &str) -> io::Result<usize> {
         let admin = self.admin.ok_or_else(|| io::Error::other("no admin listener"))?;
@@ -108,7 +113,7 @@ impl Proxy {
 
     pub fn spent(&self) -> Spent {
         let mut spent = Spent::default();
-        for pid in family(self.pid()) {
+        for pid in self.pids() {
             spent.cpu += sys::process::cpu_time_of(pid.cast_signed()).unwrap_or_default();
             spent.sleeps += sleeps(pid);
         }

@@ -89,6 +89,10 @@ impl Forwarding {
         Ok(Counts { messages: next(), batches: next(), waits: next() })
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Processor time so far, user and system.
     pub fn cpu(&self) -> io::Result<Duration> {
         sys::process::cpu_time_of(self.child.id() as i32)

@@ -19,6 +19,8 @@ pub const TESTS: &[Test] = tests![
     a_stream_torn_by_a_death_is_closed_not_written_to,
     a_peer_that_does_not_read_costs_a_bounded_wait,
     with_both_directions_full_everything_goes_on,
+    a_worker_that_waits_for_room_and_a_supervisor_that_has_none_go_on,
+    who_asks_for_a_connection_that_cannot_be_opened_hears_of_it_at_once,
     a_silent_supervisor_is_not_waited_for_longer_than_one_has_patience,
     a_new_supervisor_begins_with_nothing,
     a_dead_workers_connections_end_and_its_seat_gets_new_ones,
@@ -145,6 +147,90 @@ fn with_both_directions_full_everything_goes_on() {
         one.send(flow, b"done", None);
         assert_eq!(read(&mut a, 4), b"done");
     });
+}
+
+fn a_worker_that_waits_for_room_and_a_supervisor_that_has_none_go_on() {
+    // The paper's §6 to the letter: the worker waits for room for its question and reads no connection, the supervisor has connections
+    // for that worker and no room for them.
+    let house = house(|_| {});
+    let (mut one, mut two) = (house.seat(ONE), house.seat(TWO));
+    let supervisor = supervisor_process(&house);
+    let (mut a, flow, _) = hello(house.at, &mut [&mut one, &mut two]);
+    let pid = nix::unistd::Pid::from_raw(supervisor);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    let (asks, _) = house.parts.supervision.ends_of(ONE).unwrap();
+    let (_, assignments) = house.parts.supervision.supervisors_ends(ONE).unwrap();
+    assert!(fill(assignments, OWN) > 100 && fill(asks, BAD) > 100);
+    let mut crowd: Vec<_> = (0..50).map(|_| connect(house.at)).collect();
+    let waits = Duration::from_millis(300);
+    std::thread::spawn(move || {
+        std::thread::sleep(waits);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).unwrap();
+    });
+    let began = Instant::now();
+    one.send(flow, b"after all", client(1));
+    let took = began.elapsed();
+    assert!(took >= waits, "it had to wait for room, and waited {took:?}");
+    assert_eq!((one.failed().len(), one.count(Counter::SupervisorSilent)), (0, 0), "{took:?}");
+    assert_eq!(read(&mut a, 9), b"after all");
+    for stream in &mut crowd {
+        stream.write_all(&message("crowd", 0)).unwrap();
+    }
+    one.until("all of the crowd", |one| {
+        two.turn();
+        one.got.len() + two.got.len() >= 1 + 50
+    });
+    assert!(one.got.len() >= 25, "its half came, too: {}", one.got.len());
+    end(supervisor);
+}
+
+fn who_asks_for_a_connection_that_cannot_be_opened_hears_of_it_at_once() {
+    // No priority queue or scan brings this supervisor round in time: only what it is told.
+    let house = house(|tcp| tcp.connect_timeout_ms = 300);
+    let us = nix::unistd::Pid::this().as_raw();
+    let supervisor = child(|| {
+        sys::process::die_with_parent(us).unwrap();
+        let mut supervisor = house.seat(SUPERVISOR);
+        supervisor.wait_ms = 10_000;
+        loop {
+            supervisor.turn();
+        }
+    });
+    // Its backlog is full: a SYN has no answer.
+    let (_deaf, at, _waiting) = deaf();
+    let opener = child(|| {
+        let mut one = house.seat(ONE);
+        one.send(to(Transport::Tcp, at), b"first", client(1));
+        assert_eq!((one.failed().len(), one.count(Counter::ConnectFailed)), (1, 1));
+    });
+    let mut two = house.seat(TWO);
+    let end_of_wait = Instant::now() + Duration::from_secs(5);
+    while house.parts.flows.live(Transport::Tcp) == 0 {
+        assert!(Instant::now() < end_of_wait, "the first never began");
+        pause(1);
+    }
+    let began = Instant::now();
+    two.send(to(Transport::Tcp, at), b"second", client(2));
+    let took = began.elapsed();
+    joined(opener);
+    assert_eq!(
+        (two.failed().len(), two.count(Counter::DescriptorsAsked)),
+        (1, 1),
+        "it found the first one's connection"
+    );
+    assert_eq!(two.count(Counter::SupervisorSilent), 0, "{took:?}");
+    end(supervisor);
+}
+
+/// A listener whose backlog is full; its address, and what fills it.
+fn deaf() -> (socket2::Socket, std::net::SocketAddr, Vec<std::net::TcpStream>) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    socket.listen(0).unwrap();
+    let at = socket.local_addr().unwrap().as_socket().unwrap();
+    let full =
+        (0..8).map_while(|_| std::net::TcpStream::connect_timeout(&at, Duration::from_millis(200)).ok()).collect();
+    (socket, at, full)
 }
 
 fn a_silent_supervisor_is_not_waited_for_longer_than_one_has_patience() {

@@ -58,7 +58,11 @@ impl Supervisor {
         match note.word {
             Word::Get => self.asked(desk, seat, note),
             Word::New => self.opened(desk, note.id, descriptor, inbox, now),
-            Word::Bad | Word::Ended => self.end(desk, note.id, inbox),
+            Word::Bad => {
+                self.end(desk, note.id, inbox);
+                self.answer_parked(desk);
+            }
+            Word::Ended => self.end(desk, note.id, inbox),
             Word::Return => self.returned(desk, note.id, inbox),
             Word::Hello => self.sweep(desk, seat, inbox),
             Word::Here | Word::Gone | Word::Own => {}

@@ -23,7 +23,7 @@ pub enum Word {
     Gone,
     /// asks →, with a descriptor: I opened it (`CONN_NEW`).
     New,
-    /// asks →: it could not be written (`CONN_ERROR`).
+    /// asks →: it could not be written, or opened (`CONN_ERROR`).
     Bad,
     /// news ←, with a descriptor: it is yours to read.
     Own,

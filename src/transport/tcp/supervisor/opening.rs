@@ -37,6 +37,8 @@ impl Sender {
                 // Nothing was sent over it: the caller tells the one request that this fails.
                 desk.count(Counter::ConnectFailed, 1);
                 desk.parts.flows.close(id);
+                // Others may have found the entry meanwhile, and ask for its descriptor.
+                self.say_bad(id);
                 None
             }
         }

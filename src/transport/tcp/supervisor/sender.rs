@@ -236,9 +236,13 @@ impl Sender {
             cache.remove(id);
         }
         if is_first {
-            self.unsaid.push_back(Note::of(Word::Bad, id));
-            self.say_what_waits();
+            self.say_bad(id);
         }
+    }
+
+    pub(super) fn say_bad(&mut self, id: FlowId) {
+        self.unsaid.push_back(Note::of(Word::Bad, id));
+        self.say_what_waits();
     }
 
     /// What is no question is not waited for.

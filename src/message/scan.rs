@@ -81,10 +81,14 @@ fn fault(reason: &'static str) -> Invalid {
 
 const VERSION: &str = "Version Not Supported";
 
-/// Goes through the message `bytes` and puts into `m`, which is empty, what it finds. `lenient`: a fault that leaves enough for an answer is passed over.
+/// A fault that leaves enough for an answer is passed over where one is `lenient`.
+fn tolerate(reason: &'static str, lenient: bool) -> Result<(), Invalid> {
+    if lenient { Ok(()) } else { Err(fault(reason)) }
+}
+
+/// Goes through the message `bytes` and puts into `m`, which is empty, what it finds.
 #[inline]
 fn walk<'a>(m: &mut Message<'a>, bytes: &'a [u8], lenient: bool) -> Result<(), Invalid> {
-    let tolerate = |reason| if lenient { Ok(()) } else { Err(fault(reason)) };
     if bytes.len() >= MAX_BYTES {
         return Err(fault("Message too long"));
     }
@@ -92,10 +96,8 @@ fn walk<'a>(m: &mut Message<'a>, bytes: &'a [u8], lenient: bool) -> Result<(), I
         bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).ok_or_else(|| fault("Empty message"))?;
     let mut ends = Ends::new(bytes, start_at);
     let end = ends.line_end().ok_or_else(|| fault(ends.fault().0))?;
-    let start = start_line(bytes, start_at, end, lenient)?;
-    let is_request = matches!(start, Start::Request { .. });
     let headers_at = end + 2;
-    m.start = start;
+    m.start = start_line(bytes, start_at, end, lenient)?;
     m.start_at = Span::new(start_at, 0).start;
     m.headers_at = Span::new(headers_at, 0).start;
     let mut at = headers_at;
@@ -106,7 +108,7 @@ fn walk<'a>(m: &mut Message<'a>, bytes: &'a [u8], lenient: bool) -> Result<(), I
             Step::Line(found) => found,
             Step::Body(body_at) => break body_at,
             Step::Fault(reason, next) => {
-                tolerate(reason)?;
+                tolerate(reason, lenient)?;
                 match next {
                     Some(next) => (ends, at) = (Ends::new(bytes, next), next),
                     None => break bytes.len(),
@@ -119,85 +121,98 @@ fn walk<'a>(m: &mut Message<'a>, bytes: &'a [u8], lenient: bool) -> Result<(), I
         if lines > MAX_LINES {
             return Err(fault("Too many header lines"));
         }
-        if found.kind == Name::Other {
-            continue;
-        }
-        let line = found.line(bytes);
-        match line.kind {
-            Name::Other => {}
-            Name::Via => {
-                if let Err(invalid) = m.take_vias(&line, is_request) {
-                    if m.via_count == 0 {
-                        return Err(invalid);
-                    }
-                    tolerate(invalid.reason)?;
-                }
-                if !record_route_seen && (m.record_route_at == 0 || m.record_route_at == line.start) {
-                    m.record_route_at = line.next;
-                }
-            }
-            Name::From => match party(bytes, line.value) {
-                Some(tag) if m.from.is_empty() => (m.from, m.from_tag) = (line.value, tag),
-                Some(_) => tolerate("Several From")?,
-                None => tolerate("Bad From")?,
-            },
-            Name::To => match party(bytes, line.value) {
-                Some(tag) if m.to.is_empty() => (m.to, m.to_tag) = (line.value, tag),
-                Some(_) => tolerate("Several To")?,
-                None => tolerate("Bad To")?,
-            },
-            Name::CallId => {
-                if !m.call_id.is_empty() {
-                    tolerate("Several Call-ID")?;
-                } else if !Reader::new(bytes, line.value).is_plain()
-                    && memchr::memchr2(b' ', b'\t', line.value.of(bytes)).is_some()
-                {
-                    tolerate("Bad Call-ID")?;
-                } else {
-                    m.call_id = line.value;
-                }
-            }
-            Name::CSeq => match cseq(bytes, line.value) {
-                Some(cseq) if m.cseq.method_text.is_empty() => m.cseq = cseq,
-                Some(_) => tolerate("Several CSeq")?,
-                None => tolerate("Bad CSeq")?,
-            },
-            Name::MaxForwards => match Reader::new(bytes, line.value).number_in(line.value) {
-                Some(hops) if m.max_forwards.is_none() => m.max_forwards = Some((hops.min(255), line.value)),
-                Some(_) if is_request => tolerate("Several Max-Forwards")?,
-                None if is_request => tolerate("Bad Max-Forwards")?,
-                _ => {}
-            },
-            Name::Route if is_request => {
-                if m.take_routes(&line).is_none() {
-                    tolerate("Bad Route")?;
-                }
-            }
-            Name::RecordRoute => {
-                if !record_route_seen {
-                    (record_route_seen, m.record_route_at) = (true, line.start);
-                }
-            }
-            Name::ContentLength => {
-                // Digits only; a number that does not fit is no length (E14).
-                let length = Reader::new(bytes, line.value).number_in(line.value).filter(|n| *n < u32::MAX);
-                match (length, m.content_length) {
-                    (Some(length), None) => m.content_length = Some((length, line.value)),
-                    (Some(length), Some((before, _))) if length == before => {}
-                    (Some(_), Some(_)) => tolerate("Several Content-Length")?,
-                    (None, _) => tolerate("Bad Content-Length")?,
-                }
-            }
-            Name::Contact => {
-                m.contact_count = m.contact_count.saturating_add(Reader::new(bytes, line.value).values());
-            }
-            Name::Expires => m.expires = m.expires.or(Some(line.value)),
-            Name::Require => m.require = m.require.or(Some(line.value)),
-            Name::ProxyRequire => m.proxy_require = m.proxy_require.or(Some(line.value)),
-            Name::Route => {}
+        if found.kind != Name::Other {
+            header(m, &found.line(bytes), &mut record_route_seen, lenient)?;
         }
     };
     m.body_at = Span::new(body_at, 0).start;
+    whole(m, lenient)
+}
+
+/// Takes in a header field that the proxy looks at.
+#[inline]
+fn header(m: &mut Message<'_>, line: &Line, record_route_seen: &mut bool, lenient: bool) -> Result<(), Invalid> {
+    let (bytes, is_request) = (m.bytes, m.is_request());
+    let tolerate = |reason| tolerate(reason, lenient);
+    match line.kind {
+        Name::Other => {}
+        Name::Via => {
+            if let Err(invalid) = m.take_vias(line, is_request) {
+                if m.via_count == 0 {
+                    return Err(invalid);
+                }
+                tolerate(invalid.reason)?;
+            }
+            if !*record_route_seen && (m.record_route_at == 0 || m.record_route_at == line.start) {
+                m.record_route_at = line.next;
+            }
+        }
+        Name::From => match party(bytes, line.value) {
+            Some(tag) if m.from.is_empty() => (m.from, m.from_tag) = (line.value, tag),
+            Some(_) => tolerate("Several From")?,
+            None => tolerate("Bad From")?,
+        },
+        Name::To => match party(bytes, line.value) {
+            Some(tag) if m.to.is_empty() => (m.to, m.to_tag) = (line.value, tag),
+            Some(_) => tolerate("Several To")?,
+            None => tolerate("Bad To")?,
+        },
+        Name::CallId => {
+            if !m.call_id.is_empty() {
+                tolerate("Several Call-ID")?;
+            } else if !Reader::new(bytes, line.value).is_plain()
+                && memchr::memchr2(b' ', b'\t', line.value.of(bytes)).is_some()
+            {
+                tolerate("Bad Call-ID")?;
+            } else {
+                m.call_id = line.value;
+            }
+        }
+        Name::CSeq => match cseq(bytes, line.value) {
+            Some(cseq) if m.cseq.method_text.is_empty() => m.cseq = cseq,
+            Some(_) => tolerate("Several CSeq")?,
+            None => tolerate("Bad CSeq")?,
+        },
+        Name::MaxForwards => match Reader::new(bytes, line.value).number_in(line.value) {
+            Some(hops) if m.max_forwards.is_none() => m.max_forwards = Some((hops.min(255), line.value)),
+            Some(_) if is_request => tolerate("Several Max-Forwards")?,
+            None if is_request => tolerate("Bad Max-Forwards")?,
+            _ => {}
+        },
+        Name::Route if is_request => {
+            if m.take_routes(line).is_none() {
+                tolerate("Bad Route")?;
+            }
+        }
+        Name::RecordRoute => {
+            if !*record_route_seen {
+                (*record_route_seen, m.record_route_at) = (true, line.start);
+            }
+        }
+        Name::ContentLength => {
+            // Digits only; a number that does not fit is no length (E14).
+            let length = Reader::new(bytes, line.value).number_in(line.value).filter(|n| *n < u32::MAX);
+            match (length, m.content_length) {
+                (Some(length), None) => m.content_length = Some((length, line.value)),
+                (Some(length), Some((before, _))) if length == before => {}
+                (Some(_), Some(_)) => tolerate("Several Content-Length")?,
+                (None, _) => tolerate("Bad Content-Length")?,
+            }
+        }
+        Name::Contact => {
+            m.contact_count = m.contact_count.saturating_add(Reader::new(bytes, line.value).values());
+        }
+        Name::Expires => m.expires = m.expires.or(Some(line.value)),
+        Name::Require => m.require = m.require.or(Some(line.value)),
+        Name::ProxyRequire => m.proxy_require = m.proxy_require.or(Some(line.value)),
+        Name::Route => {}
+    }
+    Ok(())
+}
+
+/// Is all there that a message must have (RFC 3261 §8.1.1, §20), and do its parts agree? What a datagram has behind its body is cut off (§18.3).
+#[inline]
+fn whole(m: &mut Message<'_>, lenient: bool) -> Result<(), Invalid> {
     let missing = if m.via_count == 0 {
         "No Via"
     } else if m.from.is_empty() {
@@ -214,15 +229,15 @@ fn walk<'a>(m: &mut Message<'a>, bytes: &'a [u8], lenient: bool) -> Result<(), I
     if !missing.is_empty() {
         return Err(fault(missing));
     }
-    if let Start::Request { method_text, .. } = start
-        && method_text.of(bytes) != m.cseq.method_text.of(bytes)
+    if let Start::Request { method_text, .. } = m.start
+        && m.of(method_text) != m.of(m.cseq.method_text)
     {
-        tolerate("CSeq of another method")?;
+        tolerate("CSeq of another method", lenient)?;
     }
     if let Some((length, _)) = m.content_length {
-        match bytes.get(..body_at + length as usize) {
+        match m.bytes.get(..m.body_at as usize + length as usize) {
             Some(whole) => m.bytes = whole,
-            None => tolerate("Shorter than its Content-Length")?,
+            None => tolerate("Shorter than its Content-Length", lenient)?,
         }
     }
     Ok(())

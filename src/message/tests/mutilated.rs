@@ -163,7 +163,9 @@ fn again(m: &Message<'_>, dice: &mut Dice) {
         }
         out.clear();
         reply(m, &Reply { code: 400, reason: "x", to_tag: Some(b"t"), fix_via: edit.fix_via, extra: b"" }, &mut out);
-        assert!(scan(&out).is_ok() || m.next_via.is_none(), "{}\n{}", m.bytes.escape_ascii(), out.escape_ascii());
+        // Of a request only the first Via must be good; its response is scanned for the second, too.
+        let has_bad_via = m.via_count > 1 && m.next_via.is_none();
+        assert!(scan(&out).is_ok() || has_bad_via, "{}\n{}", m.bytes.escape_ascii(), out.escape_ascii());
     } else {
         forward_response(m, &mut out);
         out.extend_from_slice(m.body());

@@ -1,7 +1,7 @@
 //! No call stands still on its way through the daemon: messages that change the transport (and so perhaps the process, through a
 //! mailbox) and messages that MSG_MORE holds back go on at once. Two workers, ten calls at a time.
 //!
-//! A wake-up that is lost shows here: the loop looks by itself only every 500 ms, and SCTP and TCP send again only after as long.
+//! A wake-up that is lost shows here: a worker with nothing near sleeps until the master's bell rings, which is once a second.
 
 #![allow(clippy::disallowed_methods)] // a test has a clock
 
@@ -18,8 +18,10 @@ use strowger::transport::Transport::{self, Sctp, Tcp, Udp};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const AT_ONCE: usize = 10;
-/// More than the median, a call may take this long.
+/// More than the median, a call may take this long...
 const MOST: Duration = Duration::from_millis(400);
+/// ... and as long as this where the machine itself stands still. Both together are less than what a lost wake-up costs.
+const MOST_OF_MACHINE: Duration = Duration::from_millis(400);
 
 /// The most that a sleep of a millisecond took too long: what the machine, not the daemon, stood still.
 struct Jitter {
@@ -88,7 +90,7 @@ fn no_call_stands_still_between_two_transports() {
         );
         assert_eq!((tally.completed, tally.failed), (calls, 0), "{:?}\n{}", tally.failures, daemon.said());
         // Ten messages make a set-up, and each may be the one that the machine makes wait.
-        assert!(worst <= median + MOST + 10 * jitter, "a call stood still for {worst:?}");
+        assert!(worst <= median + MOST + MOST_OF_MACHINE.min(10 * jitter), "a call stood still for {worst:?}");
     }
     drop(load);
     assert!(daemon.stop().unwrap().success());

@@ -48,15 +48,6 @@ impl Transport {
         }
     }
 
-    /// Does one read give one message (RFC 3261 §18.3)?
-    #[must_use]
-    pub fn keeps_boundaries(self) -> bool {
-        match self {
-            Transport::Udp | Transport::Sctp => true,
-            Transport::Tcp => false,
-        }
-    }
-
     /// The token in Via (RFC 3261 §25.1, RFC 4168 §4).
     #[must_use]
     pub fn via_token(self) -> &'static str {

@@ -3,16 +3,13 @@
 //! Owns: nothing that lasts. One turn is one `recvmmsg` and one `sendmmsg` per listener. Never retransmits.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use sys::datagram::{Arena, Item, To};
 
 use super::desk::{Desk, SEND_BATCH, is_keep_alive};
 use super::{Flow, Frame, Inbox, Outgoing, Transport};
 use crate::shared::counters::Counter;
-
-/// Sending there fails at once.
-const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// Reads one batch; true when it was full: there may be more.
 pub fn receive(desk: &mut Desk, listener: u8, arena: &mut Arena, inbox: &mut Inbox) -> bool {
@@ -68,8 +65,8 @@ pub fn flush(desk: &mut Desk, listener: u8, list: &[u32], outgoing: &Outgoing, a
     while let Some(rest) = list.get(at..).filter(|rest| !rest.is_empty()) {
         let item = |index: usize| {
             let message = rest.get(index).and_then(|index| outgoing.item(*index, arena));
-            let (to, pieces) =
-                message.map_or((NOWHERE, Default::default()), |(sending, pieces)| (sending.to.peer.into(), pieces));
+            let Some((sending, pieces)) = message else { return Item::NONE };
+            let to: SocketAddr = sending.to.peer.into();
             let to = match own(at + index).filter(|_| from_any != Some(at + index)) {
                 Some(own) => To::PeerFrom(to, own),
                 None => To::Peer(to),

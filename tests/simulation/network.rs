@@ -287,12 +287,15 @@ impl World {
                 bytes.extend_from_slice(&arena[start as usize..end as usize]);
             }
             let peer = sending.to.peer.to_string();
-            let side = if peer == ADDRESSES[0] { Side::A } else { Side::Z };
-            out.push((side, bytes));
+            let side = [Side::A, Side::Z].into_iter().zip(ADDRESSES).find(|(_, address)| *address == peer);
+            out.push((side.map(|(side, _)| side), bytes));
         }
         self.corridor.outgoing.clear();
         for (side, bytes) in out {
-            self.send(side, To::Agent(side), bytes);
+            match side {
+                Some(side) => self.send(side, To::Agent(side), bytes),
+                None => self.wrong("it went to nobody", &String::from_utf8_lossy(&bytes)),
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! `sendmmsg(2)`.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
@@ -55,6 +55,12 @@ pub struct Item<'a> {
     pub pieces: [&'a [u8]; 2],
     /// SCTP only; `To::Association` without it means `SndInfo::default()`.
     pub sctp: Option<SndInfo>,
+}
+
+impl Item<'_> {
+    /// What stands where a list has no message: sending it fails at once (there is no port 0).
+    pub const NONE: Item<'static> =
+        Item { to: To::Peer(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0)), pieces: [b"", b""], sctp: None };
 }
 
 /// Sends messages with as few system calls as the kernel allows. All arrays are allocated once.

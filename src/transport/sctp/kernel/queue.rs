@@ -179,7 +179,7 @@ fn try_again(desk: &mut Desk, key: &Key, queue: &mut Queue, sip: SndInfo, inbox:
                 pieces: [&waiting.bytes, b""],
                 sctp: Some(SndInfo { context: waiting.client.map_or(0, |client| client.slot), ..sip }),
             },
-            None => Item { to: send::NOWHERE, pieces: [b"", b""], sctp: None },
+            None => Item::NONE,
         });
         for sent in queue.messages.drain(..sent) {
             queue.bytes -= sent.bytes.len();

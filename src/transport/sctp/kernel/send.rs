@@ -4,10 +4,9 @@
 //! each association's last message goes first, with it; then the last ones, without. Never waits for room.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
 
-use sys::datagram::{Arena, To};
+use sys::datagram::Arena;
 use sys::errno::{EADDRNOTAVAIL, ENOBUFS, ENOMEM, EPIPE, ESHUTDOWN};
 
 use super::queue::Key;
@@ -16,9 +15,6 @@ use super::{Desk, Item, Kernel, SndInfo, send_held_back};
 use crate::shared::counters::Counter;
 use crate::timer::Tick;
 use crate::transport::{Address, Inbox, Outgoing};
-
-/// Sending there fails at once.
-pub const NOWHERE: To = To::Peer(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0));
 
 /// One message of a flush.
 #[derive(Clone, Copy, Debug)]
@@ -221,9 +217,8 @@ impl Kernel {
 }
 
 fn item<'o>(messages: &[Planned], index: usize, sip: SndInfo, outgoing: &'o Outgoing, arena: &'o Arena) -> Item<'o> {
-    let nothing = Item { to: NOWHERE, pieces: [b"", b""], sctp: None };
-    messages.get(index).map_or(nothing, |message| {
-        outgoing.item(message.index, arena).map_or(nothing, |(sending, pieces)| {
+    messages.get(index).map_or(Item::NONE, |message| {
+        outgoing.item(message.index, arena).map_or(Item::NONE, |(sending, pieces)| {
             let context = sending.client.map_or(0, |client| client.slot);
             Item { to: message.way.to(), pieces, sctp: Some(SndInfo { context, ..sip }) }
         })

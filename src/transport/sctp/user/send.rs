@@ -152,8 +152,11 @@ impl User {
         let mut at = 0;
         while let Some(rest) = packets.get(at..).filter(|rest| !rest.is_empty()) {
             let item = |index: usize| {
-                let (to, bytes) = rest.get(index).map_or((NOWHERE, &b""[..]), |(to, bytes)| (*to, &bytes[..]));
-                Item { to: To::Peer(to), pieces: [bytes, b""], sctp: None }
+                rest.get(index).map_or(Item::NONE, |(to, bytes)| Item {
+                    to: To::Peer(*to),
+                    pieces: [bytes, b""],
+                    sctp: None,
+                })
             };
             let (sent, error) = desk.sender.send(fd, rest.len().min(SEND_BATCH), false, item);
             at += sent;
@@ -170,9 +173,6 @@ impl User {
         packets.clear();
     }
 }
-
-/// Sending there fails at once.
-const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
 
 fn remote(peer: Address, encapsulation: u16) -> SocketAddr {
     peer.with_port(encapsulation).into()

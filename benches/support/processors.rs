@@ -48,7 +48,9 @@ fn halves() -> [&'static [usize]; 2] {
 
 fn place(processes: &[u32], on: &[usize]) {
     let mut set = CpuSet::new();
-    on.iter().for_each(|processor| drop(set.set(*processor)));
+    for processor in on {
+        let _ = set.set(*processor);
+    }
     for process in processes {
         // One that has just ended is nobody's.
         let _ = sched_setaffinity(Pid::from_raw(process.cast_signed()), &set);

@@ -11,6 +11,7 @@ use crate::ends::{Back, Sctp, Tcp, Udp};
 use crate::forwarder;
 use crate::kind::{APART, Forwarding, Kind};
 use crate::load::{Load, Messages, Pace, Traffic};
+use crate::processors;
 use crate::user::User;
 
 /// What one round told.
@@ -74,6 +75,7 @@ impl Bed {
     }
 
     fn with(forwarding: Forwarding, kind: Kind, flows: u16, ports: Ports) -> io::Result<Bed> {
+        processors::apart(&[forwarding.pid()]);
         let messages = Messages::invites();
         let bytes = messages.len();
         let Ports { near, forwarder: to, encapsulation } = ports;

@@ -29,6 +29,9 @@ mod load;
 #[path = "../messages/mod.rs"]
 mod messages;
 mod parts;
+#[allow(dead_code)]
+#[path = "../support/processors.rs"]
+mod processors;
 #[path = "../support/program.rs"]
 mod program;
 mod report;

@@ -98,7 +98,7 @@ impl<'l> Sample<'l> {
 }
 
 impl<'l> Frame<'l> {
-    /// `	    7f2fc4042d78 malloc (/usr/lib/x86_64-linux-gnu/libc.so.6)`
+    /// `            7f2fc4042d78 malloc (/usr/lib/x86_64-linux-gnu/libc.so.6)`
     fn read(line: &'l str) -> Option<Frame<'l>> {
         let (address, rest) = line.trim_start().split_once(' ')?;
         // A symbol may have any brackets; a file's name begins with one of these.

@@ -27,10 +27,11 @@
 //!
 //! The rules of the house:
 //!
-//! 1. Only `worker` reads the clock and orders things, only `transport` touches sockets, only the crate `sys` has `unsafe`.
+//! 1. On a message's way only `worker` reads the clock and orders things, only `transport` touches sockets, only the crate `sys` has `unsafe`.
 //! 2. Decide under the lock, act after it: no system call while a bucket is locked.
 //! 3. `transaction` and `proxy` are pure: an event and the time in, a short list of steps out.
-//! 4. Input from the network never panics and never blocks: it becomes a response, or a counted drop.
+//! 4. Input from the network never panics and never blocks: it becomes a response, or a counted drop. (Behind the paper's supervisor a
+//!    worker waits, as OpenSER's did, each time for a bounded time: `transport::tcp`.)
 //! 5. What lies in shared memory is plain data: no pointer, no `Drop`; slots are named by index and generation.
 //! 6. In the steady state a message costs no heap allocation.
 

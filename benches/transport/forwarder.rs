@@ -76,7 +76,7 @@ impl Forwarder {
         loop {
             let now = clock::now();
             let until = self.transports.next_tick().min(now + 500);
-            let busy = !self.transports.before_sleep() || !self.unfinished.is_empty();
+            let busy = !self.transports.announce_sleep() || !self.unfinished.is_empty();
             let timeout = if busy { Duration::ZERO } else { until - now };
             let polled = self.poll.poll(&mut events, Some(timeout));
             self.transports.woke();

@@ -1,4 +1,7 @@
-//! What goes upstream: responses to the server transaction, and the choice of the best one (RFC 3261 §16.7 items 5 to 7).
+//! What goes upstream: responses to the server transaction, and the choice of the best one (RFC 3261 §16.7 items 5 and 6).
+//!
+//! Never changes one: where several branches ask for credentials, the caller hears one branch's 401 or 407 with its challenges alone
+//! (item 7 would put them together; a user agent then answers one of them, and the next with its next attempt).
 
 use super::context::{Branches, Context, Origin, Step};
 use crate::transaction::{InviteServer, NonInviteServer, invite_server, non_invite_server};

@@ -166,7 +166,7 @@ counters! {
     // Processes.
     /// Times a process woke from its poll.
     WakeUps = "wake_ups",
-    /// Locks whose owner died; what they guard was put right.
+    /// Locks of the transaction table whose owner died; what they guard was put right.
     LocksRecovered = "locks_recovered",
     /// Slots that were being changed when their process died; ended, not trusted.
     SlotsEnded = "slots_ended",

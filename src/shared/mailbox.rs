@@ -121,7 +121,7 @@ impl Mailboxes {
     }
 
     /// Says that `seat` is about to sleep; false when something waits, then it must not. Call `woke` after the poll.
-    pub fn before_sleep(&self, seat: usize) -> bool {
+    pub fn announce_sleep(&self, seat: usize) -> bool {
         if let Some(sleeping) = self.sleeping.get(seat * 16) {
             sleeping.store(1, Ordering::SeqCst);
         }

@@ -196,8 +196,8 @@ impl Transports {
     }
 
     /// Call before the poll sleeps; false: do not sleep, something was posted. Call `woke` after the poll.
-    pub fn before_sleep(&self) -> bool {
-        self.desk.parts.mailboxes.before_sleep(self.desk.seat) || self.relay.is_held()
+    pub fn announce_sleep(&self) -> bool {
+        self.desk.parts.mailboxes.announce_sleep(self.desk.seat) || self.relay.is_held()
     }
 
     pub fn woke(&self) {

@@ -198,7 +198,7 @@ impl<'h> Round<'h> {
             || self.corridor.has_losses()
             || !self.corridor.outgoing.sendings.is_empty()
             || !self.inbox.happenings.is_empty();
-        let busy = !self.transports.before_sleep() || to_do;
+        let busy = !self.transports.announce_sleep() || to_do;
         let timeout = match until - now {
             _ if busy => Some(Duration::ZERO),
             far if far > Duration::from_millis(DISTANT_MS) => None,

@@ -132,11 +132,11 @@ fn a_sleeping_reader_is_woken_once() {
     let post = || boxes.post((0, 1), Kind::Send, &flow(1), None, [b"x", b""]).unwrap();
     post();
     assert!(!rung(), "it is awake");
-    assert!(!boxes.before_sleep(1), "something waits");
+    assert!(!boxes.announce_sleep(1), "something waits");
     let mut reader = Reader::new(boxes, 1);
     assert!(reader.next(0, &mut Vec::new()).is_some());
     reader.done();
-    assert!(boxes.before_sleep(1));
+    assert!(boxes.announce_sleep(1));
     assert!(!rung());
     let writer = child(post);
     joined(writer);

@@ -259,7 +259,7 @@ impl Seat {
 
     fn turn_itself(&mut self, mut answer: impl FnMut(&Got, &mut Outgoing)) {
         let mut events = Events::with_capacity(64);
-        let wait_ms = if self.transports.before_sleep() { self.wait_ms } else { 0 };
+        let wait_ms = if self.transports.announce_sleep() { self.wait_ms } else { 0 };
         // Interrupted by SIGCONT: then nothing came.
         let _ = self.poll.poll(&mut events, Some(Duration::from_millis(wait_ms)));
         self.transports.woke();

@@ -361,7 +361,7 @@ fn a_worker_waits_for_an_owner_that_is_behind_and_nothing_is_lost() {
         house.workers.iter_mut().for_each(|worker| worker.turn_with(echo));
     }
     assert!((128 << 10..200 << 10).contains(&posted(&house)), "{}", posted(&house));
-    assert!(house.workers.iter().all(|worker| worker.transports.before_sleep()), "they may sleep a moment");
+    assert!(house.workers.iter().all(|worker| worker.transports.announce_sleep()), "they may sleep a moment");
     let _a = sender.join().unwrap();
     house.until("all", |house| house.got() == 2_002 + 600);
     assert_eq!(house.count(Counter::MailboxFull), 0);

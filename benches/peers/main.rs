@@ -76,7 +76,8 @@ impl Scale {
                 rounds: 5,
                 calls_for: seconds(6),
                 pause: seconds(0),
-                transactions: 1_000_000,
+                // Of 50,000 operations a second, half of the time, each stays for 32 s.
+                transactions: 3_000_000,
                 shared_mb: 3_072,
             },
             // A pause costs no time there, and rounds are alike.

@@ -85,6 +85,8 @@ pub enum Step {
     Cancel(u8),
     /// Send upstream a response of our own.
     Reply(u16),
+    /// Send it upstream once more.
+    ReplyAgain(u16),
     /// Send upstream the response at hand.
     Relay,
     /// Send upstream the best response, kept earlier.

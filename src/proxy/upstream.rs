@@ -116,7 +116,7 @@ impl<B: Branches> Context<'_, B> {
     pub(super) fn resend(&mut self) {
         match self.server.last {
             0 => {}
-            code if self.server.last_origin == Origin::Own as u8 => self.step(Step::Reply(code)),
+            code if self.server.last_origin == Origin::Own as u8 => self.step(Step::ReplyAgain(code)),
             _ => self.step(Step::RelayLast),
         }
     }

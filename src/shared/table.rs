@@ -50,6 +50,7 @@ pub enum Act {
     Ack(Branch),
     Cancel(Branch),
     Reply(u16),
+    ReplyAgain(u16),
     /// The response at hand.
     Relay,
     /// A response that was kept.
@@ -361,6 +362,7 @@ impl Entry {
                 Step::Ack(n) => branch(&self.guard, prepared, n).map(Act::Ack),
                 Step::Cancel(n) => branch(&self.guard, prepared, n).map(Act::Cancel),
                 Step::Reply(code) => Some(Act::Reply(code)),
+                Step::ReplyAgain(code) => Some(Act::ReplyAgain(code)),
                 Step::Relay => Some(Act::Relay),
                 Step::RelayBest | Step::RelayLast => self.guard.server(head).map(|slot| {
                     // Once kept as the last one, the best is no longer the best.
@@ -382,7 +384,10 @@ impl Entry {
                     None
                 }
             };
-            request |= matches!(act, Some(Act::Request(_) | Act::Ack(_) | Act::Cancel(_) | Act::Reply(_)));
+            request |= matches!(
+                act,
+                Some(Act::Request(_) | Act::Ack(_) | Act::Cancel(_) | Act::Reply(_) | Act::ReplyAgain(_))
+            );
             prepared.acts.extend(act);
         }
         if request

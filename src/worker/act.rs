@@ -58,7 +58,7 @@ impl Corridor {
                     forward::cancel(m, &house, &leg, lines, &mut outgoing.bytes);
                     outgoing.finish(begin, leg.to, Body::Empty, None);
                 }
-                Act::Reply(code) => {
+                Act::Reply(code) | Act::ReplyAgain(code) => {
                     let Some((m, _)) = request else { continue };
                     let to_tag = tag(prepared.key);
                     let fix_via = ViaFix::needed(&m.via, m.bytes, prepared.upstream.peer.into());
@@ -67,7 +67,7 @@ impl Corridor {
                     message::reply(m, &reply, &mut outgoing.bytes);
                     outgoing.finish(begin, prepared.upstream, Body::Empty, None);
                     counters.add(*seat, Counter::Answered, u64::from(code >= 200));
-                    counters.add(*seat, Counter::TimedOut, u64::from(code == 408));
+                    counters.add(*seat, Counter::TimedOut, u64::from(*act == Act::Reply(408)));
                 }
                 Act::Relay => {
                     let Some((m, arrived)) = response else { continue };

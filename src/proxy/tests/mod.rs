@@ -207,14 +207,14 @@ impl Call {
 
     fn carry_out(&mut self, step: Step, at_hand: Option<u16>) -> Option<Out> {
         let response = at_hand.filter(|code| *code != 0);
-        if matches!(step, Step::Request(_) | Step::Ack(_) | Step::Cancel(_) | Step::Reply(_)) {
+        if matches!(step, Step::Request(_) | Step::Ack(_) | Step::Cancel(_) | Step::Reply(_) | Step::ReplyAgain(_)) {
             assert!(self.request || at_hand == Some(0), "{step:?}: the request was given back");
         }
         match step {
             Step::Request(n) => Some(Out::Request(n)),
             Step::Ack(n) => Some(Out::Ack(n)),
             Step::Cancel(n) => Some(Out::Cancel(n)),
-            Step::Reply(code) => Some(Own(code)),
+            Step::Reply(code) | Step::ReplyAgain(code) => Some(Own(code)),
             Step::Relay => Some(Up(response.expect("a response at hand"))),
             Step::RelayBest => Some(Up(self.best.or(self.last).expect("the best response was given back"))),
             Step::RelayLast => {

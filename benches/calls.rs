@@ -10,6 +10,11 @@
 #[allow(dead_code, reason = "each benchmark shows a part of the figures")]
 #[path = "support/bed.rs"]
 mod bed;
+#[path = "support/program.rs"]
+mod program;
+
+use std::io;
+use std::process::ExitCode;
 
 use bed::{Bed, spread, turn};
 use comfy_table::{CellAlignment, Table, presets};
@@ -22,11 +27,12 @@ const CALLS: u64 = 2_500;
 const ROUNDS: usize = 5;
 const PHONES: usize = 50;
 
-fn main() {
-    // cargo runs benchmarks as tests, too (`cargo test --benches`): there is nothing to see in a debug build.
-    if std::env::args().any(|argument| argument == "--test") {
-        return;
-    }
+fn main() -> ExitCode {
+    program::run("calls", include_str!("calls.rs"), measure)
+}
+
+fn measure(words: &[String]) -> io::Result<()> {
+    program::known(words, &[])?;
     let pace = Pace::PerSecond(RATE);
     let mut beds: Vec<Bed> = Transport::ALL.into_iter().map(|transport| Bed::new(transport, PHONES, "")).collect();
     let mut rounds = vec![Vec::new(); beds.len()];
@@ -53,4 +59,5 @@ fn main() {
     }
     println!("Daemon CPU per call at {RATE} calls/s, 2 workers; medians of {ROUNDS} rounds of {CALLS} calls\n{table}");
     beds.into_iter().for_each(Bed::stop);
+    Ok(())
 }

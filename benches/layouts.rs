@@ -12,7 +12,11 @@
 #[allow(dead_code, reason = "each benchmark shows a part of the figures")]
 #[path = "support/bed.rs"]
 mod bed;
+#[path = "support/program.rs"]
+mod program;
 
+use std::io;
+use std::process::ExitCode;
 use std::time::Instant;
 
 use bed::{Bed, Round, turn};
@@ -36,13 +40,14 @@ struct Shown {
     failed: u64,
 }
 
-fn main() {
-    if std::env::args().any(|argument| argument == "--test") {
-        return;
-    }
+fn main() -> ExitCode {
+    program::run("layouts", include_str!("layouts.rs"), measure)
+}
+
+fn measure(words: &[String]) -> io::Result<()> {
+    program::known(words, &[])?;
     if !sys::sctp::supported() {
-        println!("This kernel has no SCTP: see the head of benches/layouts.rs for the virtual machine.");
-        return;
+        return Err(io::Error::other("this kernel has no SCTP; --help tells of the virtual machine"));
     }
     let wanted = std::env::var("ROUNDS").ok().and_then(|rounds| rounds.parse().ok());
     let rounds: usize = wanted.unwrap_or(ROUNDS);
@@ -79,6 +84,7 @@ fn main() {
          {AT_ONCE} calls at once, then paced at a third of that rate; ratio: {} to {} within a round.\n{table}",
         LAYOUTS[1], LAYOUTS[0]
     );
+    Ok(())
 }
 
 /// `speed`: calls per second, as the first warm-up showed them; all rounds of a size take the same number of calls.

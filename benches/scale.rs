@@ -87,13 +87,14 @@ impl Scale {
 }
 
 fn main() -> ExitCode {
-    program::run("scale", |arguments| match arguments {
+    program::run("scale", include_str!("scale.rs"), |arguments| match arguments {
         [word, proxy, first, count] if word == "hold" => hold(proxy, first, count),
         _ => all(arguments),
     })
 }
 
 fn all(arguments: &[String]) -> io::Result<()> {
+    program::known(arguments, &Transport::ALL.map(Transport::uri_token))?;
     let machine = Machine::here();
     let named = |transport: &Transport| arguments.iter().any(|argument| argument == transport.uri_token());
     let mut transports: Vec<Transport> = Transport::ALL.into_iter().filter(named).collect();

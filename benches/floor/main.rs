@@ -95,10 +95,11 @@ impl Scale {
 }
 
 fn main() -> ExitCode {
-    program::run("floor", measure)
+    program::run("floor", include_str!("main.rs"), measure)
 }
 
 fn measure(arguments: &[String]) -> io::Result<()> {
+    program::known(arguments, &Kind::ALL.map(Kind::word))?;
     let (machine, floor) = (Machine::here(), kind::floor()?);
     let scale = Scale::of(machine);
     let asked: Vec<f64> = arguments.iter().filter_map(|argument| argument.parse().ok()).collect();

@@ -33,6 +33,7 @@ use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
 use strowger::phone::bench::results::Arrival;
+use strowger::phone::bench::rig::PHONES_NICE;
 use strowger::transport::Transport;
 
 use crate::machine::Machine;
@@ -51,6 +52,10 @@ struct Load {
 
 /// Saturated: one trunk on each side, and four.
 const TRUNKS: [&str; 2] = ["trunk", "trunks"];
+
+/// What the loads are called on the command line.
+const LOADS: [&str; 6] = ["paced", "bursts", "closed", "fresh", TRUNKS[0], TRUNKS[1]];
+const TRANSPORTS: [&str; 3] = ["udp", "tcp", "sctp"];
 
 /// Ours over a saturated SCTP trunk may cost so many times what it costs over UDP.
 const TRUNK: f64 = 1.1;
@@ -119,10 +124,11 @@ fn loads(machine: Machine, transport: Transport) -> Vec<Load> {
 }
 
 fn main() -> ExitCode {
-    program::run("peers", measure)
+    program::run("peers", include_str!("main.rs"), measure)
 }
 
 fn measure(arguments: &[String]) -> io::Result<()> {
+    program::known(arguments, &[TRANSPORTS.as_slice(), &LOADS].concat())?;
     let machine = Machine::here();
     // For Kamailio: a file for each connection.
     sys::process::set_open_files(1_000_000)?;
@@ -135,9 +141,10 @@ fn measure(arguments: &[String]) -> io::Result<()> {
     };
     println!("CPU per operation, {}, of ours and of Kamailio, two workers each, {}", machine.unit(), machine.said());
     println!(
-        "medians of {} rounds of {} s each, in turn; phones at nice {NICE}; at a given rate: {}",
+        "medians of {} rounds of {} s each, in turn; phones at nice {NICE}{}; at a given rate: {}",
         scale.rounds,
         scale.calls_for.as_secs(),
+        if machine == Machine::Metal { String::new() } else { format!(", all calls at once: {PHONES_NICE}") },
         processors::said()
     );
     let mut table = Table::new();
@@ -160,7 +167,7 @@ fn measure(arguments: &[String]) -> io::Result<()> {
     table.load_preset(presets::NOTHING).set_header(titles);
     table.column_iter_mut().skip(2).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
     for transport in Transport::ALL {
-        if !named(&["udp", "tcp", "sctp"], transport.uri_token()) {
+        if !named(&TRANSPORTS, transport.uri_token()) {
             continue;
         }
         if transport == Transport::Sctp && !sys::sctp::supported() {
@@ -170,7 +177,7 @@ fn measure(arguments: &[String]) -> io::Result<()> {
         let ours = Proxy::strowger(&program, transport, scale.transactions, "");
         let theirs = Proxy::kamailio(transport, scale.shared_mb)?;
         for mut load in loads(machine, transport) {
-            if !named(&["paced", "bursts", "closed", "fresh", TRUNKS[0], TRUNKS[1]], load.word) {
+            if !named(&LOADS, load.word) {
                 continue;
             }
             if let (Arrival::Open { calls_per_s }, Some(rate)) = (&mut load.arrival, rate) {
@@ -183,7 +190,7 @@ fn measure(arguments: &[String]) -> io::Result<()> {
                 lines: load.lines,
                 arrival: load.arrival,
                 warm_up: Duration::ZERO,
-                nice: NICE,
+                nice: load.nice(machine),
             };
             // At a given rate; a closed loop uses all there is.
             let proxies = [ours.pids(), theirs.pids()].concat();
@@ -282,6 +289,14 @@ impl Load {
         match self.arrival {
             Arrival::Open { calls_per_s } if self.word == "bursts" => Some(calls_per_s),
             _ => None,
+        }
+    }
+
+    /// Where there is one processor for all, phones that call as fast as they can would be the limit if they had to wait for it.
+    fn nice(&self, machine: Machine) -> i32 {
+        match (machine, self.arrival) {
+            (Machine::Counting | Machine::Emulated, Arrival::Closed) => PHONES_NICE,
+            _ => NICE,
         }
     }
 

@@ -81,7 +81,7 @@ impl Scale {
 }
 
 fn main() -> ExitCode {
-    program::run("transport", |arguments| match arguments {
+    program::run("transport", include_str!("main.rs"), |arguments| match arguments {
         [role, kind, ports @ ..] if role == "forward" => forward(kind, ports),
         _ => measure(arguments),
     })
@@ -94,11 +94,11 @@ fn forward(kind: &str, ports: &[String]) -> io::Result<()> {
     forwarder::run(kind, port(0), port(1), port(2))
 }
 
-fn measure(arguments: &[String]) -> io::Result<()> {
+fn measure(wanted: &[String]) -> io::Result<()> {
+    program::known(wanted, &Kind::ALL.map(Kind::word))?;
     let (scale, floor) = (Scale::here(), kind::floor()?);
     let packets = report::packets(ethernet());
-    let wanted: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
-    let is_wanted = |kind: Kind| wanted.is_empty() || wanted.iter().any(|word| *word == kind.word());
+    let is_wanted = |kind: Kind| wanted.is_empty() || wanted.iter().any(|word| word == kind.word());
     report::head(scale.rounds, Messages::invites().len(), packets);
     let rows = [(Kind::Udp, 1), (Kind::Tcp, 1), (Kind::Tcp, 32), (Kind::KernelSctp, 1), (Kind::KernelSctp, 32)];
     let mut pairs = Vec::new();
